@@ -1,0 +1,1 @@
+//! Micro-benchmarks of Tranship; run with `cargo bench -p tranship-benches`.

@@ -1,0 +1,2 @@
+//! The `tranship` binary.
+fn main() {}
