@@ -1,1 +1,9 @@
-//! Transport.
+//! One-sided transport.
+
+pub mod address;
+pub mod fabric;
+pub mod immediate;
+pub mod memory;
+pub mod outcome;
+pub mod time;
+pub mod window;

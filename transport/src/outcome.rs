@@ -1,0 +1,182 @@
+//! How a transfer ends.
+
+use std::fmt;
+
+/// The one end of a transfer, reached by its deadline.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+#[must_use = "only an outcome tells whether pages may be reused"]
+pub enum Outcome {
+    /// All bytes are where they belong and visible there; the immediate, if any, was delivered
+    /// after them. The pages on this side are free.
+    Done,
+    /// Nothing of it left: no byte moved and none will. The pages are free.
+    Rejected(Reason),
+    /// It was stopped. Some bytes may have moved, no more can. The pages are free.
+    Fenced(Reason),
+    /// It cannot be proven that no more bytes will move. The pages stay quarantined: the engine
+    /// keeps the region alive until the fabric has proof; reuse them only when
+    /// [`Transfer::fenced`](crate::Transfer::fenced) says so.
+    Lost(Reason),
+}
+
+impl Outcome {
+    /// Whether all bytes arrived.
+    #[must_use]
+    pub const fn is_done(self) -> bool {
+        matches!(self, Self::Done)
+    }
+
+    /// Whether the pages on this side may be reused.
+    #[must_use]
+    pub const fn pages_are_free(self) -> bool {
+        !matches!(self, Self::Lost(_))
+    }
+
+    /// Why it did not arrive; `None` when it did.
+    #[must_use]
+    pub const fn reason(self) -> Option<Reason> {
+        match self {
+            Self::Done => None,
+            Self::Rejected(why) | Self::Fenced(why) | Self::Lost(why) => Some(why),
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Done => f.write_str("done"),
+            Self::Rejected(why) => write!(f, "rejected: {why}"),
+            Self::Fenced(why) => write!(f, "fenced: {why}"),
+            Self::Lost(why) => write!(f, "lost: {why}"),
+        }
+    }
+}
+
+/// Why a transfer did not arrive.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+#[non_exhaustive]
+#[repr(u8)]
+pub enum Reason {
+    /// The deadline came.
+    Deadline,
+    /// The caller cancelled it.
+    Cancelled,
+    /// The peer could not be reached.
+    Unreachable,
+    /// The peer died or the connection broke.
+    PeerGone,
+    /// The window was revoked, or belongs to an earlier generation.
+    Stale,
+    /// The key does not open the window.
+    Forged,
+    /// Outside the window.
+    OutOfBounds,
+    /// The window does not grant this operation.
+    Denied,
+    /// The peer speaks another version of the protocol.
+    Version,
+    /// The message is longer than the fabric carries.
+    TooLong,
+    /// Too many transfers wait.
+    Full,
+    /// The fabric cannot do this operation, or not with this memory.
+    Unsupported,
+    /// The region or the engine is closing or closed.
+    Closed,
+    /// The fabric failed; its log says how.
+    Failed,
+}
+
+impl Reason {
+    /// Every reason, in the order of their codes.
+    pub const ALL: [Self; 14] = [
+        Self::Deadline,
+        Self::Cancelled,
+        Self::Unreachable,
+        Self::PeerGone,
+        Self::Stale,
+        Self::Forged,
+        Self::OutOfBounds,
+        Self::Denied,
+        Self::Version,
+        Self::TooLong,
+        Self::Full,
+        Self::Unsupported,
+        Self::Closed,
+        Self::Failed,
+    ];
+
+    /// What happened, as a phrase.
+    #[must_use]
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Deadline => "the deadline came",
+            Self::Cancelled => "cancelled by the caller",
+            Self::Unreachable => "the peer cannot be reached",
+            Self::PeerGone => "the peer is gone",
+            Self::Stale => "the window was revoked",
+            Self::Forged => "the key does not open this window",
+            Self::OutOfBounds => "outside the window",
+            Self::Denied => "the window does not grant this operation",
+            Self::Version => "the peer speaks another protocol version",
+            Self::TooLong => "longer than the fabric's largest message",
+            Self::Full => "too many transfers wait; retry when some have ended",
+            Self::Unsupported => "the fabric cannot do this with this memory",
+            Self::Closed => "the region or engine is closed",
+            Self::Failed => "the fabric failed; see its log",
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.text())
+    }
+}
+
+/// An outcome in one word, so that a completion is a single atomic store. Zero means "not yet".
+pub(crate) mod code {
+    use super::{Outcome, Reason};
+
+    pub(crate) const PENDING: u32 = 0;
+
+    pub(crate) fn pack(outcome: Outcome) -> u32 {
+        let with = |kind: u32, why: Reason| kind | (why as u32) << 8;
+        match outcome {
+            Outcome::Done => 1,
+            Outcome::Rejected(why) => with(2, why),
+            Outcome::Fenced(why) => with(3, why),
+            Outcome::Lost(why) => with(4, why),
+        }
+    }
+
+    pub(crate) fn unpack(code: u32) -> Option<Outcome> {
+        let why = || Reason::ALL[(code >> 8) as usize];
+        match code & 0xff {
+            1 => Some(Outcome::Done),
+            2 => Some(Outcome::Rejected(why())),
+            3 => Some(Outcome::Fenced(why())),
+            4 => Some(Outcome::Lost(why())),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_outcome_survives_its_code() {
+        assert_eq!(code::unpack(code::PENDING), None);
+        let mut all = vec![Outcome::Done];
+        for (at, why) in Reason::ALL.into_iter().enumerate() {
+            assert_eq!(why as usize, at, "ALL is in the order of the codes");
+            all.extend([Outcome::Rejected(why), Outcome::Fenced(why), Outcome::Lost(why)]);
+        }
+        for outcome in all {
+            assert_eq!(code::unpack(code::pack(outcome)), Some(outcome));
+        }
+    }
+}
