@@ -1,6 +1,8 @@
 //! One-sided transport.
 
 pub mod address;
+pub mod checksum;
+pub mod copy;
 pub mod fabric;
 pub mod immediate;
 pub mod memory;
