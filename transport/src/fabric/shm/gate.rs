@@ -56,7 +56,7 @@ impl Waker {
     pub(super) fn must_ring<W: Word>(&mut self, shared: &W) -> bool {
         W::fence();
         let epoch = shared.load(Ordering::Acquire);
-        if epoch % 2 == 0 || epoch == self.rung {
+        if epoch.is_multiple_of(2) || epoch == self.rung {
             return false;
         }
         self.rung = epoch;
