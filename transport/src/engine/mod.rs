@@ -57,7 +57,6 @@ struct Inner {
 
 impl Engine {
     /// Describes an engine to be built.
-    #[must_use]
     pub fn builder() -> Builder {
         Builder::default()
     }
