@@ -115,6 +115,9 @@ impl Catalog {
         let Some(position) = link.position.checked_sub(1) else {
             return Err(Contradiction { key: link.key, known: 1, told: 0 });
         };
+        if parent == link.key {
+            return Err(Contradiction { key: parent, known: position, told: link.position });
+        }
         let entry = self.entry(parent, position);
         if entry.position != position {
             let known = entry.position;
@@ -231,10 +234,11 @@ mod tests {
     #[test]
     fn cycles_cannot_be_told() {
         let mut catalog = Catalog::new();
-        assert!(catalog.adopt(link(1, Some(1), 3)).is_ok_and(|_| true));
-        // A block cannot be its own parent: the entry for the parent expects position 2.
-        let own = catalog.adopt(link(1, None, 3));
+        let own = catalog.adopt(link(1, Some(1), 3));
         assert_eq!(own, Err(Contradiction { key: key(1), known: 2, told: 3 }));
+        assert_eq!(catalog.adopt(link(2, Some(1), 3)), Ok(None));
+        let round = catalog.adopt(link(1, Some(2), 4));
+        assert_eq!(round, Err(Contradiction { key: key(1), known: 2, told: 4 }));
         assert!(catalog.adopt(link(9, Some(8), 0)).is_err(), "a first block has no parent");
     }
 

@@ -122,7 +122,10 @@ impl Identity {
         let salt = (self.salt != other.salt).then(|| "salt differs".to_owned());
         texts
             .map(|(field, ours, theirs)| format!("{field}: {ours:?} here, {theirs:?} there"))
-            .chain(numbers.map(|(field, ours, theirs)| format!("{field}: {ours} here, {theirs} there")))
+            .chain(
+                numbers
+                    .map(|(field, ours, theirs)| format!("{field}: {ours} here, {theirs} there")),
+            )
             .chain(salt)
             .collect::<Vec<_>>()
             .join("; ")

@@ -97,7 +97,8 @@ impl FromStr for Key {
         if text.len() != 2 * KEY_BYTES {
             return Err(ParseKeyError::Length(text.len()));
         }
-        let value = u128::from_str_radix(text, 16).map_err(|_| ParseKeyError::Length(text.len()))?;
+        let value =
+            u128::from_str_radix(text, 16).map_err(|_| ParseKeyError::Length(text.len()))?;
         Ok(Self(value.to_be_bytes()))
     }
 }

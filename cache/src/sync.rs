@@ -92,7 +92,11 @@ mod tests {
 
         let held = events.lock();
         let broken = catch_unwind(AssertUnwindSafe(|| drop(dram.lock())));
-        assert_eq!(broken.is_err(), cfg!(debug_assertions), "order must be checked in debug builds");
+        assert_eq!(
+            broken.is_err(),
+            cfg!(debug_assertions),
+            "order must be checked in debug builds"
+        );
         drop(held);
         drop(dram.lock());
     }

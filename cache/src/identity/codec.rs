@@ -33,7 +33,9 @@ pub enum IdentityError {
     #[error("identity is followed by {0} bytes that belong to nothing")]
     Trailing(usize),
     /// A string exceeds the limit.
-    #[error("{field} of the identity has {len} bytes, at most {IDENTITY_STRING_BYTES_MAX} are allowed")]
+    #[error(
+        "{field} of the identity has {len} bytes, at most {IDENTITY_STRING_BYTES_MAX} are allowed"
+    )]
     TooLong {
         /// The field.
         field: &'static str,
