@@ -23,8 +23,6 @@ pub(crate) const STREAMED: u8 = 2;
 const PIECE_BYTES: usize = 16;
 const LINE_BYTES: usize = 64;
 const STEP_BYTES: usize = 4 * LINE_BYTES;
-/// How far ahead of the loads the source is prefetched.
-const PREFETCH_BYTES: usize = 2048;
 
 /// Multipliers that move the first and the second half of a piece `bits` ahead.
 const fn multipliers(bits: u32) -> [i64; 2] {
@@ -150,8 +148,7 @@ unsafe fn load_step<const STORE: u8>(src: *const u8, dst: *mut u8) -> [__m512i; 
     let mut lines = [_mm512_setzero_si512(); 4];
     for (index, line) in lines.iter_mut().enumerate() {
         let at = index * LINE_BYTES;
-        _mm_prefetch::<_MM_HINT_T0>(src.wrapping_add(at + PREFETCH_BYTES).cast());
-        // SAFETY: `at` plus a line is at most a step. A prefetch may go anywhere.
+        // SAFETY: `at` plus a line is at most a step.
         unsafe {
             *line = _mm512_loadu_si512(src.add(at).cast());
             match STORE {
