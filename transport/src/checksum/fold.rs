@@ -6,6 +6,9 @@
 //! Four registers of four pieces each do that side by side, 256 bytes a step; what remains in the
 //! end is 16 bytes with the remainder of the whole message, which go through the table.
 //!
+//! The loads are not prefetched by software: on Zen 5 every distance tried made it slower. With four
+//! registers the storing pass runs within a few percent of the bare streaming copy.
+//!
 //! A product of two reflected 64-bit factors comes out one bit low, which is a factor of x: the
 //! constants are x^(d-1).
 
