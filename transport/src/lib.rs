@@ -1,3 +1,5 @@
 //! Transport.
 
+pub mod checksum;
+pub mod copy;
 pub mod memory;
