@@ -39,6 +39,8 @@
 //! be reused. Fabrics (see [`fabric`]) move the bytes; the engine does everything else once.
 
 pub mod address;
+pub mod checksum;
+pub mod copy;
 mod counter;
 mod engine;
 pub mod fabric;

@@ -1,0 +1,101 @@
+//! One tenant's memory, and the extents handed out of it.
+
+pub mod extents;
+
+use std::sync::Arc;
+
+use crc_fast::{CrcAlgorithm, Digest};
+use tranship_transport::memory::Memory;
+
+pub use extents::{Extent, Extents, footprint};
+
+/// Bytes that are copied out at a time to be checked; they stay in the first-level cache.
+const CHECK_BYTES: usize = 16 << 10;
+
+/// CRC-64/NVMe of bytes in private memory.
+pub fn checksum(bytes: &[u8]) -> u64 {
+    crc_fast::checksum(CrcAlgorithm::Crc64Nvme, bytes)
+}
+
+/// The bytes of an arena, shared by the store and everything that holds blocks of it in place.
+///
+/// Engines map the same memory, so no reference to its bytes is ever made: they are copied in and
+/// out.
+#[derive(Clone)]
+pub struct Arena(Arc<Memory>);
+
+impl Arena {
+    /// An arena over `memory`.
+    pub fn new(memory: Memory) -> Self {
+        Self(Arc::new(memory))
+    }
+
+    /// The memory, to be passed to the processes that may map it.
+    pub fn memory(&self) -> &Memory {
+        &self.0
+    }
+
+    /// Bytes of the arena.
+    pub fn len(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    /// True for an arena without bytes.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// CRC-64/NVMe of `len` bytes at `offset`, as they are right now.
+    ///
+    /// # Panics
+    /// When the range leaves the arena.
+    pub fn checksum(&self, offset: u64, len: u64) -> u64 {
+        let mut digest = Digest::new(CrcAlgorithm::Crc64Nvme);
+        let mut bytes = [0_u8; CHECK_BYTES];
+        let end = offset + len;
+        let mut at = offset;
+        while at < end {
+            let step = CHECK_BYTES.min((end - at) as usize);
+            self.read(at, &mut bytes[..step]);
+            digest.update(&bytes[..step]);
+            at += step as u64;
+        }
+        digest.finalize()
+    }
+
+    /// Copies bytes out; the range is inside the arena because a block's extent is.
+    pub(crate) fn read(&self, offset: u64, bytes: &mut [u8]) {
+        let read = self.0.read_at(offset as usize, bytes);
+        read.expect("an extent lies inside its arena");
+    }
+
+    /// Copies bytes in; the range is inside the arena because a block's extent is.
+    pub(crate) fn write(&self, offset: u64, bytes: &[u8]) {
+        let written = self.0.write_at(offset as usize, bytes);
+        written.expect("an extent lies inside its writable arena");
+    }
+}
+
+impl std::fmt::Debug for Arena {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Arena").field("len", &self.len()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tranship_transport::memory::HostMemory;
+
+    #[test]
+    fn the_checksum_is_crc64_nvme_of_the_range() {
+        // Check value of the catalogue of parametrised CRC algorithms.
+        assert_eq!(checksum(b"123456789"), 0xae8b_1486_0a79_9888);
+        let arena = Arena::new(HostMemory::new(100_000).build().unwrap());
+        let bytes: Vec<u8> = (0..50_000_u32).map(|n| (n * 7) as u8).collect();
+        arena.write(11, &bytes);
+        assert_eq!(arena.checksum(11, 50_000), checksum(&bytes));
+        assert_eq!(arena.checksum(20, 9), checksum(&bytes[9..18]));
+        assert_eq!(arena.checksum(20, 0), checksum(b""));
+    }
+}
