@@ -26,12 +26,12 @@ pub struct Arena(Arc<Memory>);
 
 impl Arena {
     /// An arena over `memory`.
-    pub fn new(memory: Memory) -> Self {
-        Self(Arc::new(memory))
+    pub fn new(memory: impl Into<Arc<Memory>>) -> Self {
+        Self(memory.into())
     }
 
     /// The memory, to be passed to the processes that may map it.
-    pub fn memory(&self) -> &Memory {
+    pub fn memory(&self) -> &Arc<Memory> {
         &self.0
     }
 

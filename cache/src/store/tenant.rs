@@ -27,7 +27,7 @@ pub struct TenantOptions {
     /// Name; identities of the tenant carry the same.
     pub name: String,
     /// The arena, writable. Nobody else writes to it but through reservations of this store.
-    pub memory: Memory,
+    pub memory: Arc<Memory>,
     /// Most space that the tenant may use, bytes; the whole arena by default.
     pub quota: u64,
     /// When background eviction starts and stops.
@@ -38,7 +38,8 @@ pub struct TenantOptions {
 
 impl TenantOptions {
     /// A tenant that may use the whole of `memory` and evicts the least recently used.
-    pub fn new(name: impl Into<String>, memory: Memory) -> Self {
+    pub fn new(name: impl Into<String>, memory: impl Into<Arc<Memory>>) -> Self {
+        let memory = memory.into();
         Self {
             name: name.into(),
             quota: memory.len() as u64,
