@@ -27,11 +27,13 @@ pub mod key;
 pub mod limits;
 pub mod lineage;
 pub mod policy;
+pub mod server;
 pub mod stats;
 pub mod store;
 mod sync;
 pub mod tier;
 pub mod time;
+pub mod wire;
 
 pub use block::{Lease, Reserved};
 pub use error::Error;
