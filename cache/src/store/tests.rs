@@ -171,7 +171,9 @@ fn commits_are_trusted_when_told_so() {
 fn one_session_fills_and_the_others_are_woken() {
     let rung = Arc::new(AtomicUsize::new(0));
     let bell = Arc::clone(&rung);
-    let notify = Box::new(move || drop(bell.fetch_add(1, Ordering::Relaxed)));
+    let notify = Box::new(move || {
+        bell.fetch_add(1, Ordering::Relaxed);
+    });
     let world = World::with(8, Options { notify: Some(notify), ..Options::default() });
     let links = world.chain(0, 2);
     let waiter = Waiter { session: BOB, token: 9 };
@@ -182,9 +184,9 @@ fn one_session_fills_and_the_others_are_woken() {
         assert_eq!(world.scope.watch(links[0].key, waiter), Watch::Waiting);
         assert!(world.store.woken().is_empty());
         if filled {
-            commit(room)
+            commit(room);
         } else {
-            drop(room)
+            drop(room);
         }
         let woken = world.store.woken();
         assert_eq!(woken.len(), 1);

@@ -116,9 +116,9 @@ impl Dram {
             block.pinned = pinned;
             let bytes = block.extent.bytes();
             if pinned {
-                self.tally.pinned.add(bytes)
+                self.tally.pinned.add(bytes);
             } else {
-                self.tally.pinned.sub(bytes)
+                self.tally.pinned.sub(bytes);
             }
             self.weigh(slot);
             changed += 1;
