@@ -13,6 +13,8 @@
 //! | [`trace`] | KV-reuse traces: reading, statistics, replay plan, block content, synthesis |
 //! | [`units`] | sizes and durations: parsed once, printed the same way everywhere |
 
+#![deny(unsafe_code)]
+
 pub mod cli;
 pub mod commands;
 pub mod config;

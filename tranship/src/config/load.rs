@@ -308,6 +308,21 @@ mod tests {
         assert_eq!(config, Config::default());
     }
 
+    /// Lines that are close to a configuration file.
+    const NEARLY_TOML: &str = concat!(
+        r"(\[(dram|tenant|log)\]\n|\[\[tenant\]\]\n|.{0,5}|",
+        r#"(name|capacity|level|x) = ("[a-zA-Z0-9]{0,4}"|[0-9.]{0,5}|\[\]|\{\})\n){0,8}"#,
+    );
+
+    proptest::proptest! {
+        #[test]
+        fn no_file_panics(text in NEARLY_TOML) {
+            if let Err(error) = load(&text, &[], &[]) {
+                proptest::prop_assert!(!error.to_string().contains('\n'), "{}", error);
+            }
+        }
+    }
+
     #[test]
     fn a_capacity_beyond_memory_says_what_fits() {
         let mut config = Config::default();
