@@ -54,7 +54,7 @@ impl Clock for VirtualClock {
         let steps = &self.network.steps;
         let me = thread::current().id();
         let stepper = || steps.stepper.lock().unwrap_or_else(PoisonError::into_inner);
-        let _turn = match steps.turn.try_lock() {
+        let turn = match steps.turn.try_lock() {
             Ok(turn) => turn,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) if *stepper() == Some(me) => return false,
@@ -65,8 +65,12 @@ impl Clock for VirtualClock {
             }
         };
         *stepper() = Some(me);
-        let moved = self.turn(until);
+        // Dropped after the turn: the last handle of an engine may be among them, and an engine
+        // that ends waits on this clock.
+        let engines = steps.living();
+        let moved = self.turn(&engines, until);
         *stepper() = None;
+        drop(turn);
         moved
     }
 
@@ -77,8 +81,7 @@ impl Clock for VirtualClock {
 }
 
 impl VirtualClock {
-    fn turn(&self, until: Time) -> bool {
-        let engines = self.network.steps.living();
+    fn turn(&self, engines: &[Arc<dyn Steppable>], until: Time) -> bool {
         // All of them: whoever is asked first must not starve the rest.
         let worked = engines.iter().fold(false, |worked, engine| engine.step() | worked);
         if worked {
@@ -92,7 +95,6 @@ impl VirtualClock {
             .filter(|deadline| *deadline > now)
             .min()
             .unwrap_or(Time::NEVER);
-        drop(engines);
         self.network.move_on(until.min(deadline))
     }
 }

@@ -120,7 +120,13 @@ impl State {
             return self.post_null(link, end, work);
         }
         let full = self.ports[port].operations.len() >= self.config.queue_depth;
-        if full || self.hangs(port) || self.chance(self.config.faults.busy) {
+        if full || self.hangs(port) {
+            return Posted::Busy;
+        }
+        if self.chance(self.config.faults.busy) {
+            // Without an event of its own, time might jump to the operation's deadline.
+            let span = self.latency();
+            self.after(span, Happening::Room);
             return Posted::Busy;
         }
         match self.operation(port, id, (link, end), work) {

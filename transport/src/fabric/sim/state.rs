@@ -37,6 +37,8 @@ pub(super) enum Happening {
     Notice { link: usize, end: usize, reason: Reason },
     /// A connection has been cut for too long, if it still is the same cut.
     Break { link: usize, cut: u64 },
+    /// A port that was out of room for no visible reason has some again.
+    Room,
     /// Somebody does something to the network.
     Act(Action),
 }
@@ -176,6 +178,7 @@ impl State {
             Happening::Accept { link } => self.up(link, 0),
             Happening::Notice { link, end, reason } => self.break_end(link, end, reason),
             Happening::Break { link, cut } => self.cut_too_long(link, cut),
+            Happening::Room => {}
             Happening::Act(action) => self.act(action),
         }
     }
@@ -198,7 +201,10 @@ impl State {
             Happening::Dial { link } => self.addresses.get(&self.links[link].to).copied(),
             Happening::Accept { link } => self.links[link].port_at(0),
             Happening::Notice { link, end, .. } => self.links[link].port_at(end),
-            Happening::Landed { .. } | Happening::Break { .. } | Happening::Act(_) => None,
+            Happening::Landed { .. }
+            | Happening::Break { .. }
+            | Happening::Room
+            | Happening::Act(_) => None,
         }
     }
 
