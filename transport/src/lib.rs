@@ -39,8 +39,10 @@
 //! be reused. Fabrics (see [`fabric`]) move the bytes; the engine does everything else once.
 
 pub mod address;
+pub mod checksum;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+pub mod copy;
 mod counter;
 mod engine;
 pub mod fabric;

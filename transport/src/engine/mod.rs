@@ -111,8 +111,8 @@ impl Engine {
     ///
     /// # Errors
     /// When a fabric refuses it; the memory comes back.
-    pub fn register(&self, memory: Memory) -> Result<Region, RegionError> {
-        let memory = Arc::new(memory);
+    pub fn register(&self, memory: impl Into<Arc<Memory>>) -> Result<Region, RegionError> {
+        let memory = memory.into();
         let id = RegionId(self.inner.next_region.fetch_add(1, Ordering::Relaxed));
         for (at, worker) in self.inner.workers.iter().enumerate() {
             if let Err(error) = worker.with(|core| core.fabric.register(id, &memory)) {
@@ -342,6 +342,24 @@ impl Engine {
             got.is_some()
         });
         got
+    }
+
+    /// The next of what came in, if it is there; does not drive the engine.
+    #[must_use]
+    pub fn try_recv(&self) -> Option<Incoming> {
+        self.inner.shared.inbox.pop()
+    }
+
+    /// Whether something came in that nobody has received.
+    #[must_use]
+    pub fn has_incoming(&self) -> bool {
+        self.inner.shared.inbox.len() != 0
+    }
+
+    /// Drives the engine on this thread until `done` holds or `timeout` passes; whether it held.
+    /// `done` is asked after every step, and after every [`Engine::wake`].
+    pub fn wait_until(&self, timeout: Duration, done: impl FnMut() -> bool) -> bool {
+        self.wait(self.now() + timeout, done)
     }
 
     /// Does a bounded amount of work without waiting; whether there was any. Needed only where

@@ -163,7 +163,7 @@ impl Memory {
     }
 
     /// Copies `bytes` to `offset`. Meant for small records; bulk moves use
-    /// `copy::copy`.
+    /// [`copy`](crate::copy::copy).
     ///
     /// # Errors
     /// [`MemoryError::OutOfBounds`], [`MemoryError::ReadOnly`]; nothing was written.
