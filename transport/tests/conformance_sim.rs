@@ -40,7 +40,7 @@ impl Harness for Sim {
     }
 
     fn new(case: u64) -> Self {
-        Self::with(case, if case % 2 == 0 { Faults::none() } else { Faults::bad_day() })
+        Self::with(case, if case.is_multiple_of(2) { Faults::none() } else { Faults::bad_day() })
     }
 
     fn case(&self) -> u64 {
