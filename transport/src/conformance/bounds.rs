@@ -1,7 +1,7 @@
 //! Windows are all that peers see.
 
-use super::harness::Harness;
-use super::kit::{AMPLE, Dice, Pair, bytes_of, fill, is_all, region, start};
+use super::harness::{Harness, skip};
+use super::kit::{AMPLE, Dice, Pair, all_done, bytes_of, fill, is_all, start};
 use crate::outcome::{Outcome, Reason};
 use crate::window::{Access, WindowId};
 
@@ -26,7 +26,7 @@ pub fn nothing_outside_the_window_is_written<H: Harness>(harness: &H) {
                 start(pair.write(0..bytes, &to, at))
             })
             .collect();
-        super::kit::all_done(&sent);
+        all_done(&sent);
         window.revoke().unwrap();
         assert!(bytes_of(&pair.target) == expected, "window {start_at}..+{len}");
     }
@@ -128,14 +128,15 @@ pub fn what_is_not_granted_is_refused<H: Harness>(harness: &H) {
     assert!(is_all(&bytes_of(&pair.source), 7));
 }
 
-/// A mapped window is the peer's memory itself, in both directions.
+/// A mapped window is the peer's memory itself: in both directions when it grants writes, else to
+/// be read only.
 pub fn a_mapping_is_the_window<H: Harness>(harness: &H) {
     let pair = Pair::new(harness, 8192);
-    let (_window, remote) = pair.offer_part(0..8192, Access::MAP);
+    let (_window, remote) = pair.offer_part(0..8192, Access::MAP | Access::WRITE | Access::READ);
     let mapping = match pair.a.map(&remote, AMPLE) {
         Ok(mapping) => mapping,
         Err(error) if error.outcome == Outcome::Rejected(Reason::Unsupported) => {
-            super::harness::skip("the fabric cannot map")
+            skip("the fabric cannot map")
         }
         Err(error) => panic!("{error}"),
     };
@@ -143,9 +144,15 @@ pub fn a_mapping_is_the_window<H: Harness>(harness: &H) {
     // SAFETY: inside the mapping; nobody else touches these bytes in this test.
     unsafe { mapping.as_ptr().add(8191).write_volatile(0xAB) };
     assert_eq!(bytes_of(&pair.target)[8191], 0xAB);
+    let (_window, remote) = pair.offer_part(0..8192, Access::MAP | Access::READ);
+    let readable = pair.a.map(&remote, AMPLE).unwrap();
     pair.target.memory().write_at(0, &[0xCD]).unwrap();
-    // SAFETY: as above.
-    assert_eq!(unsafe { mapping.as_ptr().read_volatile() }, 0xCD);
-    let whole = region(&pair.b, 8192);
-    assert!(whole.window_with(0..4096, Access::MAP).is_err(), "only whole regions are mapped");
+    for mapping in [&mapping, &readable] {
+        // SAFETY: as above.
+        assert_eq!(unsafe { mapping.as_ptr().read_volatile() }, 0xCD);
+    }
+    assert!(
+        pair.target.window_with(0..4096, Access::MAP).is_err(),
+        "only whole regions are mapped"
+    );
 }

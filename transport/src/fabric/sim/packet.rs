@@ -220,9 +220,13 @@ impl State {
     fn take_map(&mut self, serial: u64, packet: u32, to: usize, remote: &Remote) {
         let grant = &self.ports[to].windows[&remote.window.slot].grant;
         let (offset, len) = (grant.offset, grant.len);
+        let access = match grant.access.allows(Access::WRITE) {
+            true => memory::Access::ReadWrite,
+            false => memory::Access::ReadOnly,
+        };
         let memory = self.ports[to].regions.get(&grant.region).and_then(|memory| {
             let descriptor = memory.fd()?.try_clone_to_owned().ok()?;
-            Memory::map(descriptor, memory.len(), memory::Access::ReadWrite).ok()
+            Memory::map(descriptor, memory.len(), access).ok()
         });
         let operation = self.operations.get_mut(&serial).expect("looked up by the caller");
         match memory {
