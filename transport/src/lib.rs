@@ -1,11 +1,77 @@
-//! One-sided transport.
+//! One-sided transport: regions of memory, windows into them, and the engine that writes and reads
+//! them across processes and machines.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use tranship_transport::{Engine, HostMemory};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // The receiver opens a window and counts what arrives in it.
+//! let receiver = Engine::builder().build()?;
+//! let pages = receiver.alloc(HostMemory::new(1 << 20))?;
+//! let arrivals = receiver.counter()?;
+//! let window = pages.window(0..65536)?;
+//! let (descriptor, slot) = (window.descriptor(), arrivals.slot()); // handed over by any channel
+//!
+//! // The sender connects on first use and writes straight into the receiver's memory.
+//! let sender = Engine::builder().build()?;
+//! let source = sender.alloc(HostMemory::new(65536))?;
+//! source.memory().write_at(0, b"hello")?;
+//! let to = sender.open(&descriptor)?;
+//! let sent = sender
+//!     .write(source.slice(0..65536)?, to.slice(0..65536)?)
+//!     .immediate(slot)
+//!     .deadline(Duration::from_secs(1))
+//!     .wait();
+//! assert!(sent.is_done(), "{sent}");
+//!
+//! // One arrival: its payload is visible. After the fence the pages may be used for something else.
+//! arrivals.wait(1, Duration::from_secs(1))?;
+//! let mut head = [0; 5];
+//! pages.memory().read_at(0, &mut head)?;
+//! assert_eq!(&head, b"hello");
+//! window.revoke()?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A transfer ends, by its deadline, in exactly one [`Outcome`]; only that says whether pages may
+//! be reused. Fabrics (see [`fabric`]) move the bytes; the engine does everything else once.
 
 pub mod address;
 pub mod checksum;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 pub mod copy;
+mod counter;
+mod engine;
 pub mod fabric;
-pub mod immediate;
+mod immediate;
 pub mod memory;
-pub mod outcome;
-pub mod time;
-pub mod window;
+mod notify;
+mod outcome;
+mod peer;
+mod region;
+mod sync;
+mod time;
+mod transfer;
+mod window;
+
+pub use address::{Address, EngineId, Kind};
+pub use counter::{CountError, Counter};
+pub use engine::{
+    BuildError, Builder, CountersExhausted, Drive, Engine, MapError, NotFenced, PeerError, Polling,
+    RegionError, Sink, Stats,
+};
+pub use immediate::{Immediate, Slot};
+pub use memory::{HostMemory, Memory};
+pub use notify::Notifier;
+pub use outcome::{Outcome, Reason};
+pub use peer::{Incoming, Peer};
+pub use region::{
+    CloseError, Mapping, RangeError, Region, RemoteSlice, RemoteWindow, RevokeError, Slice, Window,
+    WindowError,
+};
+pub use time::{Clock, MonotonicClock, Steppable, Time};
+pub use transfer::{Submission, SubmitError, Transfer};
+pub use window::{Access, Descriptor, Route, WindowId};

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::ops::Add;
+use std::sync::Weak;
 use std::time::{Duration, Instant};
 
 /// A moment: nanoseconds since the clock's own origin. Moments of different clocks do not compare.
@@ -74,6 +75,21 @@ pub trait Clock: Send + Sync + fmt::Debug {
         let _ = until;
         false
     }
+
+    /// Tells the clock of an engine that lives by it. A simulated clock steps its engines; a real
+    /// one does not care.
+    fn attach(&self, engine: Weak<dyn Steppable>) {
+        let _ = engine;
+    }
+}
+
+/// An engine as a simulated clock sees it.
+pub trait Steppable: Send + Sync {
+    /// Does a bounded amount of work now, without waiting; returns whether there was any.
+    fn step(&self) -> bool;
+
+    /// When it next has something to do by itself; [`Time::NEVER`] when only others can wake it.
+    fn next_deadline(&self) -> Time;
 }
 
 /// The machine's monotonic clock (`clock_gettime(2)`, `CLOCK_MONOTONIC`).

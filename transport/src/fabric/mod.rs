@@ -19,6 +19,7 @@
 //! 6. *Order.* Messages of one peer arrive in order, once. Nothing else is ordered.
 
 pub mod shm;
+pub mod sim;
 
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;

@@ -1,0 +1,284 @@
+//! One identity of one tenant: where blocks are looked up, reserved and leased.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::{Shard, TenantId};
+use crate::block::{Generation, Info, Lease, Outcome, Reserved, SessionId, Waiter};
+use crate::catalog::Presence;
+use crate::error::{Refusal, Why};
+use crate::identity::{Identity, IdentityId};
+use crate::key::Key;
+use crate::lineage::Link;
+use crate::tier::dram::{Begun, Purpose, ScopeRef};
+use crate::time::Millis;
+
+/// A block to be reserved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Item {
+    /// The block and its place in its chain.
+    pub link: Link,
+    /// Bytes.
+    pub len: u64,
+    /// Time to live after the commit; none keeps the block until it is evicted or removed.
+    pub ttl: Option<Millis>,
+}
+
+/// The answer to one item of a reservation.
+#[derive(Debug)]
+pub enum Grant {
+    /// Fill it.
+    Granted(Reserved),
+    /// The block is resident; there is nothing to do.
+    Exists,
+    /// Somebody is filling it; [`Scope::watch`] tells when that ends.
+    InFlight,
+    /// Not taken.
+    Refused(Refusal),
+}
+
+/// The answer to a lookup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Keys, from the first, that are resident without a break.
+    pub prefix: usize,
+}
+
+/// The answer to a wish to wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Watch {
+    /// The waiter will be woken.
+    Waiting,
+    /// The block is resident already.
+    Resident,
+    /// Nobody is filling the block.
+    Absent,
+    /// Too many wait for the block already; ask again later.
+    Full,
+}
+
+/// Which blocks to list: those whose key, as hex digits, starts like this.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter(String);
+
+impl Filter {
+    /// Blocks whose key starts with these hex digits, in either case; all for an empty text.
+    pub fn prefix(digits: &str) -> Self {
+        Self(digits.to_ascii_lowercase())
+    }
+
+    fn admits(&self, key: Key) -> bool {
+        self.0.is_empty() || key.to_string().starts_with(&self.0)
+    }
+}
+
+/// Some of the blocks of a scope, in no particular order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    /// The blocks.
+    pub blocks: Vec<Info>,
+    /// Where the next page starts; none after the last.
+    pub next: Option<usize>,
+}
+
+/// What a check of resident bytes found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Scrubbed {
+    /// Blocks whose bytes were read.
+    pub checked: usize,
+    /// Blocks that did not match their checksum and were dropped.
+    pub corrupt: usize,
+}
+
+/// The blocks of one identity of one tenant.
+///
+/// After its identity was removed a scope finds nothing and refuses reservations.
+#[derive(Clone)]
+pub struct Scope {
+    shard: Arc<Shard>,
+    at: ScopeRef,
+    identity: Arc<Identity>,
+}
+
+impl Scope {
+    pub(super) fn new(shard: Arc<Shard>, at: ScopeRef, identity: Arc<Identity>) -> Self {
+        Self { shard, at, identity }
+    }
+
+    /// The identity.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// The identity's name.
+    pub fn id(&self) -> IdentityId {
+        self.at.id
+    }
+
+    /// The tenant.
+    pub fn tenant(&self) -> TenantId {
+        self.shard.tenant()
+    }
+
+    /// Finds `keys`, the blocks of one sequence in order.
+    ///
+    /// `presence` is overwritten with one entry a key, also beyond the prefix; a caller that passes
+    /// the same vector again makes the lookup free of allocation. A lookup does not count as a use.
+    pub fn lookup(&self, keys: &[Key], presence: &mut Vec<Presence>) -> Found {
+        Found { prefix: self.shard.look(|dram| dram.lookup(&self.at, keys, presence)) }
+    }
+
+    /// Reserves room for blocks; one answer an item, in order.
+    ///
+    /// `ttl` is how long the reservations stand. Room is made by evicting; items of one sequence
+    /// come in order, so that none evicts its own ancestors. Once an item finds no room, the items
+    /// after it that are not there either are refused likewise.
+    pub fn reserve(
+        &self,
+        session: SessionId,
+        items: &[Item],
+        ttl: Option<Millis>,
+        now: Millis,
+    ) -> Vec<Grant> {
+        let deadline = ttl.map(|ttl| now + ttl);
+        let begun = self.shard.change(|dram| {
+            let mut full = None;
+            let mut begin = |item| {
+                let begun = dram.begin(session, &self.at, item, deadline, full, now);
+                if let Begun::Refused(refusal) = begun
+                    && matches!(refusal.why, Why::NoRoom { .. } | Why::OverQuota { .. })
+                {
+                    full = Some(refusal);
+                }
+                begun
+            };
+            items.iter().map(&mut begin).collect::<Vec<_>>()
+        });
+        let grant = |(begun, item): (Begun, &Item)| match begun {
+            Begun::Granted { slot, generation, offset } => {
+                let shard = Arc::clone(&self.shard);
+                let space = (offset, item.len);
+                Grant::Granted(Reserved::new(shard, slot, generation, item.link, space))
+            }
+            Begun::Exists => Grant::Exists,
+            Begun::InFlight => Grant::InFlight,
+            Begun::Refused(refusal) => Grant::Refused(refusal),
+        };
+        begun.into_iter().zip(items).map(grant).collect()
+    }
+
+    /// Leases those of `keys` that are resident; one result a key, in order. Counts as a use.
+    ///
+    /// `ttl` is how long the lease stands before [`expire`](super::Store::expire) names it.
+    pub fn lease(
+        &self,
+        session: SessionId,
+        keys: &[Key],
+        ttl: Option<Millis>,
+        now: Millis,
+    ) -> Lease {
+        self.lease_for(Purpose::Use, session, keys, ttl, now)
+    }
+
+    fn lease_for(
+        &self,
+        purpose: Purpose,
+        session: SessionId,
+        keys: &[Key],
+        ttl: Option<Millis>,
+        now: Millis,
+    ) -> Lease {
+        let deadline = ttl.map(|ttl| now + ttl);
+        let (id, results, slots) =
+            self.shard.look(|dram| dram.lease(session, &self.at, keys, deadline, purpose, now));
+        Lease::new(Arc::clone(&self.shard), self.at.id, id, results, slots)
+    }
+
+    /// Parks a waiter until the filling of `key` ends; [`Store::woken`](super::Store::woken) then
+    /// tells it, once.
+    pub fn watch(&self, key: Key, waiter: Waiter) -> Watch {
+        self.shard.look(|dram| dram.watch(&self.at, key, waiter))
+    }
+
+    /// Protects the resident ones of `keys` from eviction, until they are unpinned; a pin outlives
+    /// its session, but not removal or the end of the block's time to live. Returns how many were
+    /// pinned that were not before.
+    pub fn pin(&self, keys: &[Key]) -> usize {
+        self.shard.look(|dram| dram.pin(&self.at, keys, true))
+    }
+
+    /// Takes pins off; returns how many.
+    pub fn unpin(&self, keys: &[Key]) -> usize {
+        self.shard.look(|dram| dram.pin(&self.at, keys, false))
+    }
+
+    /// Removes the resident ones of `keys`, pinned or not; returns how many. A leased block
+    /// disappears from lookups at once, and stays in place for its readers.
+    pub fn remove(&self, keys: &[Key]) -> usize {
+        self.shard.change(|dram| dram.remove(&self.at, keys))
+    }
+
+    /// Drops a block in which a reader found a wrong checksum, unless it was replaced since.
+    pub fn mark_corrupt(&self, key: Key, generation: Generation) -> bool {
+        self.shard.change(|dram| dram.mark_corrupt(self.at.id, key, generation))
+    }
+
+    /// Checks the resident ones of `keys` against their checksums, and drops what is wrong.
+    /// That is no use of theirs, but keeps them in place meanwhile.
+    pub fn scrub(&self, session: SessionId, keys: &[Key], now: Millis) -> Scrubbed {
+        let mut lease = self.lease_for(Purpose::Check, session, keys, None, now);
+        let checked = lease.results().iter().filter(|o| matches!(o, Outcome::Ready(_))).count();
+        Scrubbed { checked, corrupt: lease.verify() }
+    }
+
+    /// What is known of a resident block.
+    pub fn info(&self, key: Key) -> Option<Info> {
+        self.shard.look(|dram| dram.info(&self.at, key))
+    }
+
+    /// Up to `max` resident blocks, from where an earlier page ended (0 for the first). A block
+    /// that stays throughout is on exactly one page.
+    pub fn list(&self, filter: &Filter, from: usize, max: usize) -> Page {
+        let mut page = Page { blocks: Vec::new(), next: Some(from) };
+        while let Some(from) = page.next
+            && page.blocks.len() < max
+        {
+            let wanted = |key| filter.admits(key);
+            let out = &mut page.blocks;
+            page.next = self.shard.look(|dram| dram.list_some(&self.at, from, &wanted, max, out));
+        }
+        page
+    }
+
+    /// Removes all blocks stored before this call, pinned or not; returns how many. Open
+    /// reservations go on.
+    pub fn clear(&self) -> usize {
+        let Some(mut sweep) = self.shard.change(|dram| dram.begin_clear(&self.at)) else {
+            return 0;
+        };
+        let mut cleared = 0;
+        loop {
+            let (some, more) = self.shard.change(|dram| dram.clear_some(&self.at, &mut sweep));
+            cleared += some;
+            if !more {
+                return cleared;
+            }
+        }
+    }
+
+    /// Removes the identity with all its blocks, and revokes what is being filled under it; returns
+    /// how many blocks there were.
+    pub fn close(&self) -> usize {
+        let cleared = self.clear();
+        cleared + self.shard.change(|dram| dram.close_scope(&self.at)).unwrap_or(0)
+    }
+}
+
+impl fmt::Debug for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scope")
+            .field("tenant", &self.tenant())
+            .field("id", &self.id())
+            .finish_non_exhaustive()
+    }
+}

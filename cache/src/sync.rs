@@ -1,0 +1,112 @@
+//! Mutexes with a rank: a thread may only take locks of rising rank.
+//!
+//! Lock order of the crate, outermost first: [`REGISTRY`] → [`DRAM`] → [`WAKES`] → [`EVENTS`].
+//! Debug builds (all tests) panic on the spot where the order is broken, whether or not the
+//! deadlock would have happened this time; release builds pay nothing. Two locks of one rank are
+//! never held together, so no thread holds two tenants' bookkeeping at once.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::{Mutex, MutexGuard};
+
+/// The list of tenants.
+pub(crate) const REGISTRY: u8 = 1;
+/// One tenant's DRAM bookkeeping.
+pub(crate) const DRAM: u8 = 2;
+/// The queue of woken waiters.
+pub(crate) const WAKES: u8 = 3;
+/// The event ring.
+pub(crate) const EVENTS: u8 = 4;
+
+#[cfg(debug_assertions)]
+thread_local! {
+    /// Bit `r` is set while this thread holds a lock of rank `r`.
+    static HELD: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
+}
+
+/// A mutex with its place in the lock order.
+pub(crate) struct Ranked<T, const RANK: u8>(Mutex<T>);
+
+impl<T, const RANK: u8> Ranked<T, RANK> {
+    pub(crate) const fn new(value: T) -> Self {
+        Self(Mutex::new(value))
+    }
+
+    /// Takes the lock.
+    ///
+    /// # Panics
+    /// When a thread panicked while it held the lock: the bookkeeping may be half-changed, and
+    /// going on could hand out wrong bytes. In debug builds also when the lock order is broken.
+    pub(crate) fn lock(&self) -> Held<'_, T, RANK> {
+        #[cfg(debug_assertions)]
+        HELD.with(|held| {
+            assert!(held.get() >> RANK == 0, "lock order: rank {RANK} after {:#b}", held.get());
+            held.set(held.get() | 1 << RANK);
+        });
+        match self.0.lock() {
+            Ok(guard) => Held(guard),
+            Err(_) => {
+                unmark::<RANK>();
+                panic!("the cache's bookkeeping (rank {RANK}) was left half-changed by a panic");
+            }
+        }
+    }
+}
+
+/// The right to use what a [`Ranked`] guards.
+pub(crate) struct Held<'a, T, const RANK: u8>(MutexGuard<'a, T>);
+
+impl<T, const RANK: u8> Deref for Held<'_, T, RANK> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T, const RANK: u8> DerefMut for Held<'_, T, RANK> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.0
+    }
+}
+
+impl<T, const RANK: u8> Drop for Held<'_, T, RANK> {
+    fn drop(&mut self) {
+        unmark::<RANK>();
+    }
+}
+
+fn unmark<const RANK: u8>() {
+    #[cfg(debug_assertions)]
+    HELD.with(|held| held.set(held.get() & !(1 << RANK)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    #[test]
+    fn rising_ranks_are_fine_and_falling_ones_are_caught() {
+        let dram = Ranked::<(), DRAM>::new(());
+        let events = Ranked::<(), EVENTS>::new(());
+        drop((dram.lock(), events.lock()));
+
+        let held = events.lock();
+        let broken = catch_unwind(AssertUnwindSafe(|| drop(dram.lock())));
+        assert_eq!(
+            broken.is_err(),
+            cfg!(debug_assertions),
+            "order must be checked in debug builds"
+        );
+        drop(held);
+        drop(dram.lock());
+    }
+
+    #[test]
+    fn two_locks_of_one_rank_are_caught() {
+        let (a, b) = (Ranked::<(), DRAM>::new(()), Ranked::<(), DRAM>::new(()));
+        let held = a.lock();
+        let broken = catch_unwind(AssertUnwindSafe(|| drop(b.lock())));
+        assert_eq!(broken.is_err(), cfg!(debug_assertions));
+        drop(held);
+    }
+}

@@ -1,0 +1,69 @@
+//! Where a block may live.
+
+pub(crate) mod dram;
+
+use std::fmt;
+
+/// A place that keeps blocks, fastest first; more tiers join as they are built.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+#[repr(u8)]
+pub enum Tier {
+    /// This host's memory: one arena per tenant.
+    Dram,
+}
+
+impl Tier {
+    /// Every tier, fastest first.
+    pub const ALL: [Self; 1] = [Self::Dram];
+
+    /// The name in messages and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Dram => "dram",
+        }
+    }
+}
+
+impl fmt::Display for Tier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A set of tiers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tiers(u8);
+
+impl Tiers {
+    /// No tier.
+    pub const NONE: Self = Self(0);
+
+    /// Adds a tier.
+    pub fn insert(&mut self, tier: Tier) {
+        self.0 |= 1 << tier as u8;
+    }
+
+    /// Takes a tier out.
+    pub fn remove(&mut self, tier: Tier) {
+        self.0 &= !(1 << tier as u8);
+    }
+
+    /// True when `tier` is in the set.
+    pub fn contains(self, tier: Tier) -> bool {
+        self.0 & 1 << tier as u8 != 0
+    }
+
+    /// True when no tier is in the set.
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// The fastest tier of the set.
+    pub fn fastest(self) -> Option<Tier> {
+        Tier::ALL.into_iter().find(|tier| self.contains(*tier))
+    }
+}

@@ -1,0 +1,66 @@
+//! The cache protocol: what client and daemon say to each other over the transport's messages.
+//!
+//! Every message is a [`Header`] and a body, all integers little-endian, at most the fabric's
+//! longest message. A connection starts with [`Hello`] and [`Welcome`]; bulk bytes never travel in
+//! messages, they go through the tenant's arena. `docs/protocol.md` gives the layout byte by byte.
+//!
+//! Decoders take bytes from strangers: they never panic, never allocate more than the message is
+//! long, and say which field is wrong.
+
+mod codec;
+mod reply;
+mod request;
+
+pub use codec::{Malformed, Reader, Writer};
+pub use reply::{
+    Blocks, Committed, Event, Fault, FaultCode, Fetched, Leased, Lookup, Reply, Reserved, Welcome,
+};
+pub use request::{Fetch, Hello, Item, Request};
+
+/// "TRANSHIP", read as a little-endian word.
+pub const MAGIC: u64 = u64::from_le_bytes(*b"TRANSHIP");
+
+/// The version this build speaks; peers must speak the same.
+pub const VERSION: u16 = 1;
+
+/// Most keys in one message.
+pub const BATCH_MAX: usize = 1024;
+
+/// Most blocks to reserve or commit in one message: fewer, since each may be refused with a text.
+pub const FILL_BATCH_MAX: usize = 256;
+
+/// Most bytes of the text that says why one block was refused.
+pub const WHY_BYTES_MAX: usize = 220;
+
+/// Most bytes of a name, token or text in a message.
+pub const TEXT_BYTES_MAX: usize = 1024;
+
+/// What every message starts with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// Which message.
+    pub kind: u8,
+    /// Chosen by the client; the reply carries it back. Zero asks for no reply.
+    pub request: u32,
+}
+
+/// Bytes of a [`Header`]: kind, three of zero, request.
+pub const HEADER_BYTES: usize = 8;
+
+impl Header {
+    fn put(self, to: &mut Writer) {
+        to.u8(self.kind);
+        to.raw(&[0; 3]);
+        to.u32(self.request);
+    }
+
+    /// Reads it off a message.
+    ///
+    /// # Errors
+    /// When the message is shorter.
+    pub fn take(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let kind = from.u8("kind")?;
+        from.raw(3, "header")?;
+        Ok(Self { kind, request: from.u32("request")? })
+    }
+}

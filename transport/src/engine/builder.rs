@@ -1,0 +1,158 @@
+//! Building an engine.
+
+use std::sync::atomic::{AtomicBool, AtomicU32};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use super::core::Core;
+use super::shared::{Inbox, Shared, Sink, Windows};
+use super::stats::Tallies;
+use super::worker::{Drive, Polling, Worker};
+use super::{Engine, Inner};
+use crate::address::EngineId;
+use crate::counter::Counters;
+use crate::fabric::{Fabric, OpenError, Provider, Setup};
+use crate::peer::Incoming;
+use crate::time::{Clock, MonotonicClock, Steppable};
+
+/// The time transfers have when they name none.
+const DEADLINE_DEFAULT: Duration = Duration::from_secs(5);
+/// Counters an engine has unless told otherwise.
+const COUNTERS_DEFAULT: u16 = 4096;
+
+/// An engine to be built.
+#[must_use = "a builder does nothing until it is built"]
+pub struct Builder {
+    fabric: Option<Box<dyn Provider>>,
+    clock: Arc<dyn Clock>,
+    polling: Polling,
+    drive: Drive,
+    deadline: Duration,
+    counters: u16,
+    sink: Option<Sink>,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Self {
+            fabric: None,
+            clock: Arc::new(MonotonicClock::new()),
+            polling: Polling::default(),
+            drive: Drive::default(),
+            deadline: DEADLINE_DEFAULT,
+            counters: COUNTERS_DEFAULT,
+            sink: None,
+        }
+    }
+}
+
+impl Builder {
+    /// The fabric to speak; shared memory of this host unless told otherwise.
+    pub fn fabric(mut self, provider: impl Provider + 'static) -> Self {
+        self.fabric = Some(Box::new(provider));
+        self
+    }
+
+    /// Where time comes from; the machine's monotonic clock unless told otherwise.
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// How waits pass their time.
+    pub fn polling(mut self, polling: Polling) -> Self {
+        self.polling = polling;
+        self
+    }
+
+    /// Who moves transfers on.
+    pub fn drive(mut self, drive: Drive) -> Self {
+        self.drive = drive;
+        self
+    }
+
+    /// The time transfers have when they name none; 5 s unless told otherwise.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// How many counters there can be; 4,096 unless told otherwise.
+    pub fn counters(mut self, counters: u16) -> Self {
+        self.counters = counters;
+        self
+    }
+
+    /// Gives what comes in to `sink` instead of [`Engine::recv`]; see [`Sink`] for what it may do.
+    pub fn on_incoming(mut self, sink: impl Fn(Incoming) + Send + Sync + 'static) -> Self {
+        self.sink = Some(Box::new(sink));
+        self
+    }
+
+    /// Builds it.
+    ///
+    /// # Errors
+    /// When a fabric cannot be opened, or the process is out of descriptors or threads.
+    pub fn build(self) -> Result<Engine, BuildError> {
+        let id = EngineId::random();
+        let setup = Setup { engine: id, clock: Arc::clone(&self.clock) };
+        let provider = self.fabric.expect("a fabric is given until the default one lands");
+        let fabrics: Vec<Box<dyn Fabric>> = vec![provider.open(&setup)?];
+        let limits = fabrics.iter().map(|fabric| fabric.limits());
+        let windows_max = limits.clone().map(|l| l.windows_max).min().unwrap_or(0);
+        let message_bytes_max = limits.map(|l| l.message_bytes_max).min().unwrap_or(0);
+        let addresses = fabrics.iter().map(|fabric| fabric.address()).collect();
+        let shared = Arc::new(Shared {
+            clock: Arc::clone(&self.clock),
+            counters: Arc::new(Counters::new(self.counters)),
+            sink: self.sink,
+            inbox: Inbox::default(),
+            windows: Windows::new(windows_max, fabrics.len()),
+            graveyards: fabrics.iter().map(|_| Arc::default()).collect(),
+        });
+        let mut workers = Vec::with_capacity(fabrics.len());
+        for (index, fabric) in fabrics.into_iter().enumerate() {
+            let tallies = Arc::new(Tallies::default());
+            let core = Core::new(index as u16, fabric, Arc::clone(&shared), Arc::clone(&tallies));
+            let clock = Arc::clone(&self.clock);
+            let worker = Worker::new(core, tallies, clock, self.polling, self.drive);
+            workers.push(Arc::new(worker.map_err(BuildError::System)?));
+        }
+        let mut threads = Vec::new();
+        if self.drive == Drive::Thread {
+            for worker in &workers {
+                let worker = Arc::clone(worker);
+                let thread = std::thread::Builder::new()
+                    .name("tranship-worker".to_owned())
+                    .spawn(move || worker.run());
+                threads.push(thread.map_err(BuildError::System)?);
+            }
+        }
+        let inner = Arc::new(Inner {
+            id,
+            addresses,
+            message_bytes_max,
+            shared,
+            workers,
+            threads,
+            default_deadline: self.deadline,
+            next_region: AtomicU32::new(0),
+            closed: AtomicBool::new(false),
+        });
+        let weak: Weak<Inner> = Arc::downgrade(&inner);
+        self.clock.attach(weak as Weak<dyn Steppable>);
+        Ok(Engine { inner })
+    }
+}
+
+/// An engine that could not be built.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// A fabric could not be opened.
+    #[error(transparent)]
+    Fabric(#[from] OpenError),
+    /// The system refused a descriptor or a thread.
+    #[error("engine: {0}; raise the limits on open files or threads (ulimit -n, ulimit -u)")]
+    System(std::io::Error),
+}

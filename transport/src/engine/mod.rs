@@ -1,0 +1,539 @@
+//! The engine: everything above the fabric seam, written once.
+
+mod builder;
+mod core;
+mod links;
+mod shared;
+mod stats;
+mod worker;
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+pub use builder::{BuildError, Builder};
+pub use shared::Sink;
+pub use stats::Stats;
+pub use worker::{Drive, Polling};
+
+use self::links::State;
+use self::shared::Shared;
+use self::worker::Worker;
+use crate::address::{Address, EngineId};
+use crate::counter::Counter;
+use crate::fabric::{Grant, RegionId, RegisterError};
+use crate::memory::{HostMemory, Memory, MemoryError};
+use crate::notify::Notifier;
+use crate::outcome::{Outcome, Reason};
+use crate::peer::{Incoming, Peer};
+use crate::region::{
+    Mapping, Opened, Region, Registered, RemoteSlice, RemoteWindow, Slice, WindowError,
+};
+use crate::time::{Steppable, Time};
+use crate::transfer::{Completion, Started, Submission, Task};
+use crate::window::{Access, Descriptor, Route, WindowId};
+
+/// Moves bytes between memories of this process and of its peers. A cheap handle; clones are the
+/// same engine, which ends with the last of them and of its regions, windows and counters.
+#[derive(Clone)]
+pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    id: EngineId,
+    addresses: Vec<Address>,
+    message_bytes_max: usize,
+    shared: Arc<Shared>,
+    workers: Vec<Arc<Worker>>,
+    threads: Vec<JoinHandle<()>>,
+    default_deadline: Duration,
+    next_region: AtomicU32,
+    closed: AtomicBool,
+}
+
+impl Engine {
+    /// Describes an engine to be built.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// Which engine this is; new at every start.
+    #[must_use]
+    pub fn id(&self) -> EngineId {
+        self.inner.id
+    }
+
+    /// Where peers reach it, one address a fabric, best first.
+    #[must_use]
+    pub fn addresses(&self) -> &[Address] {
+        &self.inner.addresses
+    }
+
+    /// The longest message that every one of its fabrics carries, bytes.
+    #[must_use]
+    pub fn message_bytes_max(&self) -> usize {
+        self.inner.message_bytes_max
+    }
+
+    /// The engine's clock, now.
+    #[must_use]
+    pub fn now(&self) -> Time {
+        self.inner.shared.clock.now()
+    }
+
+    /// The time transfers have when they name none.
+    #[must_use]
+    pub fn default_deadline(&self) -> Duration {
+        self.inner.default_deadline
+    }
+
+    /// What it counted so far.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.inner.workers.iter().map(|worker| worker.tallies.read()).sum()
+    }
+
+    // ---- memory ------------------------------------------------------------------------------
+
+    /// Allocates memory and registers it.
+    ///
+    /// # Errors
+    /// When the memory cannot be had, or a fabric refuses it.
+    pub fn alloc(&self, memory: HostMemory) -> Result<Region, RegionError> {
+        self.register(memory.build()?)
+    }
+
+    /// Registers memory with every fabric. Peers see nothing of it before a window is opened.
+    ///
+    /// # Errors
+    /// When a fabric refuses it; the memory comes back.
+    pub fn register(&self, memory: impl Into<Arc<Memory>>) -> Result<Region, RegionError> {
+        let memory = memory.into();
+        let id = RegionId(self.inner.next_region.fetch_add(1, Ordering::Relaxed));
+        for (at, worker) in self.inner.workers.iter().enumerate() {
+            if let Err(error) = worker.with(|core| core.fabric.register(id, &memory)) {
+                for worker in &self.inner.workers[..at] {
+                    worker.with(|core| core.fabric.deregister(id));
+                }
+                return Err(RegionError::Fabric { error, memory });
+            }
+        }
+        let graveyards = self.inner.shared.graveyards.clone();
+        Ok(Region {
+            engine: self.clone(),
+            inner: Arc::new(Registered::new(id, memory, graveyards)),
+        })
+    }
+
+    pub(crate) fn grant(
+        &self,
+        region: &Arc<Registered>,
+        range: &Range<u64>,
+        access: Access,
+    ) -> Result<(WindowId, Vec<Route>), WindowError> {
+        if self.is_closed() {
+            return Err(WindowError::Closed);
+        }
+        let windows = &self.inner.shared.windows;
+        let window = windows.take().ok_or(WindowError::Full { limit: windows.limit })?;
+        let (offset, len) = (range.start, range.end - range.start);
+        let grant = Grant { window, region: region.id, offset, len, access };
+        let mut routes = Vec::with_capacity(self.inner.workers.len());
+        for (index, worker) in self.inner.workers.iter().enumerate() {
+            let granted = worker.with(|core| {
+                let key = core.fabric.grant(&grant)?;
+                core.granted(&grant, region);
+                Ok::<_, RegisterError>(key)
+            });
+            match granted {
+                Ok(key) => {
+                    let address = self.inner.addresses[index].clone();
+                    routes.push(Route { address, key: key.key, base: key.base });
+                }
+                Err(error) => {
+                    for (index, worker) in self.inner.workers.iter().enumerate() {
+                        if index < routes.len() {
+                            worker.with(|core| core.revoke(window));
+                        } else {
+                            windows.release(window, index as u16);
+                        }
+                    }
+                    return Err(error.into());
+                }
+            }
+        }
+        Ok((window, routes))
+    }
+
+    /// Revokes a window; whether it is fenced within `timeout`.
+    pub(crate) fn revoke(&self, window: WindowId, timeout: Duration) -> bool {
+        let until = self.now() + timeout;
+        for worker in &self.inner.workers {
+            worker.with(|core| core.revoke(window));
+            worker.wake_sleeper();
+        }
+        self.all_workers(until, |worker| worker.with(|core| core.is_fenced(window)))
+    }
+
+    /// Ends everything that touches a region; whether that is proven within `timeout`.
+    pub(crate) fn fence_region(&self, region: &Registered, timeout: Duration) -> bool {
+        self.fence(Some(region.id), timeout)
+    }
+
+    fn fence(&self, region: Option<RegionId>, timeout: Duration) -> bool {
+        let until = self.now() + timeout;
+        for worker in &self.inner.workers {
+            worker.with(|core| core.begin_fence(region));
+            worker.wake_sleeper();
+        }
+        self.all_workers(until, |worker| worker.with(|core| core.fence_is_complete(region)))
+    }
+
+    /// Drives each worker until `done` holds for it.
+    fn all_workers(&self, until: Time, done: impl Fn(&Worker) -> bool) -> bool {
+        self.inner.workers.iter().all(|worker| worker.wait(until, || done(worker)))
+    }
+
+    // ---- peers -------------------------------------------------------------------------------
+
+    /// Names a peer by its address, without dialling: the first transfer does.
+    ///
+    /// # Errors
+    /// When the engine has no fabric of that kind.
+    pub fn peer(&self, address: &Address) -> Result<Peer, PeerError> {
+        let worker = self
+            .inner
+            .addresses
+            .iter()
+            .position(|own| own.kind == address.kind)
+            .ok_or_else(|| PeerError::NoFabric { address: address.clone() })?;
+        Ok(self.inner.workers[worker].with(|core| core.link_to(address)))
+    }
+
+    /// Dials a peer and waits until it answers.
+    ///
+    /// # Errors
+    /// When the engine has no fabric of that kind, nobody answers there, the peer refuses, or
+    /// `timeout` passes.
+    pub fn connect(&self, address: &Address, timeout: Duration) -> Result<Peer, PeerError> {
+        let peer = self.peer(address)?;
+        let worker = self.worker(peer);
+        let until = self.now() + timeout;
+        let mut state = worker.with(|core| core.dial(peer));
+        worker.wait(until, || {
+            state = worker.with(|core| core.link(peer).map(|(state, _)| state));
+            !matches!(state, Some(State::Connecting(_)))
+        });
+        match state {
+            Some(State::Up(_)) => Ok(peer),
+            Some(State::Connecting(_)) => {
+                Err(PeerError::Silent { address: address.clone(), timeout })
+            }
+            Some(State::Down) | None => {
+                let why = worker.with(|core| core.link(peer).and_then(|(_, why)| why));
+                let why = why.unwrap_or(Reason::Unreachable);
+                Err(PeerError::Refused { address: address.clone(), why })
+            }
+        }
+    }
+
+    /// Hangs up. Transfers in flight to the peer end.
+    pub fn disconnect(&self, peer: Peer) {
+        let worker = self.worker(peer);
+        worker.with(|core| core.hang_up(peer));
+        worker.wake_sleeper();
+    }
+
+    /// Makes a peer's window usable here; connects on first use.
+    ///
+    /// # Errors
+    /// When no route of the descriptor leads over a fabric this engine has.
+    pub fn open(&self, descriptor: &Descriptor) -> Result<RemoteWindow, PeerError> {
+        let have =
+            |route: &Route| self.inner.addresses.iter().any(|a| a.kind == route.address.kind);
+        let route = descriptor.routes.iter().position(have).ok_or_else(|| PeerError::NoRoute {
+            routes: descriptor.routes.iter().map(|route| route.address.clone()).collect(),
+        })?;
+        let peer = self.peer(&descriptor.routes[route].address)?;
+        Ok(RemoteWindow { inner: Arc::new(Opened { descriptor: descriptor.clone(), peer, route }) })
+    }
+
+    /// Makes a window of a peer that is connected already usable over that connection, whatever
+    /// address the descriptor names.
+    ///
+    /// # Errors
+    /// When the descriptor has no route over the connection's fabric.
+    pub fn open_at(&self, peer: Peer, descriptor: &Descriptor) -> Result<RemoteWindow, PeerError> {
+        let kind = self.inner.addresses[usize::from(peer.worker)].kind;
+        let route = descriptor.routes.iter().position(|route| route.address.kind == kind);
+        let route = route.ok_or_else(|| PeerError::NoRoute {
+            routes: descriptor.routes.iter().map(|route| route.address.clone()).collect(),
+        })?;
+        Ok(RemoteWindow { inner: Arc::new(Opened { descriptor: descriptor.clone(), peer, route }) })
+    }
+
+    // ---- transfers -----------------------------------------------------------------------------
+
+    /// Puts local bytes into a peer's window. Both sides must be of one length.
+    pub fn write(&self, local: Slice, remote: RemoteSlice) -> Submission {
+        Submission::new(self, Task::Write { local, remote, immediate: None })
+    }
+
+    /// Gets a peer's bytes into local memory. Both sides must be of one length.
+    pub fn read(&self, remote: RemoteSlice, local: Slice) -> Submission {
+        Submission::new(self, Task::Read { local, remote, immediate: None })
+    }
+
+    /// Sends a message of at most [`Engine::message_bytes_max`] bytes. `Done` means that it is on
+    /// its way in order, not that the peer has read it.
+    pub fn send(&self, to: Peer, bytes: impl Into<Vec<u8>>) -> Submission {
+        Submission::new(self, Task::Send { to, bytes: bytes.into(), immediate: None })
+    }
+
+    /// Maps a peer's window into this process ([`Access::MAP`]), where fabric and host allow it.
+    ///
+    /// # Errors
+    /// The outcome, when it is not `Done`; `Unsupported` where the fabric cannot map.
+    pub fn map(&self, window: &RemoteWindow, timeout: Duration) -> Result<Mapping, MapError> {
+        let remote = RemoteSlice { window: window.clone(), range: 0..window.len() };
+        let until = self.now() + timeout;
+        let worker = self.worker(window.peer());
+        let started = worker.submit(Task::Map { remote }, until, timeout, &None, &None, false);
+        let completion = match started {
+            Ok(Started::Running(completion)) => completion,
+            Ok(Started::Ended(outcome)) => return Err(MapError { outcome }),
+            Err(_) => return Err(MapError { outcome: Outcome::Rejected(Reason::Full) }),
+        };
+        let slack = Duration::from_secs(1);
+        worker.wait(until + slack, || completion.outcome().is_some());
+        let outcome = completion.outcome().unwrap_or(Outcome::Lost(Reason::Deadline));
+        completion
+            .mapping
+            .get()
+            .and_then(|mapping| mapping.lock().unwrap_or_else(PoisonError::into_inner).take())
+            .filter(|_| outcome.is_done())
+            .ok_or(MapError { outcome })
+    }
+
+    /// A counter of arrivals; its slot goes to those who write.
+    ///
+    /// # Errors
+    /// When all slots are taken.
+    pub fn counter(&self) -> Result<Counter, CountersExhausted> {
+        Counter::new(self.clone(), Arc::clone(&self.inner.shared.counters)).ok_or(CountersExhausted)
+    }
+
+    /// The next of what came in, waiting up to `timeout` and driving the engine meanwhile. `None`
+    /// when nothing came. An engine built with a sink has nothing to receive here.
+    #[must_use]
+    pub fn recv(&self, timeout: Duration) -> Option<Incoming> {
+        let inbox = &self.inner.shared.inbox;
+        if let Some(incoming) = inbox.pop() {
+            return Some(incoming);
+        }
+        let until = self.now() + timeout;
+        let mut got = None;
+        self.wait(until, || {
+            got = inbox.pop();
+            got.is_some()
+        });
+        got
+    }
+
+    /// The next of what came in, if it is there; does not drive the engine.
+    #[must_use]
+    pub fn try_recv(&self) -> Option<Incoming> {
+        self.inner.shared.inbox.pop()
+    }
+
+    /// Whether something came in that nobody has received.
+    #[must_use]
+    pub fn has_incoming(&self) -> bool {
+        self.inner.shared.inbox.len() != 0
+    }
+
+    /// Drives the engine on this thread until `done` holds or `timeout` passes; whether it held.
+    /// `done` is asked after every step, and after every [`Engine::wake`].
+    pub fn wait_until(&self, timeout: Duration, done: impl FnMut() -> bool) -> bool {
+        self.wait(self.now() + timeout, done)
+    }
+
+    /// Does a bounded amount of work without waiting; whether there was any. Needed only where
+    /// nothing else drives the engine ([`Drive::Caller`]).
+    pub fn progress(&self) -> bool {
+        self.inner.workers.iter().fold(false, |worked, worker| worker.step() | worked)
+    }
+
+    /// Wakes a thread that sleeps in [`Engine::recv`] or another wait, so that it looks again.
+    pub fn wake(&self) {
+        for worker in &self.inner.workers {
+            worker.wake_sleeper();
+        }
+    }
+
+    pub(crate) fn wait(&self, until: Time, done: impl FnMut() -> bool) -> bool {
+        // One fabric: wait on its worker.
+        self.inner.workers[0].wait(until, done)
+    }
+
+    fn worker(&self, peer: Peer) -> &Arc<Worker> {
+        &self.inner.workers[usize::from(peer.worker)]
+    }
+
+    pub(crate) fn submit(
+        &self,
+        task: Task,
+        deadline: Time,
+        timeout: Duration,
+        notifier: &Option<Notifier>,
+        tally: &Option<Arc<AtomicU64>>,
+        wake: bool,
+    ) -> Result<Started, Task> {
+        let peer = task.peer();
+        self.worker(peer).submit(task, deadline, timeout, notifier, tally, wake)
+    }
+
+    pub(crate) fn cancel(&self, completion: &Arc<Completion>) {
+        for worker in &self.inner.workers {
+            worker.cancel(completion);
+        }
+    }
+
+    // ---- the end -----------------------------------------------------------------------------
+
+    /// Ends the engine: refuses new work, ends what is in flight, revokes all windows, and returns
+    /// once no transfer, local or remote, can touch its memory. Dropping the last handle does the
+    /// same, for as long as [`Builder::deadline`] says.
+    ///
+    /// # Errors
+    /// When that cannot be proven within `timeout`. The engine stays closed; memory that could not
+    /// be fenced stays mapped for the rest of the process.
+    pub fn close(&self, timeout: Duration) -> Result<(), NotFenced> {
+        self.inner.closed.store(true, Ordering::SeqCst);
+        for worker in &self.inner.workers {
+            worker.with(core::Core::refuse_new);
+        }
+        let fenced = self.fence(None, timeout);
+        for worker in &self.inner.workers {
+            worker.close();
+        }
+        if fenced { Ok(()) } else { Err(NotFenced { timeout }) }
+    }
+
+    fn is_closed(&self) -> bool {
+        self.inner.closed.load(Ordering::SeqCst)
+    }
+}
+
+impl Steppable for Inner {
+    fn step(&self) -> bool {
+        self.workers.iter().fold(false, |worked, worker| worker.step() | worked)
+    }
+
+    fn next_deadline(&self) -> Time {
+        self.workers.iter().map(|worker| worker.next_deadline()).min().unwrap_or(Time::NEVER)
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        let until = self.shared.clock.now() + self.default_deadline;
+        for worker in &self.workers {
+            worker.with(|core| {
+                core.refuse_new();
+                core.begin_fence(None);
+            });
+            worker.wait(until, || worker.with(|core| core.fence_is_complete(None)));
+            worker.close();
+            worker.stop();
+        }
+        for thread in self.threads.drain(..) {
+            // Its panic, if any, was printed when it happened.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Engine({} at {:?})", self.inner.id, self.inner.addresses)
+    }
+}
+
+/// Memory that could not become a region.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RegionError {
+    /// It could not be allocated.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// A fabric refused it; the memory comes back.
+    #[error("{error}")]
+    Fabric {
+        /// What the fabric said.
+        error: RegisterError,
+        /// The memory.
+        memory: Arc<Memory>,
+    },
+}
+
+/// A peer that cannot be reached.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PeerError {
+    /// No fabric of that kind in this engine.
+    #[error("{address}: this engine has no {} fabric", address.kind)]
+    NoFabric {
+        /// The address.
+        address: Address,
+    },
+    /// No fabric in common.
+    #[error("no route to the window: its owner is at {routes:?}, over no fabric this engine has")]
+    NoRoute {
+        /// Where its owner is.
+        routes: Vec<Address>,
+    },
+    /// The connection was refused or broke.
+    #[error("{address}: {why}")]
+    Refused {
+        /// The address.
+        address: Address,
+        /// Why.
+        why: Reason,
+    },
+    /// Nobody answered in time.
+    #[error("{address}: no answer within {timeout:?}")]
+    Silent {
+        /// The address.
+        address: Address,
+        /// How long was waited.
+        timeout: Duration,
+    },
+}
+
+/// A window that could not be mapped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("mapping {outcome}")]
+pub struct MapError {
+    /// How the attempt ended.
+    pub outcome: Outcome,
+}
+
+/// All counter slots are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("all counters of the engine are in use; drop some, or build it with more")]
+pub struct CountersExhausted;
+
+/// An engine that closed without proof that all its memory is fenced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "not all transfers could be proven ended within {timeout:?}; memory not fenced stays mapped"
+)]
+pub struct NotFenced {
+    /// How long was waited.
+    pub timeout: Duration,
+}

@@ -1,0 +1,141 @@
+//! What the workers of one engine share.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::counter::Counters;
+use crate::peer::Incoming;
+use crate::region::Graveyard;
+use crate::time::Clock;
+use crate::window::WindowId;
+
+/// Takes what comes in instead of [`Engine::recv`](crate::Engine::recv). Runs on whichever thread
+/// drives the engine, under its lock: it must not block or wait for the engine. It may submit; what
+/// it submits goes out right after.
+pub type Sink = Box<dyn Fn(Incoming) + Send + Sync>;
+
+pub(super) struct Shared {
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) counters: Arc<Counters>,
+    pub(super) sink: Option<Sink>,
+    pub(super) inbox: Inbox,
+    pub(super) windows: Windows,
+    /// One a worker.
+    pub(super) graveyards: Vec<Arc<Graveyard>>,
+}
+
+impl Shared {
+    pub(super) fn incoming(&self, incoming: Incoming) {
+        match &self.sink {
+            Some(sink) => sink(incoming),
+            None => self.inbox.push(incoming),
+        }
+    }
+}
+
+/// What came in and nobody took yet.
+#[derive(Default)]
+pub(super) struct Inbox {
+    queue: Mutex<VecDeque<Incoming>>,
+    len: AtomicUsize,
+}
+
+impl Inbox {
+    pub(super) fn len(&self) -> usize {
+        self.len.load(Ordering::Acquire)
+    }
+
+    fn push(&self, incoming: Incoming) {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.push_back(incoming);
+        self.len.store(queue.len(), Ordering::Release);
+    }
+
+    pub(super) fn pop(&self) -> Option<Incoming> {
+        if self.len() == 0 {
+            return None;
+        }
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let incoming = queue.pop_front();
+        self.len.store(queue.len(), Ordering::Release);
+        incoming
+    }
+}
+
+/// The places for windows, and which are taken.
+pub(super) struct Windows {
+    pub(super) limit: usize,
+    workers: u32,
+    table: Mutex<Table>,
+}
+
+#[derive(Default)]
+struct Table {
+    slots: Vec<Place>,
+    free: VecDeque<u32>,
+}
+
+struct Place {
+    generation: u32,
+    /// Workers whose fabric may still let a write in: one bit each.
+    open: u32,
+}
+
+impl Windows {
+    pub(super) fn new(limit: usize, workers: usize) -> Self {
+        assert!(workers <= 32, "one bit a worker");
+        let workers = u32::try_from((1u64 << workers) - 1).expect("at most 32 bits");
+        Self { limit, workers, table: Mutex::default() }
+    }
+
+    /// A place and a new generation of it; the place freed longest ago first.
+    pub(super) fn take(&self) -> Option<WindowId> {
+        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        let slot = match table.free.pop_front() {
+            Some(slot) => slot,
+            None if table.slots.len() < self.limit => {
+                table.slots.push(Place { generation: 0, open: 0 });
+                u32::try_from(table.slots.len() - 1).expect("limits are far below 2^32")
+            }
+            None => return None,
+        };
+        let place = &mut table.slots[slot as usize];
+        place.generation = place.generation.wrapping_add(1);
+        place.open = self.workers;
+        Some(WindowId { slot, generation: place.generation })
+    }
+
+    /// One worker's fabric has fenced the window; the place is free once all have.
+    pub(super) fn release(&self, window: WindowId, worker: u16) {
+        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = &mut table.slots[window.slot as usize];
+        if place.generation == window.generation && place.open & 1 << worker != 0 {
+            place.open &= !(1 << worker);
+            if place.open == 0 {
+                table.free.push_back(window.slot);
+            }
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_place_is_free_when_all_workers_fenced_it() {
+        let windows = Windows::new(1, 2);
+        let first = windows.take().unwrap();
+        assert!(windows.take().is_none());
+        windows.release(first, 0);
+        windows.release(first, 0);
+        assert!(windows.take().is_none());
+        windows.release(first, 1);
+        let second = windows.take().unwrap();
+        assert_eq!((second.slot, second.generation), (first.slot, first.generation + 1));
+        windows.release(first, 0);
+        windows.release(first, 1);
+        assert!(windows.take().is_none(), "an old generation frees nothing");
+    }
+}

@@ -1,0 +1,118 @@
+//! Ways to be told: an eventfd for event loops, an event count for threads of this process.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU32, Ordering, fence};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use rustix::event::{EventfdFlags, eventfd};
+
+/// A descriptor that becomes readable when a transfer it was given to ends
+/// ([`eventfd(2)`](https://man7.org/linux/man-pages/man2/eventfd.2.html), non-blocking).
+#[derive(Debug, Clone)]
+pub struct Notifier(Arc<OwnedFd>);
+
+impl Notifier {
+    /// A new one.
+    ///
+    /// # Errors
+    /// When the process is out of descriptors.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self(Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)))
+    }
+
+    /// Makes it readable.
+    pub fn ring(&self) {
+        // Fails only when the count is at its maximum, and then it is readable already.
+        let _ = rustix::io::write(&*self.0, &1u64.to_ne_bytes());
+    }
+
+    /// How often it was rung since the last call; makes it unreadable.
+    #[must_use]
+    pub fn take(&self) -> u64 {
+        let mut count = [0; 8];
+        match rustix::io::read(&*self.0, &mut count) {
+            Ok(8) => u64::from_ne_bytes(count),
+            _ => 0,
+        }
+    }
+}
+
+impl AsFd for Notifier {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Lets threads sleep until something happened, at the price of one fence and one load for the
+/// side that makes it happen while nobody sleeps.
+#[derive(Debug, Default)]
+pub(crate) struct EventCount {
+    sleepers: AtomicU32,
+    epoch: Mutex<u64>,
+    changed: Condvar,
+}
+
+impl EventCount {
+    /// Wakes all sleepers. What they wait for must have been stored before.
+    pub(crate) fn wake_all(&self) {
+        fence(Ordering::SeqCst);
+        if self.sleepers.load(Ordering::Relaxed) != 0 {
+            *self.epoch.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+            self.changed.notify_all();
+        }
+    }
+
+    /// Sleeps until woken or `timeout` passed, unless `ready` is true already.
+    pub(crate) fn sleep(&self, timeout: Duration, ready: impl FnOnce() -> bool) {
+        let epoch = self.epoch.lock().unwrap_or_else(PoisonError::into_inner);
+        self.sleepers.fetch_add(1, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        if !ready() {
+            let seen = *epoch;
+            let _ = self
+                .changed
+                .wait_timeout_while(epoch, timeout, |epoch| *epoch == seen)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        self.sleepers.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+
+    #[test]
+    fn notifier_counts() {
+        let notifier = Notifier::new().unwrap();
+        assert_eq!(notifier.take(), 0);
+        notifier.ring();
+        notifier.clone().ring();
+        assert_eq!(notifier.take(), 2);
+        assert_eq!(notifier.take(), 0);
+    }
+
+    #[test]
+    fn no_wake_up_is_lost() {
+        let shared = Arc::new((EventCount::default(), AtomicBool::new(false)));
+        for _ in 0..200 {
+            shared.1.store(false, Ordering::SeqCst);
+            let waker = {
+                let shared = Arc::clone(&shared);
+                std::thread::spawn(move || {
+                    shared.1.store(true, Ordering::SeqCst);
+                    shared.0.wake_all();
+                })
+            };
+            // A lost wake-up shows as a hang of an hour.
+            while !shared.1.load(Ordering::SeqCst) {
+                shared.0.sleep(Duration::from_secs(3600), || shared.1.load(Ordering::SeqCst));
+            }
+            waker.join().unwrap();
+        }
+    }
+}

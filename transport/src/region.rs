@@ -1,0 +1,438 @@
+//! Regions: memory registered for transfer, and the slices and windows cut out of it.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::engine::Engine;
+use crate::fabric::{Local, RegionId};
+use crate::memory::Memory;
+use crate::outcome::Reason;
+use crate::window::{Access, Descriptor, Route, WindowId};
+
+/// Memory registered with every fabric of an engine.
+///
+/// Dropping it is safe at any time: the memory itself goes only when the last transfer that touches
+/// it has provably ended. [`Region::close`] waits for that.
+pub struct Region {
+    pub(crate) engine: Engine,
+    pub(crate) inner: Arc<Registered>,
+}
+
+/// What operations hold on to.
+pub(crate) struct Registered {
+    pub(crate) id: RegionId,
+    pub(crate) memory: Arc<Memory>,
+    /// Refuses new operations.
+    pub(crate) closing: AtomicBool,
+    /// Operations not yet provably ended.
+    pub(crate) busy: AtomicUsize,
+    /// Where a region goes to be deregistered, one a worker, by whoever next drives it.
+    graveyards: Vec<Arc<Graveyard>>,
+}
+
+/// Regions that nobody can reach any more. A region may be dropped while the engine's lock is held
+/// (with the last operation on it), so the fabrics are told later.
+#[derive(Default)]
+pub(crate) struct Graveyard(Mutex<Vec<(RegionId, Arc<Memory>)>>);
+
+impl Graveyard {
+    pub(crate) fn take(&self) -> Vec<(RegionId, Arc<Memory>)> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Registered {
+    pub(crate) fn new(id: RegionId, memory: Arc<Memory>, graveyards: Vec<Arc<Graveyard>>) -> Self {
+        let (closing, busy) = (AtomicBool::new(false), AtomicUsize::new(0));
+        Self { id, memory, closing, busy, graveyards }
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        for graveyard in &self.graveyards {
+            let dead = (self.id, Arc::clone(&self.memory));
+            graveyard.0.lock().unwrap_or_else(PoisonError::into_inner).push(dead);
+        }
+    }
+}
+
+impl Region {
+    /// The memory. Peers may change it at any time while windows are open.
+    #[must_use]
+    pub fn memory(&self) -> &Arc<Memory> {
+        &self.inner.memory
+    }
+
+    /// How long it is, bytes.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.inner.memory.len() as u64
+    }
+
+    /// Whether it has no bytes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// A part of it, to transfer from or to.
+    ///
+    /// # Errors
+    /// When the range is not inside the region.
+    pub fn slice(&self, range: Range<u64>) -> Result<Slice, RangeError> {
+        let range = check(range, self.len())?;
+        Ok(Slice { region: Arc::clone(&self.inner), range })
+    }
+
+    /// The right for peers to write a part of it.
+    ///
+    /// # Errors
+    /// When the range is not inside the region, or a fabric cannot expose the memory.
+    pub fn window(&self, range: Range<u64>) -> Result<Window, WindowError> {
+        self.window_with(range, Access::WRITE)
+    }
+
+    /// The right for peers to use a part of it in the given ways.
+    ///
+    /// # Errors
+    /// When the range is not inside the region, when [`Access::MAP`] is asked for less than the
+    /// whole region, or when a fabric cannot expose the memory.
+    pub fn window_with(&self, range: Range<u64>, access: Access) -> Result<Window, WindowError> {
+        let range = check(range, self.len())?;
+        if access.allows(Access::MAP) && range != (0..self.len()) {
+            return Err(WindowError::MapsPart { range, region_bytes: self.len() });
+        }
+        if self.inner.closing.load(Ordering::Acquire) {
+            return Err(WindowError::Closed);
+        }
+        let len = range.end - range.start;
+        let (window, routes) = self.engine.grant(&self.inner, &range, access)?;
+        let descriptor = Descriptor { engine: self.engine.id(), window, len, access, routes };
+        Ok(Window { engine: self.engine.clone(), descriptor, revoked: false })
+    }
+
+    /// Takes the region out of use: refuses new transfers, ends those in flight, revokes its
+    /// windows, and returns once no transfer, local or remote, can touch its memory.
+    ///
+    /// # Errors
+    /// When that cannot be proven within `timeout`; the region comes back, and is still closing.
+    pub fn close(self, timeout: Duration) -> Result<(), CloseError> {
+        self.inner.closing.store(true, Ordering::Release);
+        if self.engine.fence_region(&self.inner, timeout) {
+            Ok(())
+        } else {
+            let busy = self.inner.busy.load(Ordering::Acquire);
+            Err(CloseError { region: self, busy, timeout })
+        }
+    }
+}
+
+impl fmt::Debug for Region {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Region({}, {} bytes)", self.inner.id.0, self.len())
+    }
+}
+
+/// A part of a region on this side. Holds the region's memory in place.
+#[derive(Clone)]
+pub struct Slice {
+    pub(crate) region: Arc<Registered>,
+    range: Range<u64>,
+}
+
+impl Slice {
+    /// How long it is, bytes.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.range.end - self.range.start
+    }
+
+    /// Whether it has no bytes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.range.is_empty()
+    }
+
+    pub(crate) fn local(&self) -> Local {
+        let start = usize::try_from(self.range.start).expect("inside a mapping of this process");
+        // SAFETY: the range was checked against the region when the slice was cut.
+        let ptr = unsafe { self.region.memory.as_ptr().add(start) };
+        Local { region: self.region.id, ptr, len: self.len() }
+    }
+}
+
+impl fmt::Debug for Slice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Slice({}[{}..{}])", self.region.id.0, self.range.start, self.range.end)
+    }
+}
+
+/// The generation-stamped right to use a part of a region, held by the side that owns the memory.
+/// Dropping it revokes it without waiting.
+pub struct Window {
+    engine: Engine,
+    descriptor: Descriptor,
+    revoked: bool,
+}
+
+impl Window {
+    /// What a peer needs to use it: serialisable, handed over by any channel.
+    #[must_use]
+    pub fn descriptor(&self) -> Descriptor {
+        self.descriptor.clone()
+    }
+
+    /// Its identifier.
+    #[must_use]
+    pub fn id(&self) -> WindowId {
+        self.descriptor.window
+    }
+
+    /// Takes the right back and waits, up to the engine's default deadline, until no late write
+    /// can land.
+    ///
+    /// # Errors
+    /// See [`Window::revoke_within`].
+    pub fn revoke(self) -> Result<(), RevokeError> {
+        let timeout = self.engine.default_deadline();
+        self.revoke_within(timeout)
+    }
+
+    /// Takes the right back and waits until no late write can land: once it returns `Ok` the pages
+    /// may be reused.
+    ///
+    /// # Errors
+    /// When a peer's write could not be proven ended within `timeout` (a peer that is stopped in
+    /// the middle of a copy, say). The window comes back: no new write can begin, but its pages
+    /// are not to be reused until a later call succeeds.
+    pub fn revoke_within(mut self, timeout: Duration) -> Result<(), RevokeError> {
+        self.revoked = true;
+        if self.engine.revoke(self.id(), timeout) {
+            Ok(())
+        } else {
+            Err(RevokeError { window: self, timeout })
+        }
+    }
+}
+
+impl Drop for Window {
+    fn drop(&mut self) {
+        if !self.revoked {
+            self.engine.revoke(self.id(), Duration::ZERO);
+        }
+    }
+}
+
+impl fmt::Debug for Window {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} of {} bytes", self.id(), self.descriptor.len)
+    }
+}
+
+pub(crate) fn check(range: Range<u64>, limit: u64) -> Result<Range<u64>, RangeError> {
+    if range.start <= range.end && range.end <= limit {
+        Ok(range)
+    } else {
+        Err(RangeError { range, limit })
+    }
+}
+
+/// A range that is not inside what it should be a part of.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("bytes {}..{} are not inside 0..{limit}", range.start, range.end)]
+pub struct RangeError {
+    /// The range.
+    pub range: Range<u64>,
+    /// The length of the whole, bytes.
+    pub limit: u64,
+}
+
+/// A window that cannot be granted.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WindowError {
+    /// Not inside the region.
+    #[error(transparent)]
+    Range(#[from] RangeError),
+    /// Mapping gives the whole region away, so it must be asked for the whole region.
+    #[error(
+        "a window that may be mapped must cover its region: {}..{} of {region_bytes} bytes",
+        range.start, range.end
+    )]
+    MapsPart {
+        /// The range asked for.
+        range: Range<u64>,
+        /// The region.
+        region_bytes: u64,
+    },
+    /// All places are taken.
+    #[error("all {limit} windows are open; revoke some first")]
+    Full {
+        /// How many there can be.
+        limit: usize,
+    },
+    /// The region or the engine is closing.
+    #[error("the region is closing")]
+    Closed,
+    /// A fabric refused.
+    #[error(transparent)]
+    Fabric(#[from] crate::fabric::RegisterError),
+}
+
+/// A window whose fence could not be proven in time; carries the window.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{window:?}: a peer's write could not be proven ended within {timeout:?}; do not reuse its pages, revoke again"
+)]
+pub struct RevokeError {
+    /// The window: closed for new writes, not yet fenced.
+    pub window: Window,
+    /// How long was waited.
+    pub timeout: Duration,
+}
+
+/// A region that could not be closed in time; carries the region.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{region:?}: {busy} transfers could not be proven ended within {timeout:?}; do not reuse its memory, close again"
+)]
+pub struct CloseError {
+    /// The region: closed for new transfers.
+    pub region: Region,
+    /// Transfers of this side still in flight.
+    pub busy: usize,
+    /// How long was waited.
+    pub timeout: Duration,
+}
+
+/// A peer's window, as this engine uses it.
+#[derive(Clone)]
+pub struct RemoteWindow {
+    pub(crate) inner: Arc<Opened>,
+}
+
+pub(crate) struct Opened {
+    pub(crate) descriptor: Descriptor,
+    pub(crate) peer: crate::peer::Peer,
+    pub(crate) route: usize,
+}
+
+impl Opened {
+    pub(crate) fn route(&self) -> &Route {
+        &self.descriptor.routes[self.route]
+    }
+}
+
+impl RemoteWindow {
+    /// Its owner.
+    #[must_use]
+    pub fn peer(&self) -> crate::peer::Peer {
+        self.inner.peer
+    }
+
+    /// How long it is, bytes.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.inner.descriptor.len
+    }
+
+    /// Whether it has no bytes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// What its owner granted.
+    #[must_use]
+    pub fn access(&self) -> Access {
+        self.inner.descriptor.access
+    }
+
+    /// A part of it, to transfer to or from.
+    ///
+    /// # Errors
+    /// When the range is not inside the window.
+    pub fn slice(&self, range: Range<u64>) -> Result<RemoteSlice, RangeError> {
+        let range = check(range, self.len())?;
+        Ok(RemoteSlice { window: self.clone(), range })
+    }
+}
+
+impl fmt::Debug for RemoteWindow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let d = &self.inner.descriptor;
+        write!(f, "Remote({:?} of {:?} at {})", d.window, d.engine, self.inner.route().address)
+    }
+}
+
+/// A part of a peer's window.
+#[derive(Clone, Debug)]
+pub struct RemoteSlice {
+    pub(crate) window: RemoteWindow,
+    pub(crate) range: Range<u64>,
+}
+
+impl RemoteSlice {
+    /// How long it is, bytes.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.range.end - self.range.start
+    }
+
+    /// Whether it has no bytes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.range.is_empty()
+    }
+}
+
+/// A peer's window mapped into this process: its bytes can be used in place.
+///
+/// The bytes belong to the peer and to everyone it lets in; they may change at any time. Whoever
+/// reads them checks what was read.
+#[derive(Debug)]
+pub struct Mapping {
+    memory: Memory,
+    offset: usize,
+    len: usize,
+}
+
+impl Mapping {
+    pub(crate) fn new(memory: Memory, offset: usize, len: usize) -> Self {
+        assert!(offset.checked_add(len).is_some_and(|end| end <= memory.len()));
+        Self { memory, offset, len }
+    }
+
+    /// The whole region behind the window.
+    #[must_use]
+    pub fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// Where the window starts in it, bytes.
+    #[must_use]
+    pub fn offset(&self) -> usize {
+        self.offset
+    }
+
+    /// How long the window is, bytes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it has no bytes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+/// Why a transfer could not even be submitted; kept small, it is on the hot path.
+pub(crate) fn mismatch(local: u64, remote: u64) -> Option<Reason> {
+    (local != remote).then_some(Reason::OutOfBounds)
+}

@@ -1,0 +1,324 @@
+//! Transfers: what is asked of the engine, and how its end is learnt.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use crate::engine::Engine;
+use crate::fabric::{Remote, RemoteKey, Work};
+use crate::immediate::{Immediate, Slot};
+use crate::notify::Notifier;
+use crate::outcome::{Outcome, Reason, code};
+use crate::peer::Peer;
+use crate::region::{Mapping, RemoteSlice, Slice};
+
+/// What is to be done, with everything it needs kept in place.
+#[derive(Debug, Clone)]
+pub(crate) enum Task {
+    Write { local: Slice, remote: RemoteSlice, immediate: Option<Immediate> },
+    Read { local: Slice, remote: RemoteSlice, immediate: Option<Immediate> },
+    Send { to: Peer, bytes: Vec<u8>, immediate: Option<Immediate> },
+    Map { remote: RemoteSlice },
+}
+
+impl Task {
+    pub(crate) fn peer(&self) -> Peer {
+        match self {
+            Self::Write { remote, .. } | Self::Read { remote, .. } | Self::Map { remote } => {
+                remote.window.peer()
+            }
+            Self::Send { to, .. } => *to,
+        }
+    }
+
+    /// The local bytes, if it has any.
+    pub(crate) fn local(&self) -> Option<&Slice> {
+        match self {
+            Self::Write { local, .. } | Self::Read { local, .. } => Some(local),
+            Self::Send { .. } | Self::Map { .. } => None,
+        }
+    }
+
+    pub(crate) fn work(&self) -> Work<'_> {
+        match self {
+            Self::Write { local, remote, immediate } => {
+                Work::Write { local: local.local(), remote: target(remote), immediate: *immediate }
+            }
+            Self::Read { local, remote, immediate } => {
+                Work::Read { local: local.local(), remote: target(remote), immediate: *immediate }
+            }
+            Self::Send { bytes, immediate, .. } => Work::Send { bytes, immediate: *immediate },
+            Self::Map { remote } => Work::Map { remote: target(remote) },
+        }
+    }
+
+    fn set_immediate(&mut self, slot: Slot) {
+        match self {
+            Self::Write { immediate, .. }
+            | Self::Read { immediate, .. }
+            | Self::Send { immediate, .. } => *immediate = Some(slot.into()),
+            Self::Map { .. } => {}
+        }
+    }
+}
+
+fn target(slice: &RemoteSlice) -> Remote {
+    let opened = &slice.window.inner;
+    let route = opened.route();
+    Remote {
+        window: opened.descriptor.window,
+        key: RemoteKey { key: route.key, base: route.base },
+        offset: slice.range.start,
+    }
+}
+
+/// A transfer being described; [`Submission::submit`] starts it.
+#[derive(Debug)]
+#[must_use = "a submission does nothing until it is submitted"]
+pub struct Submission {
+    engine: Engine,
+    task: Task,
+    timeout: Duration,
+    notifier: Option<Notifier>,
+    tally: Option<Arc<AtomicU64>>,
+}
+
+impl Submission {
+    pub(crate) fn new(engine: &Engine, task: Task) -> Self {
+        let timeout = engine.default_deadline();
+        Self { engine: engine.clone(), task, timeout, notifier: None, tally: None }
+    }
+
+    /// Delivers an immediate to the peer once the payload is visible there.
+    pub fn immediate(mut self, slot: Slot) -> Self {
+        self.task.set_immediate(slot);
+        self
+    }
+
+    /// How long it may take, from submission; the engine's default deadline otherwise.
+    pub fn deadline(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Rings a notifier when it ends, however it ends.
+    pub fn notify(mut self, notifier: &Notifier) -> Self {
+        self.notifier = Some(notifier.clone());
+        self
+    }
+
+    /// Adds one to a shared counter (release) if it ends well.
+    pub fn tally(mut self, counter: &Arc<AtomicU64>) -> Self {
+        self.tally = Some(Arc::clone(counter));
+        self
+    }
+
+    /// Starts it. It goes on without the [`Transfer`] if that is dropped.
+    ///
+    /// # Errors
+    /// When the engine's submission queue is full; the submission comes back.
+    pub fn submit(self) -> Result<Transfer, SubmitError> {
+        self.start(true)
+    }
+
+    /// Starts it and waits for its end, driving the engine on this thread.
+    pub fn wait(self) -> Outcome {
+        match self.start(false) {
+            Ok(transfer) => transfer.wait(),
+            Err(_) => Outcome::Rejected(Reason::Full),
+        }
+    }
+
+    /// Starts it; `wake` when nobody on this thread will drive it at once.
+    fn start(self, wake: bool) -> Result<Transfer, SubmitError> {
+        let Self { engine, task, timeout, notifier, tally } = self;
+        let until = engine.now() + timeout;
+        match engine.submit(task, until, timeout, &notifier, &tally, wake) {
+            Ok(Started::Ended(outcome)) => {
+                if outcome.is_done()
+                    && let Some(tally) = &tally
+                {
+                    tally.fetch_add(1, Ordering::Release);
+                }
+                if let Some(notifier) = &notifier {
+                    notifier.ring();
+                }
+                Ok(Transfer { engine, state: State::Ended(outcome) })
+            }
+            Ok(Started::Running(completion)) => {
+                Ok(Transfer { engine, state: State::Running(completion) })
+            }
+            Err(task) => {
+                let submission = Self { engine, task, timeout, notifier, tally };
+                Err(SubmitError { submission: Box::new(submission) })
+            }
+        }
+    }
+}
+
+/// How far a submission got at once.
+pub(crate) enum Started {
+    Ended(Outcome),
+    Running(Arc<Completion>),
+}
+
+/// A submission that the engine had no room for; carries it.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the engine's submission queue is full; drive the engine or wait for transfers to end, then submit again"
+)]
+pub struct SubmitError {
+    /// The submission, unchanged.
+    pub submission: Box<Submission>,
+}
+
+/// A transfer under way: a future of its [`Outcome`], which can also be polled or waited for.
+#[must_use = "a transfer dropped unseen goes on, and nobody learns how it ended"]
+pub struct Transfer {
+    engine: Engine,
+    state: State,
+}
+
+enum State {
+    Ended(Outcome),
+    Running(Arc<Completion>),
+}
+
+impl Transfer {
+    /// Its outcome, if it has ended; does not drive the engine.
+    #[must_use]
+    pub fn outcome(&self) -> Option<Outcome> {
+        match &self.state {
+            State::Ended(outcome) => Some(*outcome),
+            State::Running(completion) => completion.outcome(),
+        }
+    }
+
+    /// Waits for its end, driving the engine on this thread. Ends by the transfer's deadline.
+    pub fn wait(&self) -> Outcome {
+        match &self.state {
+            State::Ended(outcome) => *outcome,
+            State::Running(completion) => {
+                // The deadline that ends the transfer is the engine's own; this one cannot pass
+                // first, it only keeps the wait from being unbounded in form.
+                while completion.outcome().is_none() {
+                    let until = self.engine.now() + Duration::from_secs(1);
+                    self.engine.wait(until, || completion.outcome().is_some());
+                }
+                completion.outcome().expect("the loop ended on it")
+            }
+        }
+    }
+
+    /// Asks that it end now: `Done` if it was faster, else `Rejected` or `Fenced` with
+    /// [`Reason::Cancelled`] (or `Lost` at its deadline, when no fence can be proven). It has not
+    /// ended when this returns.
+    pub fn cancel(&self) {
+        if let State::Running(completion) = &self.state {
+            self.engine.cancel(completion);
+        }
+    }
+
+    /// Whether the pages on this side are free: at once for every outcome but `Lost`, and for that
+    /// from the moment the fabric proved that nothing moves any more.
+    #[must_use]
+    pub fn fenced(&self) -> bool {
+        match &self.state {
+            State::Ended(outcome) => outcome.pages_are_free(),
+            State::Running(completion) => completion.fenced.load(Ordering::Acquire),
+        }
+    }
+}
+
+impl Future for Transfer {
+    type Output = Outcome;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {
+        match &self.state {
+            State::Ended(outcome) => Poll::Ready(*outcome),
+            State::Running(completion) => completion.poll(context.waker()),
+        }
+    }
+}
+
+impl fmt::Debug for Transfer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.outcome() {
+            Some(outcome) => write!(f, "Transfer({outcome})"),
+            None => f.write_str("Transfer(running)"),
+        }
+    }
+}
+
+/// Where the end of a transfer is written, once.
+#[derive(Debug)]
+pub(crate) struct Completion {
+    code: AtomicU32,
+    fenced: AtomicBool,
+    /// The operation, once admitted.
+    pub(crate) op: AtomicU64,
+    waker: Mutex<Option<Waker>>,
+    notifier: Option<Notifier>,
+    tally: Option<Arc<AtomicU64>>,
+    pub(crate) mapping: OnceLock<Mutex<Option<Mapping>>>,
+}
+
+impl Completion {
+    /// "Not admitted yet."
+    pub(crate) const NO_OP: u64 = u64::MAX;
+
+    pub(crate) fn new(notifier: &Option<Notifier>, tally: &Option<Arc<AtomicU64>>) -> Self {
+        Self {
+            code: AtomicU32::new(code::PENDING),
+            fenced: AtomicBool::new(false),
+            op: AtomicU64::new(Self::NO_OP),
+            waker: Mutex::new(None),
+            notifier: notifier.clone(),
+            tally: tally.clone(),
+            mapping: OnceLock::new(),
+        }
+    }
+
+    pub(crate) fn outcome(&self) -> Option<Outcome> {
+        code::unpack(self.code.load(Ordering::Acquire))
+    }
+
+    /// Writes the end. Called once, by the engine.
+    pub(crate) fn end(&self, outcome: Outcome) {
+        debug_assert!(self.outcome().is_none(), "a transfer ends once");
+        if outcome.pages_are_free() {
+            self.fenced.store(true, Ordering::Release);
+        }
+        if outcome.is_done()
+            && let Some(tally) = &self.tally
+        {
+            tally.fetch_add(1, Ordering::Release);
+        }
+        self.code.store(code::pack(outcome), Ordering::Release);
+        let waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        if let Some(notifier) = &self.notifier {
+            notifier.ring();
+        }
+    }
+
+    /// The fabric proved that nothing moves any more, after a `Lost`.
+    pub(crate) fn prove(&self) {
+        self.fenced.store(true, Ordering::Release);
+    }
+
+    fn poll(&self, waker: &Waker) -> Poll<Outcome> {
+        if let Some(outcome) = self.outcome() {
+            return Poll::Ready(outcome);
+        }
+        *self.waker.lock().unwrap_or_else(PoisonError::into_inner) = Some(waker.clone());
+        // The end may have come between the look and the registration.
+        self.outcome().map_or(Poll::Pending, Poll::Ready)
+    }
+}
