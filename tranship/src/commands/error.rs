@@ -3,8 +3,10 @@
 use std::io;
 use std::path::PathBuf;
 
+use tranship_cache::client;
+
 use crate::exit::Exit;
-use crate::{config, presets, trace};
+use crate::{bench, config, presets, trace};
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +20,15 @@ pub enum Error {
     /// No model of that name.
     #[error(transparent)]
     Preset(#[from] presets::Unknown),
+    /// A measurement failed.
+    #[error(transparent)]
+    Bench(#[from] bench::Error),
+    /// A daemon of another host is measured over another fabric than shared memory.
+    #[error("{address}: only daemons of this host can be measured, as in unix:///PATH")]
+    NotMeasurable {
+        /// Where it is.
+        address: config::Address,
+    },
     /// A file or directory cannot be written.
     #[error("{}: {source}", path.display())]
     Write {
@@ -41,7 +52,11 @@ impl Error {
             Self::Config(_) | Self::Preset(_) => Exit::Usage,
             Self::Trace(trace::Error::Read { source, .. }) => not_found(source),
             Self::Trace(_) => Exit::Corrupt,
-            Self::Write { .. } | Self::Output(_) => Exit::Failure,
+            Self::Bench(bench::Error::Cache(client::Error::Unreachable { .. })) => {
+                Exit::Unreachable
+            }
+            Self::NotMeasurable { .. } => Exit::Usage,
+            Self::Bench(_) | Self::Write { .. } | Self::Output(_) => Exit::Failure,
         }
     }
 
@@ -52,6 +67,7 @@ impl Error {
             Self::Config(_) => "config",
             Self::Trace(_) => "trace",
             Self::Preset(_) => "preset",
+            Self::Bench(_) | Self::NotMeasurable { .. } => "bench",
             Self::Write { .. } => "write",
             Self::Output(_) => "output",
         }

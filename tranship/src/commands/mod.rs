@@ -73,6 +73,9 @@ pub enum Command {
     /// Read, make and measure KV-reuse traces
     #[command(subcommand)]
     Trace(trace::Command),
+    /// Measure the transport or the cache on this machine
+    #[command(subcommand)]
+    Bench(bench::Command),
     /// Print a completion script for a shell
     Completions(completions::Args),
     /// Write the manual pages
@@ -89,6 +92,7 @@ impl Command {
             Self::Doctor(args) => args.run(context),
             Self::Config(command) => command.run(context),
             Self::Trace(command) => command.run(context),
+            Self::Bench(command) => command.run(context),
             Self::Completions(args) => args.run(context),
             Self::Man(args) => args.run(context),
         }
@@ -109,8 +113,6 @@ mod tests {
         ls::Args::augment_args(Command::new("ls")).debug_assert();
         stat::Args::augment_args(Command::new("stat")).debug_assert();
         rm::Args::augment_args(Command::new("rm")).debug_assert();
-        bench::TransportArgs::augment_args(Command::new("transport")).debug_assert();
-        bench::CacheArgs::augment_args(Command::new("cache")).debug_assert();
         demo::Args::augment_args(Command::new("demo")).debug_assert();
         trace::replay::Args::augment_args(Command::new("replay")).debug_assert();
     }
