@@ -107,7 +107,7 @@ impl Worker {
             polling,
             drive,
             drivers: AtomicU32::new(0),
-            news: EventCount::default(),
+            news: EventCount::new(),
             sleeper: Mutex::new(()),
             doorbell: Notifier::new()?,
             asleep: AtomicBool::new(false),
