@@ -35,6 +35,8 @@ impl Sim {
 }
 
 impl Harness for Sim {
+    const THREADS: bool = false;
+
     fn cases() -> Vec<u64> {
         (0..SEEDS).collect()
     }
