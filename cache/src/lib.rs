@@ -20,6 +20,7 @@
 pub mod arena;
 pub mod block;
 pub mod catalog;
+pub mod client;
 pub mod error;
 pub mod events;
 pub mod identity;

@@ -1,2 +1,7 @@
-//! The `tranship` binary.
-fn main() {}
+//! The `tranship` binary; everything it does is in the library beside it.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    tranship_cli::cli::main()
+}

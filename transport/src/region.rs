@@ -414,7 +414,19 @@ impl Mapping {
         unsafe { self.memory.as_ptr().add(self.offset) }
     }
 
-    /// How long it is, bytes.
+    /// The whole region behind the window.
+    #[must_use]
+    pub fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// Where the window starts in it, bytes.
+    #[must_use]
+    pub fn offset(&self) -> usize {
+        self.offset
+    }
+
+    /// How long the window is, bytes.
     #[must_use]
     pub fn len(&self) -> usize {
         self.len

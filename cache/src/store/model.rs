@@ -159,16 +159,16 @@ impl World {
         }
     }
 
-    fn step(&mut self, op: Op) {
-        match op {
+    fn step(&mut self, op: &Op) {
+        match *op {
             Op::Reserve { session, block, granules, ttl, hold } => {
                 self.reserve(SessionId(session), self.links[block], granules, ttl, hold);
             }
-            Op::Commit { at, right } if !self.open.is_empty() => {
+            Op::Commit { ref at, right } if !self.open.is_empty() => {
                 let open = self.open.swap_remove(at.index(self.open.len()));
                 self.commit(open, right);
             }
-            Op::Abandon { at } if !self.open.is_empty() => {
+            Op::Abandon { ref at } if !self.open.is_empty() => {
                 let open = self.open.swap_remove(at.index(self.open.len()));
                 self.abandon(open);
             }
@@ -176,7 +176,7 @@ impl World {
                 let end = (first + count).min(self.links.len());
                 self.lease(SessionId(session), first..end, ttl);
             }
-            Op::Release { at } if !self.reading.is_empty() => {
+            Op::Release { ref at } if !self.reading.is_empty() => {
                 drop(self.reading.swap_remove(at.index(self.reading.len())));
             }
             Op::Commit { .. } | Op::Abandon { .. } | Op::Release { .. } => {}
@@ -505,7 +505,7 @@ proptest! {
     fn every_history_agrees_with_the_model(ops in prop::collection::vec(op(), 1..120)) {
         let mut world = World::new();
         for op in ops {
-            world.step(op);
+            world.step(&op);
         }
         world.finish();
     }

@@ -14,7 +14,7 @@ use crate::events::{Change, Gap};
 use crate::identity::{Geometry, Identity};
 use crate::key::Key;
 use crate::lineage::{Chain, Link};
-use crate::policy::Removal;
+use crate::policy::{BlockId, Policy, Removal, Traits};
 use crate::tier::Tier;
 use crate::time::Millis;
 
@@ -171,7 +171,9 @@ fn commits_are_trusted_when_told_so() {
 fn one_session_fills_and_the_others_are_woken() {
     let rung = Arc::new(AtomicUsize::new(0));
     let bell = Arc::clone(&rung);
-    let notify = Box::new(move || drop(bell.fetch_add(1, Ordering::Relaxed)));
+    let notify = Box::new(move || {
+        bell.fetch_add(1, Ordering::Relaxed);
+    });
     let world = World::with(8, Options { notify: Some(notify), ..Options::default() });
     let links = world.chain(0, 2);
     let waiter = Waiter { session: BOB, token: 9 };
@@ -182,9 +184,9 @@ fn one_session_fills_and_the_others_are_woken() {
         assert_eq!(world.scope.watch(links[0].key, waiter), Watch::Waiting);
         assert!(world.store.woken().is_empty());
         if filled {
-            commit(room)
+            commit(room);
         } else {
-            drop(room)
+            drop(room);
         }
         let woken = world.store.woken();
         assert_eq!(woken.len(), 1);
@@ -511,6 +513,55 @@ fn accesses_stay_inside_their_block() {
     let lease = world.lease(ALICE, &[link]);
     assert!(lease.read_at(0, GRANULE - 1, &mut [0; 2]).is_err());
     assert_eq!(lease.read_at(1, 0, &mut [0; 2]), Ok(false));
+}
+
+/// Proposes the block that came last, whatever it was told.
+struct Stubborn(Option<BlockId>);
+
+impl Policy for Stubborn {
+    fn name(&self) -> &'static str {
+        "stubborn"
+    }
+    fn on_insert(&mut self, id: BlockId, _: &Traits, _: Millis) {
+        self.0 = Some(id);
+    }
+    fn on_hit(&mut self, _: BlockId, _: Millis) {}
+    fn on_hold(&mut self, _: BlockId) {}
+    fn on_free(&mut self, _: BlockId) {}
+    fn on_remove(&mut self, _: BlockId, _: Removal) {}
+    fn victim(&mut self, _: Millis) -> Option<BlockId> {
+        self.0
+    }
+}
+
+#[test]
+fn a_policy_cannot_evict_what_is_held() {
+    let world = World::new(1);
+    let memory = HostMemory::new(4 * GRANULE as usize).build().unwrap();
+    let options =
+        TenantOptions { policy: Box::new(Stubborn(None)), ..TenantOptions::new("u", memory) };
+    let tenant = world.store.open_tenant(options).unwrap();
+    let scope = tenant.register(&identity("u", "m")).unwrap();
+    let link = Chain::new(scope.identity()).push(b"only");
+    let item = Item { link, len: 1, ttl: None };
+    commit(granted(scope.reserve(ALICE, &[item], None, NOW).remove(0)));
+    let lease = scope.lease(BOB, &[link.key], None, NOW);
+    assert_eq!(tenant.evict(1, NOW), 0);
+    assert_eq!(tenant.stats().counters.policy_faults, 1);
+    drop(lease);
+    assert_eq!(tenant.evict(1, NOW), GRANULE);
+}
+
+#[test]
+fn a_check_is_no_use() {
+    let world = World::new(2);
+    let links: Vec<Link> = (0..3).map(|seed| world.chain(seed, 1)[0]).collect();
+    world.store(&links[..2]);
+    assert_eq!(world.scope.scrub(BOB, &keys(&links), NOW).checked, 2);
+    world.scope.scrub(BOB, &keys(&links[..1]), NOW);
+    assert_eq!(world.scope.info(links[0].key).unwrap().hits, 0);
+    world.store(&links[2..]);
+    assert_eq!(world.resident(&links), [false, true, true]);
 }
 
 #[test]
