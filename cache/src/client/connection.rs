@@ -15,7 +15,7 @@ use super::error::Error;
 use super::staging::Arena;
 use super::switch::{Answer, Switch};
 use crate::identity::{Identity, IdentityId};
-use crate::wire::{Hello, Reply, Request, VERSION};
+use crate::wire::{Batches, Hello, Reply, Request, VERSION};
 
 /// How long a call may take unless told otherwise.
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
@@ -98,12 +98,14 @@ impl Builder {
         let engine = self.engine.on_incoming(move |incoming| sink.incoming(incoming)).build()?;
         let hello =
             Hello { version: VERSION, name: self.name, tenant: self.tenant, token: self.token };
+        let batches = Batches::within(engine.message_bytes_max());
         let inner = Inner {
             engine,
             switch,
             address: address.clone(),
             hello,
             timeout: self.timeout,
+            batches,
             state: Mutex::default(),
         };
         let client = Client { inner: Arc::new(inner) };
@@ -124,6 +126,7 @@ struct Inner {
     address: Address,
     hello: Hello,
     timeout: Duration,
+    batches: Batches,
     state: Mutex<State>,
 }
 
@@ -195,6 +198,11 @@ impl Client {
             Reply::Stats(json) => Ok(String::from_utf8_lossy(&json).into_owned()),
             _ => Err(Error::Mismatched { request: "stats" }),
         }
+    }
+
+    /// How many entries a message carries.
+    pub(super) fn batches(&self) -> Batches {
+        self.inner.batches
     }
 
     pub(super) fn timeout(&self) -> Duration {

@@ -205,7 +205,7 @@ impl Server {
         while !stop.load(Ordering::Acquire) {
             self.step();
             let now = self.engine.now();
-            let until = self.parked.next_deadline().min(self.next_tick);
+            let until = self.next_deadline();
             let (woken, commits, fetches) = (&self.woken, &self.commits, &self.fetches);
             let engine = &self.engine;
             engine.wait_until(until.since(now), || {
@@ -242,6 +242,12 @@ impl Server {
             self.tick();
         }
         worked
+    }
+
+    /// When [`Server::step`] has something to do by itself.
+    #[must_use]
+    pub fn next_deadline(&self) -> Time {
+        self.parked.next_deadline().min(self.next_tick)
     }
 
     /// Time, as the store counts it.
