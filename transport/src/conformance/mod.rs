@@ -72,6 +72,7 @@ macro_rules! conformance {
             traffic_goes_both_ways,
             a_window_is_fenced_against_writers_on_threads,
             a_count_shows_its_payloads_to_any_thread,
+            what_a_wait_took_is_kept,
             closing_is_safe_under_threads,
         );
     };

@@ -3,9 +3,11 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use super::harness::{Harness, skip};
 use super::kit::{AMPLE, Dice, bytes_of, engine, fill, is_all, region};
+use crate::engine::Polling;
 use crate::outcome::{Outcome, Reason};
 
 fn needs_threads<H: Harness>() {
@@ -108,6 +110,23 @@ pub fn a_count_shows_its_payloads_to_any_thread<H: Harness>(harness: &H) {
         }
     });
     assert!(!failed.load(Ordering::Relaxed), "a payload was announced before it was visible");
+}
+
+/// A wait that held has held, at whichever look: what was taken by it, going to sleep, say, is not
+/// lost.
+pub fn what_a_wait_took_is_kept<H: Harness>(harness: &H) {
+    needs_threads::<H>();
+    let polling = Polling::Adaptive { spin: Duration::ZERO };
+    let engine = harness.builder().polling(polling).build().unwrap();
+    // Looked at on entry, after a step, and on the way to sleep.
+    for look in 1..=3 {
+        let mut looks = 0;
+        let held = engine.wait_until(AMPLE / 20, || {
+            looks += 1;
+            looks == look
+        });
+        assert!(held, "what look {look} found was lost");
+    }
 }
 
 /// "Closing the engine while transfers fly is safe": with threads that go on transferring, to it
