@@ -1,7 +1,8 @@
 //! What a copy, a checksum, and both in one pass cost, from memory that is in no cache.
 //!
 //! Each size walks through a source and a destination of 256 MiB, far more than the last-level
-//! cache, so every block is cold; strides keep the hardware from fetching the next block early. Run: `cargo bench -p tranship-benches --bench copy`.
+//! cache, so every block is cold; strides keep the hardware from fetching the next block early.
+//! Run: `cargo bench -p tranship-benches --bench copy`.
 
 use std::hint::black_box;
 

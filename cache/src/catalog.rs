@@ -81,7 +81,8 @@ impl Catalog {
     }
 
     /// Entries, those of absent parents included.
-    pub(crate) fn len(&self) -> usize {
+    #[cfg(test)]
+    fn len(&self) -> usize {
         self.table.len()
     }
 

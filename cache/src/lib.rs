@@ -20,6 +20,7 @@
 pub mod arena;
 pub mod block;
 pub mod catalog;
+pub mod client;
 pub mod error;
 pub mod events;
 pub mod identity;
@@ -27,11 +28,13 @@ pub mod key;
 pub mod limits;
 pub mod lineage;
 pub mod policy;
+pub mod server;
 pub mod stats;
 pub mod store;
 mod sync;
 pub mod tier;
 pub mod time;
+pub mod wire;
 
 pub use block::{Lease, Reserved};
 pub use error::Error;

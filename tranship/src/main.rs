@@ -1,6 +1,7 @@
-//! The `tranship` binary.
+//! The `tranship` binary; everything it does is in the library beside it.
 
-#[cfg_attr(not(test), expect(dead_code, reason = "the serve command starts it"))]
-mod serve;
+use std::process::ExitCode;
 
-fn main() {}
+fn main() -> ExitCode {
+    tranship_cli::cli::main()
+}

@@ -40,6 +40,8 @@
 
 pub mod address;
 pub mod checksum;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 pub mod copy;
 mod counter;
 mod engine;

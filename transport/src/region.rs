@@ -407,14 +407,19 @@ impl Mapping {
         Self { memory, offset, len }
     }
 
-    /// The first byte.
+    /// The whole region behind the window.
     #[must_use]
-    pub fn as_ptr(&self) -> *mut u8 {
-        // SAFETY: the offset was checked against the mapping.
-        unsafe { self.memory.as_ptr().add(self.offset) }
+    pub fn memory(&self) -> &Memory {
+        &self.memory
     }
 
-    /// How long it is, bytes.
+    /// Where the window starts in it, bytes.
+    #[must_use]
+    pub fn offset(&self) -> usize {
+        self.offset
+    }
+
+    /// How long the window is, bytes.
     #[must_use]
     pub fn len(&self) -> usize {
         self.len

@@ -26,21 +26,20 @@
 //! ```
 //! a committed one cannot be written:
 //! ```compile_fail,E0382
-//! # use tranship_cache::{Millis, Reserved};
+//! use tranship_cache::{Millis, Reserved};
 //! fn scribble(mut reserved: Reserved) {
 //!     let _ = reserved.commit(0, Millis(1));
-//!     reserved.write_at(0, b"late");
+//!     let _ = reserved.write_at(0, b"late");
 //! }
 //! ```
 //! a reservation cannot be filled twice, or by two:
-//! ```compile_fail,E0599
-//! fn share(reserved: &tranship_cache::Reserved) -> tranship_cache::Reserved {
-//!     reserved.clone()
-//! }
+//! ```compile_fail,E0277
+//! fn shared<T: Clone>() {}
+//! shared::<tranship_cache::Reserved>();
 //! ```
 //! a released lease cannot be read:
 //! ```compile_fail,E0382
-//! # use tranship_cache::Lease;
+//! use tranship_cache::Lease;
 //! fn late(lease: Lease) {
 //!     drop(lease);
 //!     let _ = lease.results();

@@ -8,6 +8,7 @@ use crate::catalog::Slot;
 use crate::key::Key;
 use crate::lineage::Link;
 use crate::store::Shard;
+use crate::tier::dram::Dram;
 use crate::time::Millis;
 
 /// The exclusive right to fill one extent with one block.
@@ -89,7 +90,7 @@ impl Reserved {
         if self.shard.verifies_commits() {
             let found = self.shard.arena().checksum(self.offset, self.len);
             if found != checksum {
-                self.shard.change(|dram| dram.count_mismatch());
+                self.shard.look(Dram::count_mismatch);
                 return Err(CommitError::Mismatch { reserved: self, expected: checksum, found });
             }
         }

@@ -94,7 +94,7 @@ impl Identity {
     }
 
     /// The canonical encoding, at most
-    /// [`IDENTITY_BYTES_MAX`](crate::limits::IDENTITY_BYTES_MAX) long.
+    /// [`IDENTITY_BYTES_MAX`] long.
     ///
     /// # Errors
     /// When [`validate`](Self::validate) fails.

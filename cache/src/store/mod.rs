@@ -11,7 +11,7 @@
 //! In this order, enforced in debug builds: registry of tenants → one tenant's DRAM bookkeeping →
 //! queue of woken waiters → event ring. Two tenants' bookkeeping is never locked together. Under
 //! the bookkeeping lock only maps are changed; bytes are copied and checked outside of it. What
-//! visits all blocks (listing, clearing) lets go of the lock every
+//! visits all blocks (listing, clearing, expiry) lets go of the lock every
 //! [`SCAN_BLOCKS`](crate::limits::SCAN_BLOCKS).
 //!
 //! ```
@@ -65,6 +65,7 @@ use crate::events::{Cursor, Event, Gap, Ring};
 use crate::limits::TENANTS_MAX;
 use crate::stats::TenantStats;
 use crate::sync::{EVENTS, REGISTRY, Ranked, WAKES};
+use crate::tier::dram::Dram;
 use crate::time::Millis;
 
 pub use crate::tier::dram::Watermarks;
@@ -174,9 +175,14 @@ impl Store {
     pub fn expire(&self, now: Millis) -> Expired {
         let mut expired = Expired::default();
         for tenant in self.tenants() {
-            let Expired { reservations, leases, .. } = &mut expired;
-            let blocks = tenant.shard().change(|dram| dram.expire(now, reservations, leases));
-            expired.blocks += blocks;
+            let Expired { reservations, leases, blocks } = &mut expired;
+            let mut more = true;
+            while more {
+                let expire = |dram: &mut Dram| dram.expire_some(now, reservations, leases);
+                let some = tenant.shard().change(expire);
+                *blocks += some.0;
+                more = some.1;
+            }
         }
         expired
     }

@@ -10,7 +10,7 @@ use crate::error::{Refusal, Why};
 use crate::identity::{Identity, IdentityId};
 use crate::key::Key;
 use crate::lineage::Link;
-use crate::tier::dram::{Begun, ScopeRef};
+use crate::tier::dram::{Begun, Purpose, ScopeRef};
 use crate::time::Millis;
 
 /// A block to be reserved.
@@ -177,9 +177,20 @@ impl Scope {
         ttl: Option<Millis>,
         now: Millis,
     ) -> Lease {
+        self.lease_for(Purpose::Use, session, keys, ttl, now)
+    }
+
+    fn lease_for(
+        &self,
+        purpose: Purpose,
+        session: SessionId,
+        keys: &[Key],
+        ttl: Option<Millis>,
+        now: Millis,
+    ) -> Lease {
         let deadline = ttl.map(|ttl| now + ttl);
         let (id, results, slots) =
-            self.shard.look(|dram| dram.lease(session, &self.at, keys, deadline, now));
+            self.shard.look(|dram| dram.lease(session, &self.at, keys, deadline, purpose, now));
         Lease::new(Arc::clone(&self.shard), self.at.id, id, results, slots)
     }
 
@@ -213,9 +224,9 @@ impl Scope {
     }
 
     /// Checks the resident ones of `keys` against their checksums, and drops what is wrong.
-    /// Reading does not count as a use by anybody in particular, but keeps the blocks in place.
+    /// That is no use of theirs, but keeps them in place meanwhile.
     pub fn scrub(&self, session: SessionId, keys: &[Key], now: Millis) -> Scrubbed {
-        let mut lease = self.lease(session, keys, None, now);
+        let mut lease = self.lease_for(Purpose::Check, session, keys, None, now);
         let checked = lease.results().iter().filter(|o| matches!(o, Outcome::Ready(_))).count();
         Scrubbed { checked, corrupt: lease.verify() }
     }

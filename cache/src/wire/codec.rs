@@ -195,7 +195,11 @@ impl Writer {
 
     /// Text, cut at a character boundary if it is longer than a message may carry.
     pub(super) fn text(&mut self, text: &str) {
-        let mut end = text.len().min(TEXT_BYTES_MAX);
+        self.text_within(text, TEXT_BYTES_MAX);
+    }
+
+    pub(super) fn text_within(&mut self, text: &str, bytes_max: usize) {
+        let mut end = text.len().min(bytes_max);
         while !text.is_char_boundary(end) {
             end -= 1;
         }

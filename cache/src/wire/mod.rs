@@ -23,8 +23,14 @@ pub const MAGIC: u64 = u64::from_le_bytes(*b"TRANSHIP");
 /// The version this build speaks; peers must speak the same.
 pub const VERSION: u16 = 1;
 
-/// Most keys, items or reservations in one message.
+/// Most keys in one message.
 pub const BATCH_MAX: usize = 1024;
+
+/// Most blocks to reserve or commit in one message: fewer, since each may be refused with a text.
+pub const FILL_BATCH_MAX: usize = 256;
+
+/// Most bytes of the text that says why one block was refused.
+pub const WHY_BYTES_MAX: usize = 220;
 
 /// Most bytes of a name, token or text in a message.
 pub const TEXT_BYTES_MAX: usize = 1024;

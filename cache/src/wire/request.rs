@@ -3,7 +3,7 @@
 use tranship_transport::{Descriptor, Slot};
 
 use super::codec::{Malformed, Reader, Writer};
-use super::{BATCH_MAX, HEADER_BYTES, Header, MAGIC, VERSION};
+use super::{BATCH_MAX, FILL_BATCH_MAX, HEADER_BYTES, Header, MAGIC, VERSION};
 use crate::key::{KEY_BYTES, Key};
 use crate::limits::IDENTITY_BYTES_MAX;
 use crate::lineage::Link;
@@ -192,27 +192,21 @@ impl Request {
     #[must_use]
     pub fn encode(&self, request: u32) -> Vec<u8> {
         let mut to = Writer::with_capacity(HEADER_BYTES + self.capacity());
-        let mut start = |kind| {
-            Header { kind, request }.put(&mut to);
-            &mut to
-        };
+        Header { kind: self.kind(), request }.put(&mut to);
         match self {
             Self::Hello(hello) => {
-                let to = start(kind::HELLO);
                 to.u64(MAGIC);
                 to.u16(hello.version);
                 to.text(&hello.name);
                 to.text(&hello.tenant);
                 to.text(&hello.token);
             }
-            Self::Identify { identity } => start(kind::IDENTIFY).bytes(identity),
+            Self::Identify { identity } => to.bytes(identity),
             Self::Lookup { scope, keys } => {
-                let to = start(kind::LOOKUP);
                 to.u32(*scope);
                 to.keys(keys);
             }
             Self::Reserve { scope, deadline_ms, ttl_ms, items } => {
-                let to = start(kind::RESERVE);
                 to.u32(*scope);
                 to.u32(*deadline_ms);
                 to.u64(*ttl_ms);
@@ -227,30 +221,26 @@ impl Request {
                 }
             }
             Self::Commit { blocks } => {
-                let to = start(kind::COMMIT);
                 to.count(blocks.len());
                 for (reservation, checksum) in blocks {
                     to.u64(*reservation);
                     to.u64(*checksum);
                 }
             }
-            Self::Abort { reservations } => numbers(start(kind::ABORT), reservations),
+            Self::Abort { reservations } => numbers(&mut to, reservations),
             Self::Lease { scope, wait_ms, ttl_ms, keys } => {
-                let to = start(kind::LEASE);
                 to.u32(*scope);
                 to.u32(*wait_ms);
                 to.u32(*ttl_ms);
                 to.keys(keys);
             }
-            Self::Release { leases } => numbers(start(kind::RELEASE), leases),
+            Self::Release { leases } => numbers(&mut to, leases),
             Self::Corrupt { scope, key, generation } => {
-                let to = start(kind::CORRUPT);
                 to.u32(*scope);
                 to.raw(key.as_bytes());
                 to.u64(*generation);
             }
             Self::Fetch { scope, fetch } => {
-                let to = start(kind::FETCH);
                 to.u32(*scope);
                 to.u32(fetch.wait_ms);
                 to.descriptor(&fetch.window);
@@ -263,22 +253,41 @@ impl Request {
                 }
             }
             Self::Pin { scope, pin, keys } => {
-                let to = start(kind::PIN);
                 to.u32(*scope);
                 to.u8(u8::from(*pin));
                 to.keys(keys);
             }
             Self::Remove { scope, keys } => {
-                let to = start(kind::REMOVE);
                 to.u32(*scope);
                 to.keys(keys);
             }
-            Self::Stats => drop(start(kind::STATS)),
-            Self::Subscribe { from } => start(kind::SUBSCRIBE).u64(*from),
-            Self::Unsubscribe => drop(start(kind::UNSUBSCRIBE)),
-            Self::Ping => drop(start(kind::PING)),
+            Self::Stats => {}
+            Self::Subscribe { from } => to.u64(*from),
+            Self::Unsubscribe => {}
+            Self::Ping => {}
         }
         to.finish()
+    }
+
+    const fn kind(&self) -> u8 {
+        match self {
+            Self::Hello(_) => kind::HELLO,
+            Self::Identify { .. } => kind::IDENTIFY,
+            Self::Lookup { .. } => kind::LOOKUP,
+            Self::Reserve { .. } => kind::RESERVE,
+            Self::Commit { .. } => kind::COMMIT,
+            Self::Abort { .. } => kind::ABORT,
+            Self::Lease { .. } => kind::LEASE,
+            Self::Release { .. } => kind::RELEASE,
+            Self::Corrupt { .. } => kind::CORRUPT,
+            Self::Fetch { .. } => kind::FETCH,
+            Self::Pin { .. } => kind::PIN,
+            Self::Remove { .. } => kind::REMOVE,
+            Self::Stats => kind::STATS,
+            Self::Subscribe { .. } => kind::SUBSCRIBE,
+            Self::Unsubscribe => kind::UNSUBSCRIBE,
+            Self::Ping => kind::PING,
+        }
     }
 
     /// A good guess of how long the body is, bytes.
@@ -330,15 +339,14 @@ impl Request {
                 let scope = scope(&mut from)?;
                 let deadline_ms = from.u32("deadline")?;
                 let ttl_ms = from.u64("time to live")?;
-                let count = from.count("items", BATCH_MAX, ITEM_BYTES)?;
+                let count = from.count("items", FILL_BATCH_MAX, ITEM_BYTES)?;
                 let items = (0..count).map(|_| item(&mut from)).collect::<Result<_, _>>()?;
                 Self::Reserve { scope, deadline_ms, ttl_ms, items }
             }
             kind::COMMIT => {
-                let count = from.count("blocks", BATCH_MAX, 16)?;
-                let block = |from: &mut Reader<'_>| {
-                    Ok((from.u64("reservation")?, from.u64("checksum")?))
-                };
+                let count = from.count("blocks", FILL_BATCH_MAX, 16)?;
+                let block =
+                    |from: &mut Reader<'_>| Ok((from.u64("reservation")?, from.u64("checksum")?));
                 let blocks = (0..count).map(|_| block(&mut from)).collect::<Result<_, _>>()?;
                 Self::Commit { blocks }
             }
@@ -361,8 +369,7 @@ impl Request {
                 let window = from.descriptor()?;
                 let slot = Slot { index: from.u16("slot")?, generation: from.u16("slot")? };
                 let count = from.count("blocks", BATCH_MAX, KEY_BYTES + 8)?;
-                let block =
-                    |from: &mut Reader<'_>| Ok((from.key("key")?, from.u64("offset")?));
+                let block = |from: &mut Reader<'_>| Ok((from.key("key")?, from.u64("offset")?));
                 let blocks = (0..count).map(|_| block(&mut from)).collect::<Result<_, _>>()?;
                 Self::Fetch { scope, fetch: Fetch { wait_ms, window, slot, blocks } }
             }

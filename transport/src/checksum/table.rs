@@ -3,7 +3,7 @@
 //! A register holds a polynomial over GF(2) reflected: bit 63 is the coefficient of x⁰.
 
 /// The polynomial without its leading term, reflected.
-const POLYNOMIAL: u64 = 0x9A6C_9329_AC4B_C9B5;
+pub(crate) const POLYNOMIAL: u64 = 0x9A6C_9329_AC4B_C9B5;
 
 /// `TABLES[k][b]`: byte `b` followed by `k` zero bytes, from an empty register.
 static TABLES: [[u64; 256]; 8] = tables();
@@ -22,6 +22,19 @@ pub(crate) const fn power_of_x(exponent: u32) -> u64 {
         done += 1;
     }
     value
+}
+
+/// x^128 divided by the polynomial, without the leading term x^64: Barrett's constant.
+pub(crate) const fn barrett() -> u64 {
+    let mut quotient = 0;
+    let mut remainder = POLYNOMIAL;
+    let mut digit = 0;
+    while digit < 64 {
+        quotient |= (remainder & 1) << digit;
+        remainder = times_x(remainder);
+        digit += 1;
+    }
+    quotient
 }
 
 const fn tables() -> [[u64; 256]; 8] {

@@ -1,7 +1,7 @@
 //! Copies with non-temporal stores. The caller ends with `sfence`.
 //!
-//! Nothing is prefetched: measured on Zen 5, the hardware does it better than any distance or hint
-//! tried, and interleaving several pages costs a quarter of the speed.
+//! Nothing is prefetched: on Zen 5 no distance or hint tried beat the hardware by more than noise,
+//! and interleaving several pages cost a quarter of the speed.
 
 use std::arch::x86_64::*;
 

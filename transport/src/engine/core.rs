@@ -4,7 +4,7 @@
 //! except the sink for incoming messages and the wakers of futures; both may submit, which queues.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -77,10 +77,10 @@ pub(super) struct Core {
     /// Links with parked operations that may go on.
     runnable: VecDeque<LinkId>,
     deadlines: BinaryHeap<Reverse<(Time, OpId)>>,
-    /// Windows on their way out, with the memory that must stay until they are fenced.
-    revoking: HashMap<WindowId, Arc<Registered>>,
+    /// Windows on their way out (in order, so that a simulated run repeats itself), with the memory that must stay until they are fenced.
+    revoking: BTreeMap<WindowId, Arc<Registered>>,
     /// Windows in use, for fencing a region as a whole.
-    granted: HashMap<WindowId, Arc<Registered>>,
+    granted: BTreeMap<WindowId, Arc<Registered>>,
     events: Vec<Event>,
     closed: bool,
 }
@@ -102,8 +102,8 @@ impl Core {
             links: Links::default(),
             runnable: VecDeque::new(),
             deadlines: BinaryHeap::new(),
-            revoking: HashMap::new(),
-            granted: HashMap::new(),
+            revoking: BTreeMap::new(),
+            granted: BTreeMap::new(),
             events: Vec::new(),
             closed: false,
         }
@@ -586,7 +586,7 @@ impl Core {
                 }
             }
         }
-        for (window, region) in self.revoking.drain() {
+        for (window, region) in std::mem::take(&mut self.revoking) {
             tracing::warn!(?window, "window not fenced at close; its memory stays mapped");
             std::mem::forget(region);
         }

@@ -18,6 +18,8 @@
 //!    proven ended are completed before its [`Event::PeerDown`].
 //! 6. *Order.* Messages of one peer arrive in order, once. Nothing else is ordered.
 
+pub mod sim;
+
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 

@@ -223,7 +223,7 @@ impl Memory {
         })
     }
 
-    fn at(&self, offset: usize, len: usize) -> Result<*mut u8, MemoryError> {
+    pub(super) fn at(&self, offset: usize, len: usize) -> Result<*mut u8, MemoryError> {
         if offset > self.len || len > self.len - offset {
             return Err(MemoryError::OutOfBounds { offset, len, size: self.len });
         }
@@ -231,7 +231,7 @@ impl Memory {
         Ok(unsafe { self.base.as_ptr().add(offset) })
     }
 
-    fn writable(&self, offset: usize, len: usize) -> Result<*mut u8, MemoryError> {
+    pub(super) fn writable(&self, offset: usize, len: usize) -> Result<*mut u8, MemoryError> {
         match self.access {
             Access::ReadWrite => self.at(offset, len),
             Access::ReadOnly => Err(MemoryError::ReadOnly),

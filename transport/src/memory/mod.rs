@@ -24,6 +24,7 @@
 mod atomic;
 mod backing;
 mod budget;
+mod bulk;
 mod error;
 mod host;
 mod mapping;

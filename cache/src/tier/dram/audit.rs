@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{Dram, Due, State};
+use super::{Block, Dram, Due, State};
 use crate::catalog::{Presence, Slot};
 use crate::key::Key;
 use crate::stats::Amount;
@@ -129,9 +129,9 @@ impl Dram {
                     _ => None,
                 },
                 Due::Lease(id) => self.leases.get(id).and_then(|lease| lease.deadline),
-                Due::Block(slot) => {
-                    Some(self.block(*slot)).filter(|b| b.is_resident()).and_then(|b| b.expires())
-                }
+                Due::Block(slot) => Some(self.block(*slot))
+                    .filter(|block| block.is_resident())
+                    .and_then(Block::expires),
             };
             ensure!(real == Some(*at), "a deadline at {at} belongs to nothing");
         }

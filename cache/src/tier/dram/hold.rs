@@ -7,14 +7,24 @@ use crate::key::Key;
 use crate::policy::BlockId;
 use crate::time::Millis;
 
+/// What a lease is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Somebody wants the bytes: it counts, and the policy hears of it.
+    Use,
+    /// The bytes are compared with their checksum.
+    Check,
+}
+
 impl Dram {
-    /// Leases the resident ones of `keys`.
+    /// Leases the resident ones of `keys`; a lease for a `check` is no use of theirs.
     pub(crate) fn lease(
         &mut self,
         session: SessionId,
         scope: &ScopeRef,
         keys: &[Key],
         deadline: Option<Millis>,
+        purpose: Purpose,
         now: Millis,
     ) -> (LeaseId, Vec<Outcome>, Vec<Slot>) {
         let mut results = Vec::with_capacity(keys.len());
@@ -22,10 +32,8 @@ impl Dram {
         for key in keys {
             results.push(self.lease_one(scope, *key, &mut slots));
         }
-        // From the end to the start, so that a chain's root counts as used last, and leaves are
-        // the first to be evicted.
-        for slot in slots.iter().rev() {
-            self.policy.on_hit(BlockId(*slot), now);
+        if purpose == Purpose::Use {
+            self.count_use(&results, &slots, now);
         }
         let id = LeaseId(self.number());
         self.leases.insert(id, LeaseRecord { session, deadline });
@@ -41,21 +49,29 @@ impl Dram {
             Some((Presence::Resident(_), Some(slot))) => {
                 let block = self.block_mut(slot);
                 block.leases += 1;
-                block.hits += 1;
                 let view = block.view();
                 self.weigh(slot);
                 slots.push(slot);
-                self.counters.leased += 1;
                 Outcome::Ready(view)
             }
-            Some((Presence::InFlight, _)) => {
-                self.counters.late += 1;
-                Outcome::InFlight
-            }
-            _ => {
-                self.counters.gone += 1;
-                Outcome::Gone
-            }
+            Some((Presence::InFlight, _)) => Outcome::InFlight,
+            _ => Outcome::Gone,
+        }
+    }
+
+    fn count_use(&mut self, results: &[Outcome], slots: &[Slot], now: Millis) {
+        // From the end to the start, so that a chain's root counts as used last, and leaves are
+        // the first to be evicted.
+        for &slot in slots.iter().rev() {
+            self.block_mut(slot).hits += 1;
+            self.policy.on_hit(BlockId(slot), now);
+        }
+        for outcome in results {
+            *match outcome {
+                Outcome::Ready(_) => &mut self.counters.leased,
+                Outcome::InFlight => &mut self.counters.late,
+                Outcome::Gone | Outcome::Corrupt => &mut self.counters.gone,
+            } += 1;
         }
     }
 
@@ -116,9 +132,9 @@ impl Dram {
             block.pinned = pinned;
             let bytes = block.extent.bytes();
             if pinned {
-                self.tally.pinned.add(bytes)
+                self.tally.pinned.add(bytes);
             } else {
-                self.tally.pinned.sub(bytes)
+                self.tally.pinned.sub(bytes);
             }
             self.weigh(slot);
             changed += 1;

@@ -218,18 +218,21 @@ impl Dram {
         Some(cleared)
     }
 
-    /// Acts on every deadline up to `now`. Reservations and leases that are due are reported once,
-    /// so that whoever holds them lets go.
-    pub(crate) fn expire(
+    /// Acts on some of the deadlines up to `now`. Reservations and leases that are due are reported
+    /// once, so that whoever holds them lets go. Returns how many blocks left, and whether more is
+    /// due.
+    pub(crate) fn expire_some(
         &mut self,
         now: Millis,
         reservations: &mut Vec<Generation>,
         leases: &mut Vec<LeaseId>,
-    ) -> usize {
+    ) -> (usize, bool) {
         let mut blocks = 0;
-        while let Some(&(at, due)) = self.deadlines.first()
-            && at <= now
-        {
+        for _ in 0..SCAN_BLOCKS {
+            let Some(&(at, due)) = self.deadlines.first() else { break };
+            if at > now {
+                break;
+            }
             match due {
                 Due::Fill(slot) => {
                     reservations.push(self.block(slot).generation);
@@ -245,10 +248,10 @@ impl Dram {
                 }
             }
         }
-        blocks
+        (blocks, self.next_deadline().is_some_and(|at| at <= now))
     }
 
-    /// When [`expire`](Self::expire) has something to do next.
+    /// When [`expire_some`](Self::expire_some) has something to do next.
     pub(crate) fn next_deadline(&self) -> Option<Millis> {
         self.deadlines.first().map(|(at, _)| *at)
     }

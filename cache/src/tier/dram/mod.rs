@@ -14,6 +14,7 @@ mod inspect;
 mod leave;
 
 pub(crate) use fill::Begun;
+pub(crate) use hold::Purpose;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;

@@ -1,0 +1,64 @@
+# Everything a contributor types. `make help` lists it.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+CARGO ?= cargo
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+
+.PHONY: help demo test unit loom lint audit deny fmt doc bench sample clean
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+
+demo: ## build a release and run the demonstration
+	$(CARGO) build --release -p tranship
+	$(TARGET)/release/tranship demo
+
+test: lint unit loom doc audit ## everything that must pass before a change is merged
+
+unit: ## unit, integration and documentation tests
+	$(CARGO) test --workspace
+
+# Loom replaces the atomics of every crate that is compiled with its flag, so these models have a
+# target directory of their own and nothing else is built there.
+loom: ## model checks of the lock-free parts
+	@if grep -rqs 'cfg(loom)' transport/tests transport/src cache/tests cache/src; then \
+		echo 'loom models of transport'; \
+		RUSTFLAGS='--cfg loom' LOOM_MAX_PREEMPTIONS=3 CARGO_TARGET_DIR='$(TARGET)/loom' \
+			$(CARGO) test --release -p tranship-transport loom; \
+	else \
+		echo 'skipped: there are no loom models'; \
+	fi
+
+lint: ## formatting and clippy, warnings are errors
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+audit: ## licences, banned crates and sources
+	@if $(CARGO) deny --version >/dev/null 2>&1; then \
+		$(CARGO) deny --log-level error check licenses bans sources; \
+	else \
+		echo 'skipped: cargo-deny is not installed (make deny installs it)'; \
+	fi
+
+deny: ## install cargo-deny, a few minutes
+	$(CARGO) install cargo-deny --locked
+
+fmt: ## format the code
+	$(CARGO) fmt --all
+
+doc: ## build the API documentation, warnings are errors
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps
+
+bench: ## measure transport and cache on this machine, JSON lines
+	$(CARGO) build --release -p tranship
+	$(TARGET)/release/tranship bench transport --json
+	$(TARGET)/release/tranship bench cache --json
+
+sample: ## make samples/conversation.jsonl again
+	scripts/sample
+
+clean: ## remove what was built
+	$(CARGO) clean

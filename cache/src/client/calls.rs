@@ -1,0 +1,313 @@
+//! What can be asked about the blocks of one identity.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tranship_transport::{Descriptor, Slot};
+
+use super::connection::{Client, Session};
+use super::error::Error;
+use super::fill::{self, CommitFailed, Filled, Grant, Stored};
+use super::lease::Lease;
+use super::subscription::Subscription;
+use crate::catalog::Presence;
+use crate::identity::{Identity, IdentityId};
+use crate::key::Key;
+use crate::lineage::Link;
+use crate::tier::Tier;
+use crate::wire::{self, BATCH_MAX, FILL_BATCH_MAX, Fetched, Item, Lookup, Reply, Request};
+
+/// How long a lease stands unless told otherwise.
+const LEASE_TTL_MS: u32 = 30_000;
+/// How long a reservation stands unless told otherwise.
+const RESERVATION_DEADLINE_MS: u32 = 30_000;
+
+/// The blocks of one identity, as one client sees them. A cheap handle.
+#[derive(Clone)]
+pub struct Cache {
+    client: Client,
+    identity: Arc<Identity>,
+    id: IdentityId,
+}
+
+/// The answer to a lookup.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Keys, from the first, that are resident without a break: these can be loaded.
+    pub prefix: usize,
+    /// What is known of each key.
+    pub presence: Vec<Presence>,
+}
+
+impl Found {
+    /// How many keys of the prefix each tier would serve ([`Tier::ALL`] gives the order).
+    #[must_use]
+    pub fn by_tier(&self) -> [usize; Tier::ALL.len()] {
+        let mut tiers = [0; Tier::ALL.len()];
+        for presence in &self.presence[..self.prefix] {
+            if let Presence::Resident(tier) = presence {
+                tiers[*tier as usize] += 1;
+            }
+        }
+        tiers
+    }
+}
+
+impl Cache {
+    pub(super) fn new(client: Client, identity: Identity) -> Self {
+        let id = identity.id();
+        Self { client, identity: Arc::new(identity), id }
+    }
+
+    /// The identity.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// The client.
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Finds the longest prefix of a chain that can be loaded now. Does not count as a use.
+    ///
+    /// # Errors
+    /// When the daemon cannot be reached or refuses.
+    pub fn lookup(&self, keys: &[Key]) -> Result<Found, Error> {
+        let (session, scope) = self.enter()?;
+        let mut found = Found { prefix: 0, presence: Vec::with_capacity(keys.len()) };
+        for keys in keys.chunks(BATCH_MAX) {
+            let unbroken = found.prefix == found.presence.len();
+            let request = Request::Lookup { scope, keys: keys.to_vec() };
+            let Reply::Lookup(part) = self.client.call(&session, &request)? else {
+                return Err(Error::Mismatched { request: "lookup" });
+            };
+            if part.presence.len() != keys.len() {
+                return Err(Error::Mismatched { request: "lookup" });
+            }
+            if unbroken {
+                found.prefix += part.prefix as usize;
+            }
+            found.presence.extend(part.presence.into_iter().map(presence));
+        }
+        Ok(found)
+    }
+
+    /// Keeps blocks in place for reading, waiting up to `wait` for those that are being filled.
+    /// One result a block.
+    ///
+    /// # Errors
+    /// When the daemon cannot be reached or refuses.
+    pub fn lease(&self, keys: &[Key], wait: Duration) -> Result<Lease, Error> {
+        let (session, scope) = self.enter()?;
+        let mut lease = Lease::new(self.client.clone(), Arc::clone(&session), scope);
+        let wait_ms = millis(wait);
+        for keys in keys.chunks(BATCH_MAX) {
+            let request =
+                Request::Lease { scope, wait_ms, ttl_ms: LEASE_TTL_MS, keys: keys.to_vec() };
+            let timeout = self.client.timeout() + wait;
+            match self.client.call_within(&session, &request, timeout)? {
+                Reply::Leased(blocks) if blocks.results.len() == keys.len() => {
+                    lease.extend(keys, &blocks);
+                }
+                _ => return Err(Error::Mismatched { request: "lease" }),
+            }
+        }
+        Ok(lease)
+    }
+
+    /// Asks for room for blocks; one answer a block. What is granted is filled and committed, or
+    /// given back by dropping it. The blocks of one chain come in order.
+    ///
+    /// # Errors
+    /// When the daemon cannot be reached or refuses the request as a whole.
+    pub fn reserve(&self, blocks: &[(Link, u64)]) -> Result<Vec<Grant>, Error> {
+        self.reserve_for(blocks, None)
+    }
+
+    /// [`Cache::reserve`] of blocks that live no longer than `ttl` once committed.
+    ///
+    /// # Errors
+    /// When the daemon cannot be reached or refuses the request as a whole.
+    pub fn reserve_for(
+        &self,
+        blocks: &[(Link, u64)],
+        ttl: Option<Duration>,
+    ) -> Result<Vec<Grant>, Error> {
+        let (session, scope) = self.enter()?;
+        let ttl_ms = ttl.map_or(0, |ttl| u64::from(millis(ttl)).max(1));
+        let mut grants = Vec::with_capacity(blocks.len());
+        for blocks in blocks.chunks(FILL_BATCH_MAX) {
+            let items = blocks.iter().map(|(link, len)| Item { link: *link, len: *len }).collect();
+            let deadline_ms = RESERVATION_DEADLINE_MS;
+            let request = Request::Reserve { scope, deadline_ms, ttl_ms, items };
+            match self.client.call(&session, &request)? {
+                Reply::Reserved(answers) if answers.len() == blocks.len() => {
+                    let grant = |(answer, (link, len)): (wire::Reserved, &(Link, u64))| {
+                        Grant::new(&self.client, &session, *link, *len, answer)
+                    };
+                    grants.extend(answers.into_iter().zip(blocks).map(grant));
+                }
+                _ => return Err(Error::Mismatched { request: "reserve" }),
+            }
+        }
+        Ok(grants)
+    }
+
+    /// Makes filled blocks readable; one result a block.
+    ///
+    /// # Errors
+    /// When the daemon cannot be reached or refuses the request as a whole.
+    pub fn commit(&self, blocks: Vec<Filled>) -> Result<Vec<Result<(), CommitFailed>>, Error> {
+        fill::commit(&self.client, blocks)
+    }
+
+    /// Stores blocks: reserves, copies, commits. One result a block, in order; a block that could
+    /// not be stored says why and costs the others nothing.
+    ///
+    /// # Errors
+    /// When the daemon cannot be reached or refuses a request as a whole.
+    pub fn store(&self, blocks: &[(Link, &[u8])]) -> Result<Vec<Stored>, Error> {
+        let wanted: Vec<_> =
+            blocks.iter().map(|(link, bytes)| (*link, bytes.len() as u64)).collect();
+        let mut results = Vec::with_capacity(blocks.len());
+        let mut filled = Vec::new();
+        for (grant, (_, bytes)) in self.reserve(&wanted)?.into_iter().zip(blocks) {
+            results.push(match grant {
+                Grant::Granted(reservation) => match reservation.write(bytes) {
+                    Ok(full) => {
+                        filled.push((results.len(), full));
+                        // Replaced by what the commit says.
+                        Stored::Stored
+                    }
+                    Err(error) => Stored::Refused { why: error.to_string(), retry_after: None },
+                },
+                Grant::Exists => Stored::Exists,
+                Grant::InFlight => Stored::InFlight,
+                Grant::Refused { why, retry_after } => Stored::Refused { why, retry_after },
+            });
+        }
+        let (places, filled): (Vec<_>, Vec<_>) = filled.into_iter().unzip();
+        for (place, committed) in places.into_iter().zip(self.commit(filled)?) {
+            if let Err(error) = committed {
+                results[place] = Stored::Refused { why: error.to_string(), retry_after: None };
+            }
+        }
+        Ok(results)
+    }
+
+    /// Has the daemon write blocks into a window of this client's engine, each at its own offset,
+    /// and counts one arrival a block on `slot`. One result a block; compare each checksum with
+    /// that of the bytes that arrived.
+    ///
+    /// # Errors
+    /// When the daemon cannot be reached or refuses.
+    pub fn fetch(
+        &self,
+        blocks: &[(Key, u64)],
+        window: &Descriptor,
+        slot: Slot,
+        wait: Duration,
+    ) -> Result<Vec<Fetched>, Error> {
+        let (session, scope) = self.enter()?;
+        let mut results = Vec::with_capacity(blocks.len());
+        for blocks in blocks.chunks(BATCH_MAX) {
+            let fetch = wire::Fetch {
+                wait_ms: millis(wait),
+                window: window.clone(),
+                slot,
+                blocks: blocks.to_vec(),
+            };
+            let timeout = self.client.timeout() + wait;
+            let request = Request::Fetch { scope, fetch };
+            match self.client.call_within(&session, &request, timeout)? {
+                Reply::Fetched(part) if part.len() == blocks.len() => results.extend(part),
+                _ => return Err(Error::Mismatched { request: "fetch" }),
+            }
+        }
+        Ok(results)
+    }
+
+    /// Keeps blocks from being evicted until they are unpinned; how many were pinned.
+    ///
+    /// # Errors
+    /// When the daemon cannot be reached or refuses.
+    pub fn pin(&self, keys: &[Key]) -> Result<u64, Error> {
+        self.for_each(keys, |scope, keys| Request::Pin { scope, pin: true, keys })
+    }
+
+    /// Takes pins off; how many.
+    ///
+    /// # Errors
+    /// When the daemon cannot be reached or refuses.
+    pub fn unpin(&self, keys: &[Key]) -> Result<u64, Error> {
+        self.for_each(keys, |scope, keys| Request::Pin { scope, pin: false, keys })
+    }
+
+    /// Removes blocks, pinned or not; how many.
+    ///
+    /// # Errors
+    /// When the daemon cannot be reached or refuses.
+    pub fn remove(&self, keys: &[Key]) -> Result<u64, Error> {
+        self.for_each(keys, |scope, keys| Request::Remove { scope, keys })
+    }
+
+    /// Follows what happens to the tenant's blocks from event number `from` on; `None` for "from
+    /// now". A subscriber that falls behind is told its gap.
+    ///
+    /// # Errors
+    /// When the daemon cannot be reached or refuses.
+    pub fn subscribe(&self, from: Option<u64>) -> Result<Subscription, Error> {
+        Subscription::start(&self.client, from.unwrap_or(u64::MAX))
+    }
+
+    fn for_each(
+        &self,
+        keys: &[Key],
+        request: impl Fn(u32, Vec<Key>) -> Request,
+    ) -> Result<u64, Error> {
+        let (session, scope) = self.enter()?;
+        let mut sum = 0;
+        for keys in keys.chunks(BATCH_MAX) {
+            let request = request(scope, keys.to_vec());
+            match self.client.call(&session, &request)? {
+                Reply::Count(count) => sum += count,
+                _ => return Err(Error::Mismatched { request: request.name() }),
+            }
+        }
+        Ok(sum)
+    }
+
+    /// The session, and this identity's number in it.
+    fn enter(&self) -> Result<(Arc<Session>, u32), Error> {
+        let session = self.client.session()?;
+        let scope = self.client.scope(&session, self.id, &self.identity)?;
+        Ok((session, scope))
+    }
+}
+
+impl fmt::Debug for Cache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Cache({} of {:?})", self.id, self.client)
+    }
+}
+
+fn presence(code: u8) -> Presence {
+    match code {
+        Lookup::ABSENT => Presence::Absent,
+        Lookup::IN_FLIGHT => Presence::InFlight,
+        tier => match Tier::ALL.get(usize::from(tier - Lookup::RESIDENT)) {
+            Some(tier) => Presence::Resident(*tier),
+            // A tier that only a newer daemon knows.
+            None => Presence::Absent,
+        },
+    }
+}
+
+/// Whole milliseconds, at least one for any wait at all.
+fn millis(span: Duration) -> u32 {
+    u32::try_from(span.as_millis()).unwrap_or(u32::MAX).max(u32::from(!span.is_zero()))
+}

@@ -1,0 +1,128 @@
+//! What can go wrong for a client.
+
+use std::time::Duration;
+
+use tranship_transport::{Address, BuildError, Outcome, PeerError, RangeError, RegionError};
+
+use crate::identity::IdentityError;
+use crate::key::Key;
+use crate::wire::{Fault, Malformed};
+
+/// A call that failed as a whole.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The transport could not be set up.
+    #[error(transparent)]
+    Engine(#[from] BuildError),
+    /// Nobody serves there.
+    #[error("no daemon at {address}: {error}; start one with `tranship serve`")]
+    Unreachable {
+        /// Where.
+        address: Address,
+        /// What the transport said.
+        error: PeerError,
+    },
+    /// The daemon went away during the call. Nothing that was not acknowledged has happened for
+    /// sure; the next call connects again.
+    #[error("the daemon at {address} is gone; the next call connects again")]
+    Disconnected {
+        /// Where it was.
+        address: Address,
+    },
+    /// A call soon after a failed attempt to connect.
+    #[error("the daemon at {address} was not there {since:?} ago; tried again after {backoff:?}")]
+    Backoff {
+        /// Where.
+        address: Address,
+        /// How long ago the last attempt was.
+        since: Duration,
+        /// How long to wait between attempts.
+        backoff: Duration,
+    },
+    /// The daemon did not answer in time.
+    #[error("no answer to {request} within {timeout:?}")]
+    Timeout {
+        /// The request.
+        request: &'static str,
+        /// How long was waited.
+        timeout: Duration,
+    },
+    /// The request could not be sent.
+    #[error("{request} was not sent: {outcome}")]
+    NotSent {
+        /// The request.
+        request: &'static str,
+        /// How its transfer ended.
+        outcome: Outcome,
+    },
+    /// The daemon refused the request.
+    #[error("{0}")]
+    Refused(#[from] Fault),
+    /// The daemon's answer makes no sense.
+    #[error("the daemon's answer to {request} makes no sense: {error}")]
+    Malformed {
+        /// The request.
+        request: &'static str,
+        /// What is wrong with it.
+        error: Malformed,
+    },
+    /// The daemon answered something else.
+    #[error("the daemon answered {request} with something else")]
+    Mismatched {
+        /// The request.
+        request: &'static str,
+    },
+    /// The identity breaks a limit.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// Memory for a copy could not be had.
+    #[error(transparent)]
+    Memory(#[from] RegionError),
+    /// The daemon named bytes outside its arena.
+    #[error("the daemon named bytes outside its arena: {0}")]
+    Arena(#[from] RangeError),
+}
+
+/// A block that could not be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// Not in the lease, or not ready there.
+    #[error("block {index} of the lease is not ready")]
+    NotReady {
+        /// Which.
+        index: usize,
+    },
+    /// The buffer has another length than the block.
+    #[error("block {key} has {len} bytes, the buffer {buffer}")]
+    Length {
+        /// The block.
+        key: Key,
+        /// Its length, bytes.
+        len: u64,
+        /// The buffer's length, bytes.
+        buffer: u64,
+    },
+    /// The bytes do not match the block's checksum: a miss. The daemon was told and drops it. The
+    /// buffer holds bytes that must not be used.
+    #[error(
+        "block {key} has checksum {found:016x}, not {expected:016x}; dropped, treat it as a miss"
+    )]
+    Corrupt {
+        /// The block.
+        key: Key,
+        /// Checksum as committed.
+        expected: u64,
+        /// Checksum of the bytes read.
+        found: u64,
+    },
+    /// The bytes could not be brought here: a miss.
+    #[error("block {key} could not be read: {outcome}")]
+    Transfer {
+        /// The block.
+        key: Key,
+        /// How the transfer ended.
+        outcome: Outcome,
+    },
+}

@@ -1,0 +1,154 @@
+//! Blocks kept in place for reading.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::connection::{Client, Session};
+use super::error::ReadError;
+use crate::key::Key;
+use crate::wire::{Blocks, Leased, Request};
+
+/// What a lease says of one block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Result {
+    /// Readable: so many bytes.
+    Ready {
+        /// How long, bytes.
+        len: u64,
+    },
+    /// Still being filled when the wait ended.
+    Late,
+    /// Not there.
+    Gone,
+    /// Its bytes did not match their checksum; the block was dropped.
+    Corrupt,
+}
+
+/// Blocks kept in place; dropping it releases them.
+///
+/// A lease ends with its session. Bytes read after that may be another block's, and the checksum
+/// tells: every read is checked.
+#[must_use = "dropping a lease releases its blocks"]
+pub struct Lease {
+    client: Client,
+    session: Arc<Session>,
+    scope: u32,
+    leases: Vec<u64>,
+    blocks: Vec<(Key, Leased)>,
+}
+
+impl Lease {
+    pub(super) fn new(client: Client, session: Arc<Session>, scope: u32) -> Self {
+        Self { client, session, scope, leases: Vec::new(), blocks: Vec::new() }
+    }
+
+    pub(super) fn extend(&mut self, keys: &[Key], blocks: &Blocks) {
+        if blocks.lease != 0 {
+            self.leases.push(blocks.lease);
+        }
+        self.blocks.extend(keys.iter().copied().zip(blocks.results.iter().copied()));
+    }
+
+    /// How many blocks were asked for.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.blocks.len()
+    }
+
+    /// Whether none were.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.blocks.is_empty()
+    }
+
+    /// What is known of each block, in the order asked for.
+    pub fn results(&self) -> impl Iterator<Item = (Key, Result)> {
+        self.blocks.iter().map(|(key, block)| {
+            let result = match block {
+                Leased::Ready { len, .. } => Result::Ready { len: *len },
+                Leased::Late => Result::Late,
+                Leased::Gone => Result::Gone,
+                Leased::Corrupt => Result::Corrupt,
+            };
+            (*key, result)
+        })
+    }
+
+    /// Copies the `index`-th block to `into`, which has its length, checking it on the way.
+    ///
+    /// # Errors
+    /// Every error is a clean miss of this block alone. After [`ReadError::Corrupt`] and
+    /// [`ReadError::Transfer`] the buffer holds bytes that must not be used.
+    pub fn copy_to(&self, index: usize, into: &mut [u8]) -> std::result::Result<(), ReadError> {
+        let (key, offset, len, checksum) = self.ready(index)?;
+        let buffer = into.len() as u64;
+        if len != buffer {
+            return Err(ReadError::Length { key, len, buffer });
+        }
+        match self.session.arena.read(offset, into) {
+            Ok(found) if found == checksum => Ok(()),
+            Ok(found) => Err(self.corrupt(index, checksum, found)),
+            Err(failure) => Err(ReadError::Transfer { key, outcome: failure.outcome() }),
+        }
+    }
+
+    /// Checks the `index`-th block where it is, in the mapped arena, and tells where that is: so
+    /// many bytes, from this address on, until the lease is dropped. `None` where the arena is not
+    /// mapped.
+    ///
+    /// Other clients of the same tenant have the arena mapped too; a stray write of theirs after
+    /// the check is not noticed. Copy what must not change.
+    ///
+    /// # Errors
+    /// Every error is a clean miss of this block alone.
+    pub fn view(&self, index: usize) -> std::result::Result<Option<(*const u8, usize)>, ReadError> {
+        let (key, offset, len, checksum) = self.ready(index)?;
+        let Some(mapping) = self.session.arena.mapping() else { return Ok(None) };
+        let not_ready = ReadError::NotReady { index };
+        let (offset, len) = match (usize::try_from(offset), usize::try_from(len)) {
+            (Ok(offset), Ok(len)) => (offset, len),
+            _ => return Err(not_ready),
+        };
+        let at = mapping.offset() + offset;
+        let Ok(found) = mapping.memory().checksum(at, len) else { return Err(not_ready) };
+        if found != checksum {
+            tracing::debug!(%key, "view of a block that changed");
+            return Err(self.corrupt(index, checksum, found));
+        }
+        Ok(Some((mapping.memory().as_ptr().wrapping_add(at).cast_const(), len)))
+    }
+
+    fn ready(&self, index: usize) -> std::result::Result<(Key, u64, u64, u64), ReadError> {
+        match self.blocks.get(index) {
+            Some((key, Leased::Ready { offset, len, checksum, .. })) => {
+                Ok((*key, *offset, *len, *checksum))
+            }
+            _ => Err(ReadError::NotReady { index }),
+        }
+    }
+
+    /// Tells the daemon of a block whose bytes are wrong.
+    fn corrupt(&self, index: usize, expected: u64, found: u64) -> ReadError {
+        let (key, block) = self.blocks[index];
+        if let Leased::Ready { generation, .. } = block {
+            let request = Request::Corrupt { scope: self.scope, key, generation };
+            self.client.tell(&self.session, &request);
+        }
+        ReadError::Corrupt { key, expected, found }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if !self.leases.is_empty() {
+            let leases = std::mem::take(&mut self.leases);
+            self.client.tell(&self.session, &Request::Release { leases });
+        }
+    }
+}
+
+impl fmt::Debug for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lease").field("blocks", &self.blocks).finish_non_exhaustive()
+    }
+}

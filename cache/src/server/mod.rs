@@ -1,0 +1,306 @@
+//! The daemon's side of the cache protocol: one thread that answers requests from the store.
+//!
+//! The thread that calls [`Server::run`] drives the engine and does everything itself; it never
+//! blocks on a client. Bulk bytes do not pass through it: clients fill and read the arena in place,
+//! or one-sided writes carry blocks to them.
+//!
+//! A client that disconnects loses its own open reservations and leases, nothing else.
+
+mod admission;
+mod commits;
+mod fetches;
+mod handle;
+mod observe;
+mod parked;
+mod session;
+mod subscribers;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tranship_transport::{Engine, Incoming, Peer, Region, RegionError, Time};
+
+pub use observe::{BUCKET_BOUNDS_SECONDS, RequestStats, ServerStats, SessionInfo};
+
+use self::commits::Commits;
+use self::fetches::Fetches;
+use self::observe::Observed;
+use self::parked::Parked;
+use self::session::Session;
+use self::subscribers::Subscribers;
+use crate::block::SessionId;
+use crate::error::Error;
+use crate::store::{Options as StoreOptions, Store, TenantOptions, Watermarks};
+use crate::time::Millis;
+use crate::wire::{Fault, FaultCode, Reply, Request};
+
+/// How often deadlines and watermarks are looked after.
+const TICK: Duration = Duration::from_millis(50);
+/// Messages handled before the rest gets its turn.
+const MESSAGES_PER_STEP: usize = 64;
+
+/// A tenant to be served.
+#[derive(Debug)]
+pub struct TenantConfig {
+    /// Its name.
+    pub name: String,
+    /// What its clients must present; none lets in whoever reaches the daemon.
+    pub token: Option<String>,
+    /// Its arena.
+    pub memory: tranship_transport::Memory,
+    /// When background eviction starts and stops.
+    pub watermarks: Watermarks,
+}
+
+/// How a server behaves.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// What it calls itself to clients.
+    pub name: String,
+    /// Most sessions at once.
+    pub sessions_max: usize,
+    /// Check the bytes of every commit against its checksum.
+    pub verify_on_commit: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let name = concat!("tranship/", env!("CARGO_PKG_VERSION")).to_owned();
+        Self { name, sessions_max: 1024, verify_on_commit: true }
+    }
+}
+
+/// A server that cannot start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// A tenant was refused by the store.
+    #[error(transparent)]
+    Tenant(#[from] Error),
+    /// An arena was refused by the transport.
+    #[error("arena of tenant {tenant:?}: {error}")]
+    Arena {
+        /// The tenant.
+        tenant: String,
+        /// What the transport said.
+        error: RegionError,
+    },
+}
+
+/// Serves the cache to the peers of an engine.
+pub struct Server {
+    engine: Engine,
+    store: Store,
+    options: Options,
+    observed: Arc<Observed>,
+    tenants: HashMap<String, Arena>,
+    started: Time,
+    sessions: HashMap<Peer, Session>,
+    peers: HashMap<SessionId, Peer>,
+    next_session: u64,
+    parked: Parked,
+    fetches: Fetches,
+    commits: Commits,
+    subscribers: Subscribers,
+    /// Rung by the store when parked requests may go on.
+    woken: Arc<AtomicBool>,
+    next_tick: Time,
+}
+
+/// A tenant's arena, as peers reach it.
+struct Arena {
+    tenant: crate::store::Tenant,
+    region: Region,
+    token: Option<blake3::Hash>,
+}
+
+impl Server {
+    /// A server of these tenants over an engine built without a sink. It answers once
+    /// [`Server::run`] or [`Server::step`] is called.
+    ///
+    /// # Errors
+    /// When a tenant or its arena is refused.
+    pub fn new(
+        engine: Engine,
+        options: Options,
+        tenants: Vec<TenantConfig>,
+    ) -> Result<Self, StartError> {
+        let woken = Arc::new(AtomicBool::new(false));
+        let notify = {
+            let (woken, engine) = (Arc::clone(&woken), engine.clone());
+            Box::new(move || {
+                woken.store(true, Ordering::Release);
+                engine.wake();
+            })
+        };
+        let store = Store::new(StoreOptions {
+            verify_on_commit: options.verify_on_commit,
+            notify: Some(notify),
+            ..StoreOptions::default()
+        });
+        let mut arenas = HashMap::new();
+        for config in tenants {
+            let memory = Arc::new(config.memory);
+            let mut tenant = TenantOptions::new(config.name.clone(), Arc::clone(&memory));
+            tenant.watermarks = config.watermarks;
+            let tenant = store.open_tenant(tenant)?;
+            let region = engine
+                .register(memory)
+                .map_err(|error| StartError::Arena { tenant: config.name.clone(), error })?;
+            let token = config.token.map(|token| blake3::hash(token.as_bytes()));
+            arenas.insert(config.name, Arena { tenant, region, token });
+        }
+        let started = engine.now();
+        let subscribers = Subscribers::new(&store);
+        let commits = Commits::new(engine.clone());
+        Ok(Self {
+            engine,
+            store,
+            options,
+            observed: Arc::default(),
+            tenants: arenas,
+            started,
+            sessions: HashMap::new(),
+            peers: HashMap::new(),
+            next_session: 1,
+            parked: Parked::default(),
+            fetches: Fetches::default(),
+            commits,
+            subscribers,
+            woken,
+            next_tick: started,
+        })
+    }
+
+    /// The store it serves.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The engine it speaks over.
+    #[must_use]
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Its figures, to be read from any thread.
+    #[must_use]
+    pub fn stats(&self) -> impl Fn() -> ServerStats + Send + Sync + 'static {
+        let observed = Arc::clone(&self.observed);
+        move || observed.stats()
+    }
+
+    /// Its sessions, to be read from any thread; as of the last tick.
+    #[must_use]
+    pub fn sessions(&self) -> impl Fn() -> Vec<SessionInfo> + Send + Sync + 'static {
+        let observed = Arc::clone(&self.observed);
+        move || observed.sessions()
+    }
+
+    /// Serves until `stop` is set; set it and call [`Engine::wake`].
+    pub fn run(&mut self, stop: &AtomicBool) {
+        while !stop.load(Ordering::Acquire) {
+            self.step();
+            let now = self.engine.now();
+            let until = self.parked.next_deadline().min(self.next_tick);
+            let (woken, commits, fetches) = (&self.woken, &self.commits, &self.fetches);
+            let engine = &self.engine;
+            engine.wait_until(until.since(now), || {
+                engine.has_incoming()
+                    || woken.load(Ordering::Acquire)
+                    || commits.have_results()
+                    || fetches.have_ended()
+                    || stop.load(Ordering::Acquire)
+            });
+        }
+    }
+
+    /// Handles what there is, without waiting; whether there was anything.
+    pub fn step(&mut self) -> bool {
+        let mut worked = false;
+        for _ in 0..MESSAGES_PER_STEP {
+            let Some(incoming) = self.engine.try_recv() else { break };
+            worked = true;
+            match incoming {
+                Incoming::Message { from, bytes } => self.message(from, &bytes),
+                Incoming::Connected(peer) => self.connected(peer),
+                Incoming::Disconnected { peer, .. } => self.disconnected(peer),
+            }
+        }
+        worked |= self.finish_commits();
+        worked |= self.finish_fetches();
+        if self.woken.swap(false, Ordering::AcqRel) {
+            worked = true;
+            self.unpark_woken();
+        }
+        self.unpark_late();
+        worked |= self.publish();
+        if self.engine.now() >= self.next_tick {
+            self.tick();
+        }
+        worked
+    }
+
+    /// Time, as the store counts it.
+    fn now(&self) -> Millis {
+        self.engine.now().since(self.started).into()
+    }
+
+    fn message(&mut self, from: Peer, bytes: &[u8]) {
+        let began = self.engine.now();
+        let (request, name, reply) = match Request::decode(bytes) {
+            Ok((request, asked)) => {
+                let name = asked.name();
+                let session = self.sessions.get(&from).map(|session| session.id.0);
+                let span = tracing::debug_span!("request", name, session, request);
+                (request, name, span.in_scope(|| self.handle(from, request, asked)))
+            }
+            Err((request, error)) => {
+                let text = format!("malformed request: {error}");
+                tracing::warn!(peer = ?from, %text);
+                let fault = Fault { code: FaultCode::Malformed, text };
+                (request.unwrap_or(0), "malformed", Some(Reply::Fault(fault)))
+            }
+        };
+        let failed = matches!(reply, Some(Reply::Fault(_)));
+        self.observed.request(name, failed, self.engine.now().since(began));
+        if let Some(reply) = reply {
+            self.reply(from, request, &reply);
+        }
+    }
+
+    /// Sends a reply; a client that does not take its replies is hung up on.
+    fn reply(&mut self, to: Peer, request: u32, reply: &Reply) {
+        if request == 0 {
+            return;
+        }
+        let sent = self.engine.send(to, reply.encode(request)).submit();
+        if let Some(session) = self.sessions.get_mut(&to)
+            && !session.sent(sent)
+        {
+            tracing::warn!(session = session.id.0, "client does not read its replies; hung up");
+            self.engine.disconnect(to);
+        }
+    }
+
+    /// What is due by time.
+    fn tick(&mut self) {
+        let now = self.engine.now();
+        self.next_tick = now + TICK;
+        let expired = self.store.expire(self.now());
+        for session in self.sessions.values_mut() {
+            session.drop_expired(&expired);
+        }
+        self.store.reclaim(self.now());
+        let silent = self.sessions.iter().filter(|(_, session)| session.is_silent(now));
+        for (peer, session) in silent {
+            tracing::warn!(session = session.id.0, "connected but never said hello; hung up");
+            self.engine.disconnect(*peer);
+        }
+        let sessions = self.sessions.values().filter_map(Session::info);
+        self.observed.set_sessions(sessions.collect());
+    }
+}

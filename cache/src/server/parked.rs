@@ -1,0 +1,171 @@
+//! Requests that wait for blocks that are being filled.
+//!
+//! Single flight: the first client to miss a block fills it; the others park here and are served
+//! the moment it is committed, or told when their patience ends.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
+
+use tranship_transport::{Peer, RemoteWindow, Slot, Time};
+
+use super::Server;
+use crate::block::{Outcome, Waiter};
+use crate::key::Key;
+use crate::store::{Scope, Watch};
+use crate::time::Millis;
+use crate::wire::{Blocks, Leased, Reply};
+
+/// The longest anybody may wait.
+const WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// What a client wants with blocks.
+pub(super) enum Wish {
+    /// To have them kept in place.
+    Lease { scope: Scope, ttl: Millis, keys: Vec<Key> },
+    /// To have them written into its window.
+    Fetch { scope: Scope, window: RemoteWindow, slot: Slot, blocks: Vec<(Key, u64)> },
+}
+
+impl Wish {
+    fn scope(&self) -> &Scope {
+        match self {
+            Self::Lease { scope, .. } | Self::Fetch { scope, .. } => scope,
+        }
+    }
+
+    fn keys(&self) -> Vec<Key> {
+        match self {
+            Self::Lease { keys, .. } => keys.clone(),
+            Self::Fetch { blocks, .. } => blocks.iter().map(|(key, _)| *key).collect(),
+        }
+    }
+}
+
+struct Waiting {
+    peer: Peer,
+    request: u32,
+    wish: Wish,
+    /// Blocks still being filled.
+    missing: usize,
+    deadline: Time,
+}
+
+/// All requests that wait.
+#[derive(Default)]
+pub(super) struct Parked {
+    waiting: HashMap<u64, Waiting>,
+    deadlines: BTreeSet<(Time, u64)>,
+    next_token: u64,
+}
+
+impl Parked {
+    pub(super) fn next_deadline(&self) -> Time {
+        self.deadlines.first().map_or(Time::NEVER, |(when, _)| *when)
+    }
+
+    /// Forgets what a client that is gone waited for.
+    pub(super) fn forget(&mut self, peer: Peer) {
+        self.waiting.retain(|_, waiting| waiting.peer != peer);
+        self.deadlines.retain(|(_, token)| self.waiting.contains_key(token));
+    }
+
+    fn take(&mut self, token: u64) -> Option<Waiting> {
+        let waiting = self.waiting.remove(&token)?;
+        self.deadlines.remove(&(waiting.deadline, token));
+        Some(waiting)
+    }
+}
+
+impl Server {
+    /// Grants a wish now, or parks it for blocks that are being filled.
+    pub(super) fn wish(
+        &mut self,
+        peer: Peer,
+        request: u32,
+        wish: Wish,
+        wait_ms: u32,
+    ) -> Option<Reply> {
+        if wait_ms == 0 {
+            return self.grant(peer, request, wish);
+        }
+        let session = self.session_id(peer);
+        let token = self.parked.next_token;
+        self.parked.next_token += 1;
+        let waiter = Waiter { session, token };
+        let scope = wish.scope();
+        let watched = wish.keys().into_iter().map(|key| scope.watch(key, waiter));
+        let missing = watched.filter(|watch| *watch == Watch::Waiting).count();
+        if missing == 0 {
+            return self.grant(peer, request, wish);
+        }
+        let wait = Duration::from_millis(u64::from(wait_ms)).min(WAIT_MAX);
+        let deadline = self.engine.now() + wait;
+        self.parked.deadlines.insert((deadline, token));
+        self.parked.waiting.insert(token, Waiting { peer, request, wish, missing, deadline });
+        None
+    }
+
+    /// Goes on with requests whose blocks were filled or given up.
+    pub(super) fn unpark_woken(&mut self) {
+        for woken in self.store.woken() {
+            let token = woken.waiter.token;
+            let Some(waiting) = self.parked.waiting.get_mut(&token) else { continue };
+            waiting.missing = waiting.missing.saturating_sub(1);
+            if waiting.missing == 0 {
+                self.unpark(token);
+            }
+        }
+    }
+
+    /// Answers requests whose patience ended with what there is.
+    pub(super) fn unpark_late(&mut self) {
+        if self.parked.deadlines.is_empty() {
+            return;
+        }
+        let now = self.engine.now();
+        while let Some(&(deadline, token)) = self.parked.deadlines.first()
+            && deadline <= now
+        {
+            self.unpark(token);
+        }
+    }
+
+    fn unpark(&mut self, token: u64) {
+        let Some(Waiting { peer, request, wish, .. }) = self.parked.take(token) else { return };
+        if let Some(reply) = self.grant(peer, request, wish) {
+            self.reply(peer, request, &reply);
+        }
+    }
+
+    fn grant(&mut self, peer: Peer, request: u32, wish: Wish) -> Option<Reply> {
+        match wish {
+            Wish::Lease { scope, ttl, keys } => Some(self.lease(peer, &scope, ttl, &keys)),
+            Wish::Fetch { scope, window, slot, blocks } => {
+                self.fetch(peer, request, &scope, &window, slot, &blocks)
+            }
+        }
+    }
+
+    fn lease(&mut self, peer: Peer, scope: &Scope, ttl: Millis, keys: &[Key]) -> Reply {
+        let (session, now) = (self.session_id(peer), self.now());
+        let lease = scope.lease(session, keys, Some(ttl), now);
+        let result = |outcome: &Outcome| match *outcome {
+            Outcome::Ready(view) => Leased::Ready {
+                offset: view.offset,
+                len: view.len,
+                checksum: view.checksum,
+                generation: view.generation.0,
+            },
+            Outcome::InFlight => Leased::Late,
+            Outcome::Gone => Leased::Gone,
+            Outcome::Corrupt => Leased::Corrupt,
+        };
+        let results: Vec<_> = lease.results().iter().map(result).collect();
+        let ready = results.iter().any(|result| matches!(result, Leased::Ready { .. }));
+        let id = if ready { lease.id().0 } else { 0 };
+        if ready && let Some(session) = self.sessions.get_mut(&peer) {
+            session.leases.insert(id, lease);
+        }
+        Reply::Leased(Blocks { lease: id, results })
+    }
+}

@@ -1,0 +1,653 @@
+//! What the daemon answers, and what it tells unasked.
+
+use tranship_transport::Descriptor;
+
+use super::codec::{Malformed, Reader, Writer};
+use super::{BATCH_MAX, HEADER_BYTES, Header, WHY_BYTES_MAX};
+use crate::key::{KEY_BYTES, Key};
+
+/// Longest statistics document, bytes.
+const STATS_BYTES_MAX: usize = 48 << 10;
+/// Most events in one message.
+pub(crate) const EVENTS_MAX: usize = 256;
+
+/// What a session starts with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Welcome {
+    /// The version the daemon speaks.
+    pub version: u16,
+    /// What the daemon calls itself.
+    pub server: String,
+    /// The session's number.
+    pub session: u64,
+    /// The tenant's arena: readable, writable, and mappable on one host.
+    pub arena: Descriptor,
+}
+
+/// The answer to a lookup.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lookup {
+    /// Keys, from the first, that are resident without a break.
+    pub prefix: u32,
+    /// One byte a key: what is known of it ([`Lookup::ABSENT`], [`Lookup::IN_FLIGHT`], or
+    /// [`Lookup::RESIDENT`] plus the tier's number).
+    pub presence: Vec<u8>,
+}
+
+impl Lookup {
+    /// Not there.
+    pub const ABSENT: u8 = 0;
+    /// Somebody is filling it.
+    pub const IN_FLIGHT: u8 = 1;
+    /// Resident in the tier of number 0; higher tiers follow.
+    pub const RESIDENT: u8 = 2;
+}
+
+/// The answer to one item of a reservation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reserved {
+    /// Fill it: so many bytes as asked for, from this offset in the arena.
+    Granted {
+        /// Names the reservation.
+        reservation: u64,
+        /// Where in the arena, bytes.
+        offset: u64,
+    },
+    /// The block is resident.
+    Exists,
+    /// Somebody else is filling it.
+    InFlight,
+    /// Not taken.
+    Refused {
+        /// When to try again, milliseconds; none when trying again cannot help.
+        retry_ms: Option<u64>,
+        /// Why, and what to do.
+        why: String,
+    },
+}
+
+/// The answer to one commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Committed {
+    /// Readable now.
+    Stored,
+    /// The bytes in the arena have another checksum; the reservation stands.
+    Mismatch {
+        /// Checksum of the bytes found.
+        found: u64,
+    },
+    /// Nothing was stored: the reservation is not the session's, or was taken back.
+    Refused {
+        /// Why.
+        why: String,
+    },
+}
+
+/// What a lease or a fetch says of one block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leased {
+    /// Readable, and in place until the lease ends.
+    Ready {
+        /// Where in the arena, bytes.
+        offset: u64,
+        /// How long, bytes.
+        len: u64,
+        /// CRC-64/NVMe of the bytes.
+        checksum: u64,
+        /// Which filling of the block.
+        generation: u64,
+    },
+    /// Still being filled when the wait ended.
+    Late,
+    /// Not there.
+    Gone,
+    /// Its bytes did not match their checksum; the block was dropped.
+    Corrupt,
+}
+
+/// The answer to a lease.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Blocks {
+    /// Names the lease; 0 when no block is ready.
+    pub lease: u64,
+    /// One result a key.
+    pub results: Vec<Leased>,
+}
+
+/// What a fetch says of one block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fetched {
+    /// All its bytes were written and counted.
+    Written {
+        /// How long, bytes.
+        len: u64,
+        /// CRC-64/NVMe of the bytes: compare with what arrived.
+        checksum: u64,
+        /// Which filling of the block.
+        generation: u64,
+    },
+    /// Still being filled when the wait ended.
+    Late,
+    /// Not there.
+    Gone,
+    /// The write did not arrive; the reason's code
+    /// ([`Reason`](tranship_transport::Reason) as a number).
+    Failed(u8),
+}
+
+/// Something that happened to a block of the tenant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Numbers that the subscriber missed, both ends included.
+    Gap {
+        /// First.
+        from: u64,
+        /// Last.
+        to: u64,
+    },
+    /// A block became readable.
+    Stored {
+        /// Number of the event.
+        sequence: u64,
+        /// The identity.
+        identity: [u8; KEY_BYTES],
+        /// The block.
+        key: Key,
+        /// The block before it.
+        parent: Option<Key>,
+        /// Blocks before it in its sequence.
+        position: u32,
+        /// How long, bytes.
+        len: u64,
+        /// The tier's number.
+        tier: u8,
+    },
+    /// A block left a tier.
+    Removed {
+        /// Number of the event.
+        sequence: u64,
+        /// The identity.
+        identity: [u8; KEY_BYTES],
+        /// The block.
+        key: Key,
+        /// The tier's number.
+        tier: u8,
+    },
+    /// All blocks of the identity are gone.
+    Cleared {
+        /// Number of the event.
+        sequence: u64,
+        /// The identity.
+        identity: [u8; KEY_BYTES],
+    },
+}
+
+/// Why a request failed as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum FaultCode {
+    /// The message makes no sense.
+    Malformed = 1,
+    /// The client speaks another version.
+    Version = 2,
+    /// The tenant is unknown or its token wrong.
+    Denied = 3,
+    /// The session, scope or identity is unknown or not allowed.
+    Unknown = 4,
+    /// A limit was hit; try again later or ask for less.
+    Limit = 5,
+    /// The daemon failed; its log says how.
+    Internal = 6,
+}
+
+/// A request that failed as a whole.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text}")]
+pub struct Fault {
+    /// What kind of failure.
+    pub code: FaultCode,
+    /// What, where and what to do.
+    pub text: String,
+}
+
+/// What the daemon sends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// To `Hello`.
+    Welcome(Welcome),
+    /// To `Identify`.
+    Scope(u32),
+    /// To `Lookup`.
+    Lookup(Lookup),
+    /// To `Reserve`: one a block.
+    Reserved(Vec<Reserved>),
+    /// To `Commit`: one a block.
+    Committed(Vec<Committed>),
+    /// To `Lease`.
+    Leased(Blocks),
+    /// To `Fetch`: one a block.
+    Fetched(Vec<Fetched>),
+    /// To `Abort`, `Release`, `Pin`, `Remove`: how many blocks were concerned; to `Subscribe`,
+    /// `Unsubscribe`, `Ping`: zero.
+    Count(u64),
+    /// To `Stats`: a JSON document.
+    Stats(Vec<u8>),
+    /// To `Subscribe`, as things happen, with the number of that request.
+    Events(Vec<Event>),
+    /// Instead of any of them.
+    Fault(Fault),
+}
+
+mod kind {
+    pub(super) const WELCOME: u8 = 129;
+    pub(super) const SCOPE: u8 = 130;
+    pub(super) const LOOKUP: u8 = 131;
+    pub(super) const RESERVED: u8 = 132;
+    pub(super) const COMMITTED: u8 = 133;
+    pub(super) const LEASED: u8 = 134;
+    pub(super) const FETCHED: u8 = 135;
+    pub(super) const COUNT: u8 = 136;
+    pub(super) const STATS: u8 = 137;
+    pub(super) const EVENTS: u8 = 138;
+    pub(super) const FAULT: u8 = 139;
+}
+
+/// "No retry" on the wire.
+const NEVER: u64 = u64::MAX;
+
+impl Reply {
+    /// The message, header included.
+    #[must_use]
+    pub fn encode(&self, request: u32) -> Vec<u8> {
+        let mut to = Writer::with_capacity(HEADER_BYTES + self.capacity());
+        Header { kind: self.kind(), request }.put(&mut to);
+        match self {
+            Self::Welcome(welcome) => {
+                to.u16(welcome.version);
+                to.text(&welcome.server);
+                to.u64(welcome.session);
+                to.descriptor(&welcome.arena);
+            }
+            Self::Scope(scope) => to.u32(*scope),
+            Self::Lookup(found) => {
+                to.u32(found.prefix);
+                to.bytes(&found.presence);
+            }
+            Self::Reserved(blocks) => list(&mut to, blocks, put_reserved),
+            Self::Committed(blocks) => list(&mut to, blocks, put_committed),
+            Self::Leased(blocks) => {
+                to.u64(blocks.lease);
+                list(&mut to, &blocks.results, put_leased);
+            }
+            Self::Fetched(blocks) => list(&mut to, blocks, put_fetched),
+            Self::Count(count) => to.u64(*count),
+            Self::Stats(json) => to.bytes(json),
+            Self::Events(events) => list(&mut to, events, put_event),
+            Self::Fault(fault) => {
+                to.u8(fault.code as u8);
+                to.text(&fault.text);
+            }
+        }
+        to.finish()
+    }
+
+    const fn kind(&self) -> u8 {
+        match self {
+            Self::Welcome(_) => kind::WELCOME,
+            Self::Scope(_) => kind::SCOPE,
+            Self::Lookup(_) => kind::LOOKUP,
+            Self::Reserved(_) => kind::RESERVED,
+            Self::Committed(_) => kind::COMMITTED,
+            Self::Leased(_) => kind::LEASED,
+            Self::Fetched(_) => kind::FETCHED,
+            Self::Count(_) => kind::COUNT,
+            Self::Stats(_) => kind::STATS,
+            Self::Events(_) => kind::EVENTS,
+            Self::Fault(_) => kind::FAULT,
+        }
+    }
+
+    /// A good guess of how long the body is, bytes.
+    fn capacity(&self) -> usize {
+        match self {
+            Self::Lookup(found) => 8 + found.presence.len(),
+            Self::Reserved(blocks) => 8 + blocks.len() * 17,
+            Self::Committed(blocks) => 8 + blocks.len() * 9,
+            Self::Leased(blocks) => 16 + blocks.results.len() * 33,
+            Self::Fetched(blocks) => 8 + blocks.len() * 25,
+            Self::Stats(json) => 8 + json.len(),
+            _ => 64,
+        }
+    }
+
+    /// Reads a message.
+    ///
+    /// # Errors
+    /// When it is malformed.
+    pub fn decode(bytes: &[u8]) -> Result<(u32, Self), Malformed> {
+        let mut from = Reader::new(bytes);
+        let header = Header::take(&mut from)?;
+        let reply = match header.kind {
+            kind::WELCOME => Self::Welcome(Welcome {
+                version: from.u16("version")?,
+                server: from.text("server")?,
+                session: from.u64("session")?,
+                arena: from.descriptor()?,
+            }),
+            kind::SCOPE => Self::Scope(from.u32("scope")?),
+            kind::LOOKUP => {
+                let prefix = from.u32("prefix")?;
+                let presence = from.bytes("presence", BATCH_MAX)?.to_vec();
+                if prefix as usize > presence.len() {
+                    return Err(Malformed::value("prefix", prefix, "at most one a key"));
+                }
+                Self::Lookup(Lookup { prefix, presence })
+            }
+            kind::RESERVED => Self::Reserved(take(&mut from, BATCH_MAX, 1, take_reserved)?),
+            kind::COMMITTED => Self::Committed(take(&mut from, BATCH_MAX, 1, take_committed)?),
+            kind::LEASED => Self::Leased(Blocks {
+                lease: from.u64("lease")?,
+                results: take(&mut from, BATCH_MAX, 1, take_leased)?,
+            }),
+            kind::FETCHED => Self::Fetched(take(&mut from, BATCH_MAX, 1, take_fetched)?),
+            kind::COUNT => Self::Count(from.u64("count")?),
+            kind::STATS => Self::Stats(from.bytes("statistics", STATS_BYTES_MAX)?.to_vec()),
+            kind::EVENTS => Self::Events(take(&mut from, EVENTS_MAX, 1, take_event)?),
+            kind::FAULT => {
+                Self::Fault(Fault { code: fault_code(from.u8("code")?)?, text: from.text("text")? })
+            }
+            other => return Err(Malformed::value("kind", other, "a reply, 129 to 139")),
+        };
+        from.end()?;
+        Ok((header.request, reply))
+    }
+}
+
+fn list<T>(to: &mut Writer, items: &[T], put: impl Fn(&mut Writer, &T)) {
+    to.count(items.len());
+    for item in items {
+        put(to, item);
+    }
+}
+
+fn take<T>(
+    from: &mut Reader<'_>,
+    max: usize,
+    each_bytes: usize,
+    one: impl Fn(&mut Reader<'_>) -> Result<T, Malformed>,
+) -> Result<Vec<T>, Malformed> {
+    let count = from.count("count", max, each_bytes)?;
+    (0..count).map(|_| one(from)).collect()
+}
+
+fn put_reserved(to: &mut Writer, block: &Reserved) {
+    match block {
+        Reserved::Granted { reservation, offset } => {
+            to.u8(0);
+            to.u64(*reservation);
+            to.u64(*offset);
+        }
+        Reserved::Exists => to.u8(1),
+        Reserved::InFlight => to.u8(2),
+        Reserved::Refused { retry_ms, why } => {
+            to.u8(3);
+            to.u64(retry_ms.unwrap_or(NEVER));
+            to.text_within(why, WHY_BYTES_MAX);
+        }
+    }
+}
+
+fn take_reserved(from: &mut Reader<'_>) -> Result<Reserved, Malformed> {
+    Ok(match from.u8("status")? {
+        0 => {
+            Reserved::Granted { reservation: from.u64("reservation")?, offset: from.u64("offset")? }
+        }
+        1 => Reserved::Exists,
+        2 => Reserved::InFlight,
+        3 => {
+            let retry_ms = Some(from.u64("retry")?).filter(|retry| *retry != NEVER);
+            Reserved::Refused { retry_ms, why: from.text("why")? }
+        }
+        other => return Err(Malformed::value("status", other, "0 to 3")),
+    })
+}
+
+fn put_committed(to: &mut Writer, block: &Committed) {
+    match block {
+        Committed::Stored => to.u8(0),
+        Committed::Mismatch { found } => {
+            to.u8(1);
+            to.u64(*found);
+        }
+        Committed::Refused { why } => {
+            to.u8(2);
+            to.text_within(why, WHY_BYTES_MAX);
+        }
+    }
+}
+
+fn take_committed(from: &mut Reader<'_>) -> Result<Committed, Malformed> {
+    Ok(match from.u8("status")? {
+        0 => Committed::Stored,
+        1 => Committed::Mismatch { found: from.u64("found")? },
+        2 => Committed::Refused { why: from.text("why")? },
+        other => return Err(Malformed::value("status", other, "0 to 2")),
+    })
+}
+
+fn put_leased(to: &mut Writer, block: &Leased) {
+    match *block {
+        Leased::Ready { offset, len, checksum, generation } => {
+            to.u8(0);
+            to.u64(offset);
+            to.u64(len);
+            to.u64(checksum);
+            to.u64(generation);
+        }
+        Leased::Late => to.u8(1),
+        Leased::Gone => to.u8(2),
+        Leased::Corrupt => to.u8(3),
+    }
+}
+
+fn take_leased(from: &mut Reader<'_>) -> Result<Leased, Malformed> {
+    Ok(match from.u8("status")? {
+        0 => Leased::Ready {
+            offset: from.u64("offset")?,
+            len: from.u64("length")?,
+            checksum: from.u64("checksum")?,
+            generation: from.u64("generation")?,
+        },
+        1 => Leased::Late,
+        2 => Leased::Gone,
+        3 => Leased::Corrupt,
+        other => return Err(Malformed::value("status", other, "0 to 3")),
+    })
+}
+
+fn put_fetched(to: &mut Writer, block: &Fetched) {
+    match *block {
+        Fetched::Written { len, checksum, generation } => {
+            to.u8(0);
+            to.u64(len);
+            to.u64(checksum);
+            to.u64(generation);
+        }
+        Fetched::Late => to.u8(1),
+        Fetched::Gone => to.u8(2),
+        Fetched::Failed(reason) => {
+            to.u8(3);
+            to.u8(reason);
+        }
+    }
+}
+
+fn take_fetched(from: &mut Reader<'_>) -> Result<Fetched, Malformed> {
+    Ok(match from.u8("status")? {
+        0 => Fetched::Written {
+            len: from.u64("length")?,
+            checksum: from.u64("checksum")?,
+            generation: from.u64("generation")?,
+        },
+        1 => Fetched::Late,
+        2 => Fetched::Gone,
+        3 => Fetched::Failed(from.u8("reason")?),
+        other => return Err(Malformed::value("status", other, "0 to 3")),
+    })
+}
+
+fn put_event(to: &mut Writer, event: &Event) {
+    match event {
+        Event::Gap { from, to: last } => {
+            to.u8(0);
+            to.u64(*from);
+            to.u64(*last);
+        }
+        Event::Stored { sequence, identity, key, parent, position, len, tier } => {
+            to.u8(1);
+            to.u64(*sequence);
+            to.raw(identity);
+            to.raw(key.as_bytes());
+            to.u8(u8::from(parent.is_some()));
+            to.raw(parent.map_or([0; KEY_BYTES], |parent| *parent.as_bytes()).as_slice());
+            to.u32(*position);
+            to.u64(*len);
+            to.u8(*tier);
+        }
+        Event::Removed { sequence, identity, key, tier } => {
+            to.u8(2);
+            to.u64(*sequence);
+            to.raw(identity);
+            to.raw(key.as_bytes());
+            to.u8(*tier);
+        }
+        Event::Cleared { sequence, identity } => {
+            to.u8(3);
+            to.u64(*sequence);
+            to.raw(identity);
+        }
+    }
+}
+
+fn take_event(from: &mut Reader<'_>) -> Result<Event, Malformed> {
+    let identity = |from: &mut Reader<'_>| from.key("identity").map(|key| *key.as_bytes());
+    Ok(match from.u8("event")? {
+        0 => Event::Gap { from: from.u64("from")?, to: from.u64("to")? },
+        1 => {
+            let sequence = from.u64("sequence")?;
+            let identity = identity(from)?;
+            let key = from.key("key")?;
+            let has_parent = from.u8("has parent")? != 0;
+            let parent = Some(from.key("parent")?).filter(|_| has_parent);
+            let (position, len) = (from.u32("position")?, from.u64("length")?);
+            let tier = from.u8("tier")?;
+            Event::Stored { sequence, identity, key, parent, position, len, tier }
+        }
+        2 => Event::Removed {
+            sequence: from.u64("sequence")?,
+            identity: identity(from)?,
+            key: from.key("key")?,
+            tier: from.u8("tier")?,
+        },
+        3 => Event::Cleared { sequence: from.u64("sequence")?, identity: identity(from)? },
+        other => return Err(Malformed::value("event", other, "0 to 3")),
+    })
+}
+
+fn fault_code(code: u8) -> Result<FaultCode, Malformed> {
+    Ok(match code {
+        1 => FaultCode::Malformed,
+        2 => FaultCode::Version,
+        3 => FaultCode::Denied,
+        4 => FaultCode::Unknown,
+        5 => FaultCode::Limit,
+        6 => FaultCode::Internal,
+        other => return Err(Malformed::value("code", other, "1 to 6")),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use tranship_transport::{Access, Address, EngineId, Kind, Route, WindowId};
+
+    use super::*;
+
+    fn replies() -> impl Strategy<Value = Reply> {
+        let key = || any::<[u8; KEY_BYTES]>().prop_map(Key::from_bytes);
+        let reserved = prop_oneof![
+            any::<(u64, u64)>()
+                .prop_map(|(reservation, offset)| Reserved::Granted { reservation, offset }),
+            Just(Reserved::Exists),
+            Just(Reserved::InFlight),
+            (proptest::option::of(0..NEVER), ".{0,40}")
+                .prop_map(|(retry_ms, why)| Reserved::Refused { retry_ms, why }),
+        ];
+        let leased = prop_oneof![
+            any::<(u64, u64, u64, u64)>().prop_map(|(offset, len, checksum, generation)| {
+                Leased::Ready { offset, len, checksum, generation }
+            }),
+            Just(Leased::Late),
+            Just(Leased::Gone),
+            Just(Leased::Corrupt),
+        ];
+        let event = prop_oneof![
+            any::<(u64, u64)>().prop_map(|(from, to)| Event::Gap { from, to }),
+            (any::<(u64, u32, u64, u8)>(), key(), key(), proptest::option::of(key())).prop_map(
+                |((sequence, position, len, tier), identity, key, parent)| {
+                    let identity = *identity.as_bytes();
+                    Event::Stored { sequence, identity, key, parent, position, len, tier }
+                }
+            ),
+            (any::<u64>(), key()).prop_map(|(sequence, key)| {
+                Event::Removed { sequence, identity: *key.as_bytes(), key, tier: 0 }
+            }),
+        ];
+        prop_oneof![
+            any::<u32>().prop_map(Reply::Scope),
+            proptest::collection::vec(any::<u8>(), 0..70).prop_map(|presence| {
+                Reply::Lookup(Lookup { prefix: presence.len() as u32, presence })
+            }),
+            proptest::collection::vec(reserved, 0..9).prop_map(Reply::Reserved),
+            (any::<u64>(), proptest::collection::vec(leased, 0..9))
+                .prop_map(|(lease, results)| Reply::Leased(Blocks { lease, results })),
+            proptest::collection::vec(event, 0..9).prop_map(Reply::Events),
+            ".{0,90}".prop_map(|text| Reply::Fault(Fault { code: FaultCode::Limit, text })),
+            any::<u64>().prop_map(Reply::Count),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn every_reply_survives_the_wire(id: u32, reply in replies()) {
+            prop_assert_eq!(Reply::decode(&reply.encode(id)).unwrap(), (id, reply));
+        }
+
+        #[test]
+        fn every_truncation_is_refused(reply in replies(), cut in 0.0..1.0) {
+            let bytes = reply.encode(7);
+            let cut = (bytes.len() as f64 * cut) as usize;
+            prop_assert!(Reply::decode(&bytes[..cut]).is_err());
+        }
+
+        #[test]
+        fn random_bytes_never_panic(bytes: Vec<u8>, kind in 125u8..145) {
+            let mut framed = vec![kind, 0, 0, 0, 1, 0, 0, 0];
+            framed.extend(bytes);
+            let _ = Reply::decode(&framed);
+        }
+    }
+
+    #[test]
+    fn a_welcome_carries_its_descriptor() {
+        let arena = Descriptor {
+            engine: EngineId(7),
+            window: WindowId { slot: 3, generation: 4 },
+            len: 1 << 40,
+            access: Access::READ | Access::WRITE | Access::MAP,
+            routes: vec![Route { address: Address::new(Kind::Shm, "/run/x"), key: 5, base: 6 }],
+        };
+        let reply = Reply::Welcome(Welcome { version: 1, server: "s".into(), session: 9, arena });
+        assert_eq!(Reply::decode(&reply.encode(2)).unwrap(), (2, reply));
+    }
+}

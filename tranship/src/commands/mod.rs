@@ -1,0 +1,117 @@
+//! One file per command.
+//!
+//! A command is a `clap::Args` struct with `run(&self, &Context) -> Result<Exit, Error>` and a
+//! variant of [`Command`]. Results go through [`Context::output`]; errors through [`Error`], which
+//! knows its exit code.
+
+mod completions;
+mod config;
+mod doctor;
+mod error;
+mod man;
+pub mod trace;
+
+pub mod bench;
+pub mod demo;
+pub mod get;
+pub mod ls;
+pub mod put;
+pub mod rm;
+pub mod serve;
+pub mod stat;
+mod target;
+
+use clap::Subcommand;
+
+pub use error::Error;
+pub use target::{Namespace, Target};
+
+use crate::cli::Globals;
+use crate::config::{Flags, Inputs, Loaded};
+use crate::exit::Exit;
+use crate::logging;
+use crate::output::Output;
+
+/// What a command has at hand.
+#[derive(Debug)]
+pub struct Context {
+    /// The way to standard output.
+    pub output: Output,
+    /// The global options.
+    pub globals: Globals,
+}
+
+impl Context {
+    /// The configuration, with the settings flags of the command if it has any.
+    ///
+    /// # Errors
+    /// A configuration that cannot be used.
+    pub fn config_with(&self, flags: Option<&Flags>) -> Result<Loaded, Error> {
+        let loaded = Loaded::load(&Inputs {
+            file: self.globals.config.as_deref(),
+            environment: std::env::vars_os().collect(),
+            flags,
+            log: Some(&self.globals.log),
+        })?;
+        Ok(loaded)
+    }
+
+    /// Starts logging as configured.
+    pub fn start_logging(&self, loaded: &Loaded) {
+        logging::start(&loaded.config.log, self.globals.verbose);
+    }
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show what this machine can do, what is missing and how to get it
+    Doctor(doctor::Args),
+    /// Show the configuration
+    #[command(subcommand)]
+    Config(config::Command),
+    /// Read, make and measure KV-reuse traces
+    #[command(subcommand)]
+    Trace(trace::Command),
+    /// Print a completion script for a shell
+    Completions(completions::Args),
+    /// Write the manual pages
+    Man(man::Args),
+}
+
+impl Command {
+    /// Does it.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn run(&self, context: &Context) -> Result<Exit, Error> {
+        match self {
+            Self::Doctor(args) => args.run(context),
+            Self::Config(command) => command.run(context),
+            Self::Trace(command) => command.run(context),
+            Self::Completions(args) => args.run(context),
+            Self::Man(args) => args.run(context),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Args, Command};
+
+    use super::*;
+
+    #[test]
+    fn every_argument_struct_is_consistent() {
+        serve::Args::augment_args(Command::new("serve")).debug_assert();
+        put::Args::augment_args(Command::new("put")).debug_assert();
+        get::Args::augment_args(Command::new("get")).debug_assert();
+        ls::Args::augment_args(Command::new("ls")).debug_assert();
+        stat::Args::augment_args(Command::new("stat")).debug_assert();
+        rm::Args::augment_args(Command::new("rm")).debug_assert();
+        bench::TransportArgs::augment_args(Command::new("transport")).debug_assert();
+        bench::CacheArgs::augment_args(Command::new("cache")).debug_assert();
+        demo::Args::augment_args(Command::new("demo")).debug_assert();
+        trace::replay::Args::augment_args(Command::new("replay")).debug_assert();
+    }
+}

@@ -1,0 +1,28 @@
+//! `tranship trace …`
+
+pub mod replay;
+mod stats;
+mod synth;
+
+use clap::Subcommand;
+
+use super::{Context, Error};
+use crate::exit::Exit;
+
+/// Subcommands of `trace`.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Count requests and blocks, and what a perfect cache would hit
+    Stats(stats::Args),
+    /// Make a trace: conversations over shared system prompts
+    Synth(synth::Args),
+}
+
+impl Command {
+    pub(super) fn run(&self, context: &Context) -> Result<Exit, Error> {
+        match self {
+            Self::Stats(args) => args.run(context),
+            Self::Synth(args) => args.run(context),
+        }
+    }
+}

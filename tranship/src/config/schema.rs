@@ -1,0 +1,167 @@
+//! The schema itself: every setting, its type, its default and its meaning.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use super::section::{config, section};
+use super::value::{HugePages, LogFormat, LogLevel, Maybe, Percent, PolicyName, Polling, Secret};
+use super::{Address, Error};
+use crate::doctor::host;
+use crate::units::{Size, Span};
+
+config! {
+    serve: Serve,
+    dram: Dram,
+    policy: Policy,
+    transport: Transport,
+    limits: Limits,
+    log: Log,
+}
+
+section! {
+    /// Where the daemon listens.
+    Serve {
+        /// Address where engines and clients connect
+        listen, also "listen": Address = Address::in_runtime_dir("tranship.sock"),
+        /// Address of the gRPC administration service
+        admin, also "admin": Address = Address::in_runtime_dir("tranship-admin.sock"),
+        /// HTTP address of /metrics, /healthz and /readyz, or off
+        metrics, also "metrics": Maybe<SocketAddr> =
+            Maybe::Set(SocketAddr::from((Ipv4Addr::LOCALHOST, 7421))),
+    }
+}
+
+section! {
+    /// The DRAM tier.
+    Dram {
+        /// Bytes of blocks kept in memory, all tenants together
+        capacity, also "capacity": Size = default_capacity(),
+        /// Back the arena with huge pages: auto takes them when the pool has room
+        huge_pages: HugePages = HugePages::Auto,
+        /// NUMA node the arena lives on, or auto
+        numa_node: Maybe<u32> = Maybe::Unset,
+        /// Touch every page at start, so that no request pays for a page fault
+        prefault: bool = true,
+        /// Fill level at which eviction starts
+        high_watermark: Percent = Percent::new(95),
+        /// Fill level at which eviction stops
+        low_watermark: Percent = Percent::new(90),
+    }
+}
+
+section! {
+    /// What stays and what goes.
+    Policy {
+        /// Eviction policy
+        name: PolicyName = PolicyName::Lru,
+    }
+}
+
+section! {
+    /// How workers move bytes.
+    Transport {
+        /// Adaptive sleeps when idle; busy never sleeps and owns its core
+        polling: Polling = Polling::Adaptive,
+        /// How long an idle worker spins before it sleeps
+        spin: Span = Span::micros(50),
+        /// Threads that share one large copy
+        copy_threads: u32 = 1,
+    }
+}
+
+section! {
+    /// What one client may ask for.
+    Limits {
+        /// Clients connected at the same time
+        max_clients: u32 = 1024,
+        /// Largest protocol message
+        max_message: Size = Size::mib(1),
+        /// Keys in one request
+        max_keys: u32 = 4096,
+        /// Longest lease a client may take
+        max_lease: Span = Span::secs(30),
+    }
+}
+
+section! {
+    /// Logs on standard error.
+    Log {
+        /// Shape of a log line
+        format: LogFormat = LogFormat::Text,
+        /// Least severe level that is written; each -v lowers it by one
+        level: LogLevel = LogLevel::Info,
+    }
+}
+
+section! {
+    /// One tenant, `[[tenant]]` in the file; without any, there is one tenant with all of `dram`.
+    Tenant {
+        /// Name that clients present
+        name: String = String::new(),
+        /// This tenant's share of dram.capacity, or auto: an equal part of what is left
+        capacity: Maybe<Size> = Maybe::Unset,
+        /// Secret that proves the name, or off
+        token: Maybe<Secret> = Maybe::Unset,
+    }
+}
+
+/// 4 GiB, but at most a quarter of the machine.
+fn default_capacity() -> Size {
+    const CAPACITY_DEFAULT: Size = Size::gib(4);
+    let quarter = host::memory()
+        .map_or(CAPACITY_DEFAULT, |memory| Size::mib((memory.total.bytes() / 4) >> 20));
+    CAPACITY_DEFAULT.min(quarter)
+}
+
+impl Config {
+    /// Checks what no single value can show: settings that contradict each other.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] names the settings, their values and the way out.
+    pub fn check(&self) -> Result<(), Error> {
+        let conflict = |text: String| Err(Error::Conflict(text));
+        let Dram { capacity, high_watermark: high, low_watermark: low, .. } = &self.dram;
+        if capacity.bytes() == 0 {
+            return conflict("dram.capacity is 0; give the cache some memory".to_owned());
+        }
+        if low >= high {
+            return conflict(format!(
+                "dram.low_watermark {low} is not below dram.high_watermark {high}; lower it"
+            ));
+        }
+        if self.transport.copy_threads == 0 {
+            return conflict("transport.copy_threads is 0; use 1 or more".to_owned());
+        }
+        for (index, tenant) in self.tenants.iter().enumerate() {
+            let name = &tenant.name;
+            if name.is_empty() {
+                return conflict(format!("tenant {} has no name", index + 1));
+            }
+            if self.tenants[..index].iter().any(|other| other.name == *name) {
+                return conflict(format!("two tenants are named {name:?}; names must differ"));
+            }
+        }
+        let claimed = self.tenants.iter().fold(0u64, |sum, tenant| {
+            sum.saturating_add(tenant.capacity.as_ref().map_or(0, |size| size.bytes()))
+        });
+        if claimed > capacity.bytes() {
+            return conflict(format!(
+                "tenants claim {} together, more than dram.capacity {capacity}; raise it or lower \
+                 theirs",
+                Size::new(claimed)
+            ));
+        }
+        Ok(())
+    }
+
+    /// Checks that the arena fits into the memory of this machine.
+    ///
+    /// # Errors
+    /// [`Error::DoesNotFit`] says how much there is and what to use instead.
+    pub fn check_memory(&self, memory: &host::Memory) -> Result<(), Error> {
+        let capacity = self.dram.capacity;
+        if capacity <= memory.available {
+            return Ok(());
+        }
+        Err(Error::DoesNotFit { capacity, total: memory.total, available: memory.available })
+    }
+}

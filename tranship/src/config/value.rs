@@ -1,0 +1,299 @@
+//! The types a setting can have, and how each reads from text.
+
+use std::fmt::{self, Display};
+use std::net::SocketAddr;
+
+use super::Address;
+use crate::units::{Size, Span};
+
+/// A value that a person writes as text.
+pub trait Value: Display + Sized {
+    /// What a value looks like: completes "expected …".
+    const FORM: &'static str;
+
+    /// Reads a value.
+    ///
+    /// # Errors
+    /// The reason, beginning with the quoted text.
+    fn read(text: &str) -> Result<Self, String>;
+}
+
+fn expected<T: Value>(text: &str) -> String {
+    format!("{text:?}: expected {}", T::FORM)
+}
+
+/// Values whose own parser gives a complete message.
+macro_rules! explained {
+    ($($Type:ty: $form:literal),+ $(,)?) => {$(
+        impl Value for $Type {
+            const FORM: &'static str = $form;
+            fn read(text: &str) -> Result<Self, String> {
+                text.parse().map_err(|error: <Self as std::str::FromStr>::Err| error.to_string())
+            }
+        }
+    )+};
+}
+
+/// Values whose own parser does not say what it wanted.
+macro_rules! plain {
+    ($($Type:ty: $form:literal),+ $(,)?) => {$(
+        impl Value for $Type {
+            const FORM: &'static str = $form;
+            fn read(text: &str) -> Result<Self, String> {
+                text.trim().parse().map_err(|_| expected::<Self>(text))
+            }
+        }
+    )+};
+}
+
+explained! {
+    Size: "a size such as 4GiB",
+    Span: "a duration such as 50us",
+    Address: "unix:///PATH or tcp://HOST:PORT",
+}
+
+plain! {
+    u32: "a whole number",
+    bool: "true or false",
+    String: "text",
+    SocketAddr: "IP:PORT such as 127.0.0.1:7421",
+}
+
+/// Declares an enum whose values are words.
+macro_rules! words {
+    ($(
+        $(#[$about:meta])*
+        $Name:ident: $form:literal { $($(#[$help:meta])* $Word:ident = $text:literal,)+ }
+    )+) => {$(
+        $(#[$about])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum $Name { $($(#[$help])* $Word,)+ }
+
+        impl Display for $Name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(match self { $(Self::$Word => $text,)+ })
+            }
+        }
+
+        impl Value for $Name {
+            const FORM: &'static str = $form;
+            fn read(text: &str) -> Result<Self, String> {
+                match text.trim() {
+                    $($text => Ok(Self::$Word),)+
+                    _ => Err(expected::<Self>(text)),
+                }
+            }
+        }
+    )+};
+}
+
+words! {
+    /// Whether memory is backed by huge pages.
+    HugePages: "auto, on or off" {
+        /// When the pool has room.
+        Auto = "auto",
+        /// Required: starting fails without them.
+        On = "on",
+        /// Never.
+        Off = "off",
+    }
+
+    /// Eviction policies.
+    PolicyName: "lru" {
+        /// Least recently used leaf first.
+        Lru = "lru",
+    }
+
+    /// What a worker does when nothing happens.
+    Polling: "adaptive or busy" {
+        /// Spins, then sleeps.
+        Adaptive = "adaptive",
+        /// Never sleeps.
+        Busy = "busy",
+    }
+
+    /// Shape of log lines.
+    LogFormat: "text or json" {
+        /// For people.
+        Text = "text",
+        /// One object a line.
+        Json = "json",
+    }
+
+    /// Severity of log lines.
+    LogLevel: "error, warn, info, debug or trace" {
+        /// Something failed.
+        Error = "error",
+        /// Something is worse than it should be.
+        Warn = "warn",
+        /// What an operator wants to know.
+        Info = "info",
+        /// What a developer wants to know.
+        Debug = "debug",
+        /// Everything.
+        Trace = "trace",
+    }
+}
+
+/// A value, or the choice not to give one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Maybe<T> {
+    /// Given.
+    Set(T),
+    /// Left to the program: written `auto`, `off` or `none`.
+    Unset,
+}
+
+impl<T> Maybe<T> {
+    /// The value, if there is one.
+    #[must_use]
+    pub const fn as_ref(&self) -> Option<&T> {
+        match self {
+            Self::Set(value) => Some(value),
+            Self::Unset => None,
+        }
+    }
+}
+
+/// Each optional type: the word for "not given", and the form of a value.
+macro_rules! maybe {
+    ($($Type:ty: $word:literal, $form:literal;)+) => {$(
+        impl Display for Maybe<$Type> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match self {
+                    Self::Set(value) => value.fmt(f),
+                    Self::Unset => f.pad($word),
+                }
+            }
+        }
+
+        impl Value for Maybe<$Type> {
+            const FORM: &'static str = $form;
+            fn read(text: &str) -> Result<Self, String> {
+                match text.trim() {
+                    $word => Ok(Self::Unset),
+                    _ => Value::read(text).map(Self::Set),
+                }
+            }
+        }
+    )+};
+}
+
+maybe! {
+    u32: "auto", "a whole number or auto";
+    Size: "auto", "a size such as 4GiB, or auto";
+    SocketAddr: "off", "IP:PORT such as 127.0.0.1:7421, or off";
+    Secret: "off", "text or off";
+}
+
+/// A share of a whole, 0 to 100 percent, written `95%`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Percent(u8);
+
+impl Percent {
+    /// So many percent; more than 100 counts as 100.
+    #[must_use]
+    pub const fn new(percent: u8) -> Self {
+        Self(if percent > 100 { 100 } else { percent })
+    }
+
+    /// This share of `whole`, rounded down.
+    #[must_use]
+    pub fn of(self, whole: u64) -> u64 {
+        (u128::from(whole) * u128::from(self.0) / 100) as u64
+    }
+}
+
+impl Display for Percent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&format!("{}%", self.0))
+    }
+}
+
+impl Value for Percent {
+    const FORM: &'static str = "a share from 0% to 100%";
+
+    fn read(text: &str) -> Result<Self, String> {
+        text.trim()
+            .strip_suffix('%')
+            .and_then(|number| number.trim_end().parse().ok())
+            .filter(|percent| *percent <= 100)
+            .map(Self)
+            .ok_or_else(|| expected::<Self>(text))
+    }
+}
+
+/// Text that must not be shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The text.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Display for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad("(hidden)")
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Display::fmt(self, f)
+    }
+}
+
+impl Value for Secret {
+    const FORM: &'static str = "text";
+
+    fn read(text: &str) -> Result<Self, String> {
+        match text {
+            "" => Err("\"\": expected text that is not empty".to_owned()),
+            _ => Ok(Self(text.to_owned())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_read_what_they_print() {
+        fn round_trip<T: Value + PartialEq + fmt::Debug>(text: &str) {
+            let value = T::read(text).unwrap();
+            assert_eq!(value.to_string(), text);
+            assert_eq!(T::read(&value.to_string()), Ok(value));
+        }
+        round_trip::<Percent>("95%");
+        round_trip::<Maybe<u32>>("auto");
+        round_trip::<Maybe<u32>>("3");
+        round_trip::<Maybe<SocketAddr>>("off");
+        round_trip::<Maybe<SocketAddr>>("127.0.0.1:7421");
+        round_trip::<HugePages>("on");
+        round_trip::<bool>("true");
+    }
+
+    #[test]
+    fn refusals_say_what_is_expected() {
+        assert_eq!(Percent::read("95").unwrap_err(), "\"95\": expected a share from 0% to 100%");
+        assert_eq!(
+            Percent::read("101%").unwrap_err(),
+            "\"101%\": expected a share from 0% to 100%"
+        );
+        assert_eq!(HugePages::read("yes").unwrap_err(), "\"yes\": expected auto, on or off");
+        assert_eq!(u32::read("-1").unwrap_err(), "\"-1\": expected a whole number");
+    }
+
+    #[test]
+    fn secrets_stay_hidden() {
+        let secret = Secret::read("swordfish").unwrap();
+        assert_eq!(format!("{secret} {secret:?}"), "(hidden) (hidden)");
+        assert_eq!(secret.reveal(), "swordfish");
+        assert_eq!(Percent::new(50).of(u64::MAX), u64::MAX / 2);
+    }
+}

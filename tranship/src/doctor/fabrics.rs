@@ -1,0 +1,150 @@
+//! The fabrics: which work, and why the others do not.
+
+use std::ffi::CStr;
+use std::fs;
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+};
+
+use super::{Finding, sys};
+
+pub(super) fn examine() -> Vec<Finding> {
+    vec![shm(), tcp(), verbs(), ofi(), cuda()]
+}
+
+/// Shared memory between processes: a sealed memfd, handed over a UNIX socket.
+fn shm() -> Finding {
+    match share_memory() {
+        Ok(()) => Finding::ready("shm", "memfd, seals and SCM_RIGHTS work"),
+        Err((step, error)) => Finding::absent("shm", format!("{step}: {error}"))
+            .remedy("allow memfd_create and UNIX sockets in the sandbox, on Linux 3.17 or newer"),
+    }
+}
+
+/// Does what the shm fabric does to share a region; says which step failed.
+fn share_memory() -> Result<(), (&'static str, Errno)> {
+    let step = |name| move |error| (name, error);
+    let region = rustix::fs::memfd_create(
+        c"tranship-doctor",
+        MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING,
+    )
+    .map_err(step("memfd_create"))?;
+    rustix::fs::ftruncate(&region, 4096).map_err(step("ftruncate"))?;
+    let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+    rustix::fs::fcntl_add_seals(&region, seals).map_err(step("seals"))?;
+    if rustix::fs::ftruncate(&region, 0).is_ok() {
+        return Err(("seals do not hold", Errno::NOTSUP));
+    }
+    let peer = hand_over(&region).map_err(step("SCM_RIGHTS"))?;
+    let seen = rustix::fs::fstat(&peer).map_err(step("SCM_RIGHTS"))?;
+    if seen.st_size == 4096 { Ok(()) } else { Err(("SCM_RIGHTS", Errno::BADF)) }
+}
+
+/// Sends a descriptor through a socket pair and returns the copy that arrives.
+fn hand_over(region: &OwnedFd) -> Result<OwnedFd, Errno> {
+    let (here, there) = rustix::net::socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )?;
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let descriptors = [region.as_fd()];
+    let mut sent = SendAncillaryBuffer::new(&mut space);
+    sent.push(SendAncillaryMessage::ScmRights(&descriptors));
+    rustix::net::sendmsg(&here, &[IoSlice::new(b"x")], &mut sent, SendFlags::NOSIGNAL)?;
+
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut received = RecvAncillaryBuffer::new(&mut space);
+    let mut byte = [0];
+    let into = &mut [IoSliceMut::new(&mut byte)];
+    rustix::net::recvmsg(&there, into, &mut received, RecvFlags::CMSG_CLOEXEC)?;
+    received
+        .drain()
+        .find_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
+            _ => None,
+        })
+        .ok_or(Errno::BADMSG)
+}
+
+fn tcp() -> Finding {
+    let interfaces = sys::interfaces();
+    if interfaces.is_empty() {
+        return Finding::absent("tcp", "no network interface is up").remedy("bring one up");
+    }
+    let list: Vec<String> = interfaces
+        .into_iter()
+        .map(|(name, address)| match name.as_str() {
+            "lo" => name,
+            _ => format!("{name} ({address})"),
+        })
+        .collect();
+    Finding::absent("tcp", format!("{}; this build has no tcp fabric yet", list.join(", ")))
+}
+
+fn verbs() -> Finding {
+    if !sys::library_loads(c"libibverbs.so.1") {
+        return missing("verbs", c"libibverbs.so.1", "install libibverbs1 and ibverbs-providers");
+    }
+    let mut devices: Vec<String> = fs::read_dir("/sys/class/infiniband")
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()))
+        .collect();
+    devices.sort();
+    let devices = match devices.as_slice() {
+        [] => "no RDMA device".to_owned(),
+        _ => devices.join(", "),
+    };
+    Finding::absent(
+        "verbs",
+        format!("libibverbs found, {devices}; this build has no verbs fabric yet"),
+    )
+}
+
+fn ofi() -> Finding {
+    match sys::libfabric_version() {
+        Some((major, minor)) => Finding::absent(
+            "ofi",
+            format!("libfabric {major}.{minor} found; this build has no ofi fabric yet"),
+        ),
+        None => missing("ofi", c"libfabric.so.1", "install libfabric1"),
+    }
+}
+
+fn cuda() -> Finding {
+    if !sys::library_loads(c"libcuda.so.1") {
+        return Finding::absent("cuda", "libcuda.so.1 not found");
+    }
+    Finding::absent("cuda", "libcuda found; this build has no cuda fabric yet")
+}
+
+fn missing(name: &'static str, library: &CStr, remedy: &str) -> Finding {
+    Finding::absent(name, format!("{} not found", library.to_string_lossy())).remedy(remedy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::State;
+
+    #[test]
+    fn shared_memory_works_where_tests_run() {
+        let finding = shm();
+        assert_eq!(finding.state, State::Ready, "{}", finding.detail);
+    }
+
+    #[test]
+    fn every_fabric_is_reported_once() {
+        let names: Vec<_> = examine().iter().map(|finding| finding.name).collect();
+        assert_eq!(names, ["shm", "tcp", "verbs", "ofi", "cuda"]);
+    }
+}

@@ -1,0 +1,98 @@
+//! What this machine can do, what is missing, and what to do about it.
+
+mod fabrics;
+pub mod host;
+mod limits;
+#[expect(unsafe_code, reason = "probes that the safe wrappers do not have")]
+mod sys;
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::config::Config;
+
+/// Everything `tranship doctor` found.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// The machine.
+    #[serde(flatten)]
+    pub host: host::Host,
+    /// The fabrics, usable or not.
+    pub fabrics: Vec<Finding>,
+    /// Limits of the system that matter for the configuration.
+    pub limits: Vec<Finding>,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Serialize)]
+pub struct Finding {
+    /// What.
+    pub name: &'static str,
+    /// How it is.
+    pub state: State,
+    /// What was found.
+    pub detail: String,
+    /// What to do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<String>,
+}
+
+/// How a thing is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Works.
+    Ready,
+    /// Not there; nothing breaks, something is missing.
+    Absent,
+    /// There, but it will fail or be slow as configured.
+    Warning,
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Ready => "ready",
+            Self::Absent => "absent",
+            Self::Warning => "warning",
+        })
+    }
+}
+
+impl Finding {
+    fn ready(name: &'static str, detail: impl Into<String>) -> Self {
+        Self { name, state: State::Ready, detail: detail.into(), remedy: None }
+    }
+
+    fn absent(name: &'static str, detail: impl Into<String>) -> Self {
+        Self { name, state: State::Absent, detail: detail.into(), remedy: None }
+    }
+
+    fn warning(name: &'static str, detail: impl Into<String>) -> Self {
+        Self { name, state: State::Warning, detail: detail.into(), remedy: None }
+    }
+
+    fn remedy(mut self, remedy: impl Into<String>) -> Self {
+        self.remedy = Some(remedy.into());
+        self
+    }
+}
+
+impl Report {
+    /// Looks at everything; `config` says what will be needed.
+    #[must_use]
+    pub fn examine(config: &Config) -> Self {
+        Self {
+            host: host::Host::examine(),
+            fabrics: fabrics::examine(),
+            limits: limits::examine(config),
+        }
+    }
+
+    /// Whether at least one fabric works.
+    #[must_use]
+    pub fn can_serve(&self) -> bool {
+        self.fabrics.iter().any(|fabric| fabric.state == State::Ready)
+    }
+}

@@ -1,0 +1,262 @@
+//! The built binary: exit codes, error lines, JSON, completions, manual pages, closed pipes.
+
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+/// A directory for one test; nothing of the caller's environment reaches the binary.
+struct Scene {
+    directory: tempfile::TempDir,
+}
+
+impl Scene {
+    fn new() -> Self {
+        Self { directory: tempfile::tempdir().expect("a temporary directory") }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn file(&self, name: &str, text: &str) -> String {
+        let path = self.path(name);
+        std::fs::write(&path, text).expect("the temporary directory is writable");
+        path.display().to_string()
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tranship"));
+        command.args(args).env_clear().env("HOME", self.directory.path()).stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        self.command(args).output().expect("the binary starts")
+    }
+
+    /// Runs, expects success, and returns standard output.
+    fn stdout(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        assert_eq!(output.status.code(), Some(0), "{args:?}: {}", text(&output.stderr));
+        text(&output.stdout)
+    }
+
+    /// Runs, expects the exit code, and returns the one line of standard error.
+    fn error(&self, exit: i32, args: &[&str]) -> String {
+        let output = self.run(args);
+        let stderr = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(exit), "{args:?}: {stderr}");
+        assert_eq!(text(&output.stdout), "", "{args:?}");
+        assert_eq!(stderr.lines().count(), 1, "{args:?}: {stderr}");
+        stderr.trim_end().to_owned()
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).expect("UTF-8")
+}
+
+/// Every line as an object of the schema.
+fn objects(lines: &str, schema: &str) -> Vec<Value> {
+    let parse = |line: &str| serde_json::from_str::<Value>(line).expect("a line of JSON");
+    let objects: Vec<Value> = lines.lines().map(parse).collect();
+    assert!(!objects.is_empty());
+    assert!(objects.iter().all(|object| object["schema"] == schema), "{lines}");
+    objects
+}
+
+const GOOD: &str =
+    "{\"timestamp\": 5, \"input_length\": 600, \"output_length\": 3, \"hash_ids\": [1, 2]}\n";
+
+#[test]
+fn usage_errors_exit_2_with_one_line() {
+    let scene = Scene::new();
+    assert_eq!(
+        scene.error(2, &["doctr"]),
+        "error: unrecognized subcommand 'doctr'; a similar subcommand exists: 'doctor'"
+    );
+    assert!(scene.error(2, &["--bogus"]).starts_with("error: unexpected argument '--bogus' found"));
+    assert!(scene.error(2, &["trace", "stats"]).contains("<FILE>"));
+    let object = &objects(&scene.error(2, &["--json", "doctr"]), "tranship.error/1")[0];
+    assert_eq!((&object["kind"], &object["exit"]), (&"usage".into(), &2.into()));
+}
+
+#[test]
+fn help_and_version_are_results() {
+    let scene = Scene::new();
+    assert!(scene.stdout(&["--help"]).contains("Exit codes:"));
+    assert_eq!(scene.stdout(&["--version"]), format!("tranship {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn a_bad_size_names_input_position_and_units() {
+    let scene = Scene::new();
+    assert_eq!(
+        scene.error(2, &["config", "explain", "--capacity", "4Gb"]),
+        "error: --dram-capacity \"4Gb\": unknown unit \"Gb\" at character 2; \
+         use B, KB, MB, GB, TB, KiB, MiB, GiB or TiB"
+    );
+}
+
+#[test]
+fn explain_shows_where_each_value_came_from() {
+    let scene = Scene::new();
+    let file = scene.file("tranship.toml", "[dram]\ncapacity = \"1GiB\"\n");
+    let output = scene
+        .command(&["config", "explain", "--config", &file, "--metrics", "off", "--json"])
+        .env("TRANSHIP_TRANSPORT_POLLING", "busy")
+        .output()
+        .expect("the binary starts");
+    let lines = objects(&text(&output.stdout), "tranship.config/1");
+    let source = |key: &str, value: &str| {
+        let line = lines.iter().find(|line| line["key"] == key).expect("the key is there");
+        assert_eq!(line["value"], value);
+        line["source"].as_str().expect("text").to_owned()
+    };
+    assert_eq!(source("dram.capacity", "1GiB"), format!("{file}:2"));
+    assert_eq!(source("transport.polling", "busy"), "TRANSHIP_TRANSPORT_POLLING");
+    assert_eq!(source("serve.metrics", "off"), "--serve-metrics");
+    assert_eq!(source("policy.name", "lru"), "default");
+    assert_eq!(source("log.format", "text"), "default");
+}
+
+#[test]
+fn configuration_errors_name_the_place() {
+    let scene = Scene::new();
+    let file = scene.file("tranship.toml", "[dram]\ncapcity = \"1GiB\"\n");
+    assert_eq!(
+        scene.error(2, &["config", "explain", "--config", &file]),
+        format!("error: {file}:2: unknown key \"dram.capcity\"; did you mean \"dram.capacity\"?")
+    );
+    let missing = scene.path("missing.toml").display().to_string();
+    assert!(scene.error(3, &["doctor", "--config", &missing]).starts_with("error: "));
+    assert_eq!(
+        scene.error(2, &["config", "explain", "--log-format", "xml"]),
+        "error: --log-format \"xml\": expected text or json"
+    );
+}
+
+#[test]
+fn doctor_reports_every_fabric() {
+    let scene = Scene::new();
+    let report = &objects(&scene.stdout(&["doctor", "--json"]), "tranship.doctor/1")[0];
+    let fabrics = report["fabrics"].as_array().expect("an array");
+    assert_eq!(fabrics.len(), 5);
+    assert!(fabrics.iter().all(|fabric| {
+        matches!(fabric["state"].as_str(), Some("ready" | "absent" | "warning"))
+    }));
+    let human = scene.stdout(&["doctor"]);
+    assert!(human.starts_with("tranship ") && human.contains("\nshm "), "{human}");
+    assert!(!human.contains('\u{1b}'), "no colours without a terminal");
+    assert!(scene.stdout(&["doctor", "--color", "always"]).contains('\u{1b}'));
+}
+
+#[test]
+fn trace_errors_exit_4_and_name_the_line() {
+    let scene = Scene::new();
+    let bad = GOOD.replace("[1, 2]", "\"abc\"");
+    let file = scene.file("trace.jsonl", &format!("{GOOD}{bad}"));
+    let expected =
+        format!("{file}:2: field \"hash_ids\": expected an array of integers, found \"abc\"");
+    assert_eq!(scene.error(4, &["trace", "stats", &file]), format!("error: {expected}"));
+    let line = scene.error(4, &["trace", "stats", &file, "--json"]);
+    let object = &objects(&line, "tranship.error/1")[0];
+    assert_eq!(object["message"], expected);
+    assert_eq!(object["exit"], 4);
+    let missing = scene.path("missing.jsonl").display().to_string();
+    scene.error(3, &["trace", "stats", &missing]);
+}
+
+#[test]
+fn an_unknown_model_is_a_usage_error() {
+    let scene = Scene::new();
+    let file = scene.file("trace.jsonl", GOOD);
+    let line = scene.error(2, &["trace", "stats", &file, "--model", "qwen3-0.5b"]);
+    assert!(line.contains("did you mean \"qwen3-0.6b\"?; known models: "), "{line}");
+}
+
+#[test]
+fn trace_stats_of_the_shipped_sample() {
+    let scene = Scene::new();
+    let sample = concat!(env!("CARGO_MANIFEST_DIR"), "/../samples/conversation.jsonl");
+    let lines = scene.stdout(&["trace", "stats", sample, "--model", "deepseek-v3", "--json"]);
+    let stats = &objects(&lines, "tranship.trace-stats/1")[0];
+    assert_eq!(stats["requests"], 500);
+    assert_eq!(stats["block_bytes"], 512 * 70_272);
+    assert!(scene.stdout(&["trace", "stats", sample]).contains("ideal hits  "));
+}
+
+#[test]
+fn trace_stats_of_the_published_trace() {
+    let relative = "shared/traces/conversation_trace.jsonl";
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .ancestors()
+        .map(|directory| directory.join(relative))
+        .find(|path| path.is_file());
+    let Some(path) = path else {
+        // Not `eprintln!`, whose output a passing test hides.
+        let why = format!("skipped: {relative} is not in a folder above the repository\n");
+        std::io::stderr().write_all(why.as_bytes()).expect("standard error is open");
+        return;
+    };
+    let lines = Scene::new().stdout(&["trace", "stats", &path.display().to_string(), "--json"]);
+    let stats = &objects(&lines, "tranship.trace-stats/1")[0];
+    assert_eq!(stats["requests"], 12_031);
+    assert_eq!(stats["blocks"], 288_500);
+    assert_eq!(stats["unique_blocks"], 182_790);
+    assert_eq!(stats["lookups"], 276_491);
+}
+
+#[test]
+fn synthesis_is_repeatable_and_well_formed() {
+    let scene = Scene::new();
+    let file = scene.path("trace.jsonl").display().to_string();
+    let args = ["trace", "synth", "--requests", "50", "--seed", "9"];
+    let trace = scene.stdout(&args);
+    assert_eq!(trace, scene.stdout(&args));
+    scene.stdout(&[&args[..], &["--output", &file]].concat());
+    assert_eq!(std::fs::read_to_string(&file).expect("it was written"), trace);
+    assert!(scene.stdout(&["trace", "stats", &file]).starts_with("requests    50 over "));
+}
+
+#[test]
+fn completions_for_every_shell() {
+    let scene = Scene::new();
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        assert!(scene.stdout(&["completions", shell]).contains("tranship"), "{shell}");
+    }
+    assert!(scene.error(2, &["completions", "nush"]).contains("possible values: bash"));
+}
+
+#[test]
+fn manual_pages_for_every_command() {
+    let scene = Scene::new();
+    let directory = scene.path("man/man1");
+    let listed = scene.stdout(&["man", &directory.display().to_string()]);
+    for page in ["tranship.1", "tranship-doctor.1", "tranship-trace-stats.1"] {
+        let text = std::fs::read_to_string(directory.join(page)).expect(page);
+        assert!(text.contains(".TH tranship"), "{page}");
+        assert!(listed.contains(page));
+    }
+    let blocked = scene.file("file", "");
+    assert!(scene.error(1, &["man", &blocked]).contains(&blocked));
+}
+
+#[test]
+fn a_closed_pipe_ends_quietly() {
+    let scene = Scene::new();
+    let mut child = scene
+        .command(&["trace", "synth", "--requests", "5000"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary starts");
+    let mut stdout = child.stdout.take().expect("piped");
+    stdout.read_exact(&mut [0; 16]).expect("some output");
+    drop(stdout);
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert_eq!(text(&output.stderr), "");
+}

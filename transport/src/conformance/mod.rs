@@ -1,0 +1,81 @@
+//! The conformance suite: what every fabric must do, seen from above the engine.
+//!
+//! A fabric's tests implement [`Harness`] and call [`conformance!`](crate::conformance!), which
+//! expands to one test for each rule. Each rule is a public function here, in the file of its theme,
+//! with the rule as its documentation. A rule that needs a fault which the harness cannot inject
+//! says `skipped: why`.
+
+mod bounds;
+mod completion;
+mod fences;
+mod harness;
+mod kit;
+mod lengths;
+mod messages;
+mod outcomes;
+mod traffic;
+mod visibility;
+
+pub use bounds::*;
+pub use completion::*;
+pub use fences::*;
+pub use harness::{CASE_VARIABLE, Fault, Harness, run};
+pub use lengths::*;
+pub use messages::*;
+pub use outcomes::*;
+pub use traffic::*;
+pub use visibility::*;
+
+/// One test for each rule, on a [`Harness`](crate::conformance::Harness).
+#[macro_export]
+macro_rules! conformance {
+    ($harness:ty) => {
+        $crate::conformance!($harness:
+            payload_is_visible_before_its_immediate,
+            early_immediates_are_kept,
+            a_count_shows_its_payloads,
+            stragglers_of_an_earlier_generation_never_count,
+            reads_and_messages_carry_immediates,
+            a_write_of_no_bytes_delivers_its_immediate,
+            nothing_outside_the_window_is_written,
+            a_forged_key_is_refused,
+            a_stale_generation_is_refused,
+            a_wrong_window_is_refused,
+            what_is_out_of_bounds_is_refused,
+            what_is_not_granted_is_refused,
+            a_mapping_is_the_window,
+            every_length_arrives_whole,
+            shards_lose_no_byte,
+            more_than_four_gib_arrive_whole,
+            messages_arrive_in_order_and_once,
+            messages_of_every_length_arrive,
+            a_message_too_long_is_refused,
+            a_dead_peer_fails_its_transfers_in_time,
+            a_restarted_peer_is_reached_again,
+            nobody_there_is_unreachable,
+            a_hung_peer_fails_transfers_by_their_deadline,
+            what_is_lost_is_proven_later,
+            a_transfer_ends_by_its_deadline_whatever_the_fabric_does,
+            cancel_ends_a_transfer_in_any_state,
+            a_stopped_transfer_moves_nothing_more,
+            a_revoked_window_never_changes,
+            a_revoked_page_is_reused_at_once,
+            closing_a_region_fences_it,
+            closing_the_initiator_fences_it,
+            closing_the_target_fences_it,
+            completions_come_in_every_way,
+            a_full_queue_gives_the_work_back,
+            statistics_add_up,
+            many_write_to_one,
+            traffic_goes_both_ways,
+        );
+    };
+    ($harness:ty: $($rule:ident),* $(,)?) => {
+        $(
+            #[test]
+            fn $rule() {
+                $crate::conformance::run(stringify!($rule), $crate::conformance::$rule::<$harness>);
+            }
+        )*
+    };
+}
