@@ -20,5 +20,5 @@ mod socket;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use observe::{Observe, RequestStats, ServerStats, SessionInfo};
+pub(crate) use observe::Observe;
 pub(crate) use runtime::{Error, Options, Running, run};
