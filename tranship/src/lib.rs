@@ -23,6 +23,11 @@ pub mod exit;
 pub mod logging;
 pub mod output;
 pub mod presets;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, unused_imports, reason = "the serve command is to start it")
+)]
+mod serve;
 mod suggest;
 pub mod trace;
 pub mod units;
