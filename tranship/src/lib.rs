@@ -10,6 +10,7 @@
 //! | [`logging`] | structured logs on standard error |
 //! | [`output`] | tables, colours, progress, JSON lines |
 //! | [`presets`] | the KV geometry of public models |
+//! | [`serve`] | the daemon: arenas, protocol server, administration, metrics |
 //! | [`trace`] | KV-reuse traces: reading, statistics, replay plan, block content, synthesis |
 //! | [`units`] | sizes and durations: parsed once, printed the same way everywhere |
 
@@ -23,6 +24,7 @@ pub mod exit;
 pub mod logging;
 pub mod output;
 pub mod presets;
+pub mod serve;
 mod suggest;
 pub mod trace;
 pub mod units;

@@ -1,0 +1,151 @@
+//! Structured logs on standard error, as text or as one JSON object a line.
+//!
+//! Every line names the spans it was written in with their fields, so that what belongs to one
+//! request (`request{name session request}`) can be found.
+
+use std::fmt;
+use std::io::IsTerminal;
+
+use tracing::Subscriber;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::ParseError;
+use tracing_subscriber::fmt::MakeWriter;
+
+/// The variable that overrides the level, by module if need be: `debug`,
+/// `info,tranship_cache=trace`.
+pub(crate) const VARIABLE: &str = "TRANSHIP_LOG";
+
+/// What a line looks like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// For machines.
+    Json,
+}
+
+/// A value of [`VARIABLE`] that makes no sense.
+#[derive(Debug, thiserror::Error)]
+#[error("{VARIABLE}={value:?}: {why}; use a level such as debug, or module=level pairs")]
+pub(crate) struct FilterError {
+    value: String,
+    #[source]
+    why: ParseError,
+}
+
+/// Starts logging for the rest of the process, unless it was started before: the first start stays.
+///
+/// # Errors
+/// When [`VARIABLE`] cannot be read.
+pub(crate) fn start(format: Format, level: LevelFilter) -> Result<(), FilterError> {
+    let directives = std::env::var(VARIABLE).unwrap_or_default();
+    let ansi = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let subscriber = subscriber(format, filter(&directives, level)?, ansi, std::io::stderr);
+    // Fails only when there is one already, which may stay.
+    let _ = tracing::subscriber::set_global_default(subscriber);
+    Ok(())
+}
+
+fn filter(directives: &str, level: LevelFilter) -> Result<EnvFilter, FilterError> {
+    EnvFilter::builder()
+        .with_default_directive(level.into())
+        .parse(directives)
+        .map_err(|why| FilterError { value: directives.to_owned(), why })
+}
+
+fn subscriber<W>(
+    format: Format,
+    filter: EnvFilter,
+    ansi: bool,
+    writer: W,
+) -> Box<dyn Subscriber + Send + Sync>
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
+    match format {
+        Format::Text => Box::new(builder.with_ansi(ansi).finish()),
+        Format::Json => Box::new(
+            builder.json().with_current_span(false).with_span_list(true).with_ansi(false).finish(),
+        ),
+    }
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Sink(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Sink {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn logged(format: Format, directives: &str, ansi: bool) -> String {
+        let sink = Sink::default();
+        let to = sink.clone();
+        let filter = filter(directives, LevelFilter::INFO).unwrap();
+        let subscriber = subscriber(format, filter, ansi, move || to.clone());
+        tracing::subscriber::with_default(subscriber, || {
+            let span = tracing::debug_span!("request", name = "lookup", session = 7, request = 9);
+            span.in_scope(|| tracing::info!(keys = 3, "answered"));
+        });
+        let bytes = sink.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn json_lines_tell_the_request() {
+        let line = logged(Format::Json, "debug", true);
+        let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(line["fields"]["message"], "answered");
+        assert_eq!(line["fields"]["keys"], 3);
+        let span = &line["spans"][0];
+        assert_eq!(
+            (&span["name"], &span["session"], &span["request"]),
+            (&"lookup".into(), &7.into(), &9.into())
+        );
+    }
+
+    #[test]
+    fn text_is_coloured_only_when_asked() {
+        assert!(logged(Format::Text, "", true).contains('\u{1b}'));
+        let line = logged(Format::Text, "debug", false);
+        assert!(!line.contains('\u{1b}'), "{line:?}");
+        assert!(line.contains("session=7") && line.contains("answered"), "{line}");
+    }
+
+    #[test]
+    fn the_level_holds_until_a_directive_changes_it() {
+        assert_eq!(logged(Format::Text, "error", false), "");
+        let told = filter("tranship=loud", LevelFilter::INFO).unwrap_err().to_string();
+        assert!(told.starts_with("TRANSHIP_LOG=\"tranship=loud\": "), "{told}");
+    }
+
+    #[test]
+    fn a_second_start_changes_nothing() {
+        start(Format::Json, LevelFilter::OFF).unwrap();
+        start(Format::Text, LevelFilter::OFF).unwrap();
+    }
+}
