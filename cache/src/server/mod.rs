@@ -200,6 +200,13 @@ impl Server {
         move || observed.sessions()
     }
 
+    /// Its clock, to be read from any thread: the time that its store is told.
+    #[must_use]
+    pub fn clock(&self) -> impl Fn() -> Millis + Send + Sync + 'static {
+        let (engine, started) = (self.engine.clone(), self.started);
+        move || engine.now().since(started).into()
+    }
+
     /// Serves until `stop` is set; set it and call [`Engine::wake`].
     pub fn run(&mut self, stop: &AtomicBool) {
         while !stop.load(Ordering::Acquire) {
@@ -300,7 +307,7 @@ impl Server {
             tracing::warn!(session = session.id.0, "connected but never said hello; hung up");
             self.engine.disconnect(*peer);
         }
-        let sessions = self.sessions.values().filter_map(Session::info);
+        let sessions = self.sessions.values().filter_map(|session| session.info(self.started));
         self.observed.set_sessions(sessions.collect());
     }
 }

@@ -9,11 +9,12 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
+use tranship_cache::server::{RequestStats, ServerStats};
 use tranship_cache::stats::TenantStats;
 use tranship_cache::tier::Tier;
 use tranship_transport::Stats;
 
-use super::observe::{Observe, RequestStats, ServerStats, State};
+use super::observe::{Observe, State};
 
 /// Answers scrapes.
 pub(super) struct Exporter(Registry);

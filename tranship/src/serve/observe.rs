@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use tranship_cache::server::{ServerStats, SessionInfo};
 use tranship_cache::{Millis, Store};
 use tranship_transport::Engine;
 
@@ -65,48 +66,4 @@ pub(crate) enum State {
     Serving,
     /// Takes no new blocks.
     Draining,
-}
-
-/// Figures of the protocol server.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct ServerStats {
-    /// Connected now.
-    pub(crate) sessions: u64,
-    /// Connected since the daemon started.
-    pub(crate) sessions_total: u64,
-    /// One entry a kind of request.
-    pub(crate) requests: Vec<RequestStats>,
-}
-
-/// Figures of one kind of request.
-#[derive(Clone, Debug)]
-pub(crate) struct RequestStats {
-    /// Its name in the protocol.
-    pub(crate) name: &'static str,
-    /// Answered, with success or an error.
-    pub(crate) count: u64,
-    /// Of them, answered with an error.
-    pub(crate) errors: u64,
-    /// Time they took, all together, seconds.
-    pub(crate) seconds_sum: f64,
-    /// Upper bound in seconds, rising, and how many took at most so long. What took longer than the
-    /// last bound is in `count` only.
-    pub(crate) buckets: Vec<(f64, u64)>,
-}
-
-/// A client that is connected.
-#[derive(Clone, Debug)]
-pub(crate) struct SessionInfo {
-    /// Its number.
-    pub(crate) id: u64,
-    /// What it calls itself.
-    pub(crate) name: String,
-    /// For whom it acts.
-    pub(crate) tenant: String,
-    /// When it connected, on the clock of [`Observe::now`].
-    pub(crate) since: Millis,
-    /// Leases it holds.
-    pub(crate) leases: u64,
-    /// Reservations it fills.
-    pub(crate) reservations: u64,
 }

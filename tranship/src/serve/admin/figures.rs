@@ -2,12 +2,13 @@
 
 use tonic::Status;
 use tranship_cache::Scope;
+use tranship_cache::server::{RequestStats, ServerStats, SessionInfo};
 use tranship_cache::stats::{Amount, Counters, Gauges, TenantStats};
 use tranship_cache::tier::Tier;
 use tranship_transport::Stats;
 
 use super::pb;
-use crate::serve::observe::{Observe, RequestStats, ServerStats, SessionInfo, State};
+use crate::serve::observe::{Observe, State};
 
 pub(super) fn version() -> pb::VersionResponse {
     pb::VersionResponse {
@@ -55,8 +56,8 @@ pub(super) fn sessions(observe: &Observe) -> pb::SessionsResponse {
         name: session.name,
         tenant: session.tenant,
         connected_ms: (now - session.since).0,
-        leases: session.leases,
-        reservations: session.reservations,
+        leases: session.leases as u64,
+        reservations: session.reservations as u64,
     };
     pb::SessionsResponse { sessions: (observe.sessions)().into_iter().map(session).collect() }
 }
