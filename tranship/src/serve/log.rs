@@ -1,7 +1,8 @@
 //! Structured logs on standard error, as text or as one JSON object a line.
 //!
 //! Every line names the spans it was written in with their fields, so that what belongs to one
-//! request (`request{name session request}`) can be found.
+//! request (`request{kind session request}`) can be found. A span must have no field `name`: in JSON it
+//! would hide the name of the span.
 
 use std::fmt;
 use std::io::IsTerminal;
@@ -108,7 +109,7 @@ mod tests {
         let filter = filter(directives, LevelFilter::INFO).unwrap();
         let subscriber = subscriber(format, filter, ansi, move || to.clone());
         tracing::subscriber::with_default(subscriber, || {
-            let span = tracing::debug_span!("request", name = "lookup", session = 7, request = 9);
+            let span = tracing::debug_span!("request", kind = "lookup", session = 7, request = 9);
             span.in_scope(|| tracing::info!(keys = 3, "answered"));
         });
         let bytes = sink.0.lock().unwrap().clone();
@@ -123,8 +124,8 @@ mod tests {
         assert_eq!(line["fields"]["keys"], 3);
         let span = &line["spans"][0];
         assert_eq!(
-            (&span["name"], &span["session"], &span["request"]),
-            (&"lookup".into(), &7.into(), &9.into())
+            (&span["name"], &span["kind"], &span["session"], &span["request"]),
+            (&"request".into(), &"lookup".into(), &7.into(), &9.into())
         );
     }
 

@@ -53,7 +53,7 @@ impl Collector for Figures {
         leases(&mut page, &tenants)?;
         blocks(&mut page, &tenants)?;
         space(&mut page, &tenants)?;
-        engine(&mut page, &observe.engine.stats())?;
+        engine(&mut page, &(observe.engine)())?;
         server(&mut page, &(observe.server)())
     }
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use tranship_cache::server::{ServerStats, SessionInfo};
 use tranship_cache::{Millis, Store};
-use tranship_transport::Engine;
+use tranship_transport::Stats;
 
 /// Reads a value from its owner.
 pub(crate) type Source<T> = Arc<dyn Fn() -> T + Send + Sync>;
@@ -17,8 +17,8 @@ pub(crate) type Source<T> = Arc<dyn Fn() -> T + Send + Sync>;
 pub(crate) struct Observe {
     /// The blocks.
     pub(crate) store: Store,
-    /// What moves them.
-    pub(crate) engine: Engine,
+    /// Figures of the engine that moves them.
+    pub(crate) engine: Source<Stats>,
     /// Figures of the protocol server.
     pub(crate) server: Source<ServerStats>,
     /// Clients connected now.

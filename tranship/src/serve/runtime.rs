@@ -63,7 +63,7 @@ pub(crate) enum Error {
     #[error("cannot start thread {THREAD}: {0}")]
     Thread(#[source] io::Error),
     /// Calls were cut off.
-    #[error("administration still had calls open after {0:?}, which were cut off")]
+    #[error("administration still had calls or connections open after {0:?}; they were cut off")]
     Overdue(Duration),
 }
 

@@ -36,7 +36,7 @@ pub(super) fn stats(
         uptime_ms: u64::try_from(observe.since.elapsed().as_millis()).unwrap_or(u64::MAX),
         state: state.into(),
         tenants: tenants.into_iter().map(Into::into).collect(),
-        engine: Some(observe.engine.stats().into()),
+        engine: Some((observe.engine)().into()),
         server: Some((observe.server)().into()),
     })
 }

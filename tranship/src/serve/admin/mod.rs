@@ -31,7 +31,6 @@ use self::pb::admin_server::AdminServer;
 use super::observe::Observe;
 use super::runtime::Stop;
 
-#[cfg_attr(not(test), expect(unused_imports, reason = "for the commands"))]
 pub(crate) use client::{CallError, Client, ConnectError, connect};
 
 /// Messages and stubs made from `proto/`.
