@@ -262,7 +262,7 @@ impl Server {
             Ok((request, asked)) => {
                 let name = asked.name();
                 let session = self.sessions.get(&from).map(|session| session.id.0);
-                let span = tracing::debug_span!("request", name, session, request);
+                let span = tracing::debug_span!("request", kind = name, session, request);
                 (request, name, span.in_scope(|| self.handle(from, request, asked)))
             }
             Err((request, error)) => {

@@ -16,7 +16,9 @@ use tranship_cache::store::{Grant, Item, Options as StoreOptions, Store, TenantO
 use tranship_cache::{Chain, Key, Link, Millis, Scope, Tenant};
 use tranship_transport::{HostMemory, Stats};
 
-use super::{Observe, Options, RequestStats, Running, ServerStats, SessionInfo, run};
+use tranship_cache::server::{RequestStats, ServerStats, SessionInfo};
+
+use super::{Observe, Options, Running, runtime::run};
 
 /// Long enough for any machine; nothing waits so long unless it is broken.
 const PATIENCE: Duration = Duration::from_secs(20);
