@@ -40,10 +40,8 @@ impl Args {
     pub(super) fn run(&self, context: &Context) -> Result<Exit, Error> {
         context.start_logging(&context.config_with(None)?)?;
         let server = Server::start(context, self.capacity)?;
-        if !context.output.is_json() {
-            for line in server.lines() {
-                context.output.line(line)?;
-            }
+        if let Some(ready) = server.ready().filter(|_| !context.output.is_json()) {
+            context.output.line(ready)?;
         }
         let mut exit = Exit::Done;
         for trace in self.traces(server.directory())? {

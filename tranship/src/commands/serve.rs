@@ -1,8 +1,9 @@
 //! `tranship serve`
 
+use std::fmt;
 use std::sync::Mutex;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Context, Error};
 use crate::config::Flags;
@@ -10,7 +11,6 @@ use crate::doctor;
 use crate::exit::Exit;
 use crate::orphan;
 use crate::serve::{Daemon, TierInfo, signals};
-use crate::units::human;
 
 /// Arguments of `serve`: every setting is a flag.
 #[derive(Debug, clap::Args)]
@@ -24,13 +24,13 @@ pub struct Args {
 }
 
 /// What a daemon says when it is ready.
-#[derive(Serialize)]
-struct Ready<'a> {
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Ready {
     pid: u32,
     listen: String,
     admin: String,
     metrics: Option<String>,
-    tiers: &'a [TierInfo],
+    tiers: Vec<TierInfo>,
 }
 
 impl Args {
@@ -63,36 +63,34 @@ impl Args {
 }
 
 fn announce(context: &Context, daemon: &Daemon) -> Result<(), Error> {
+    let ready = Ready::of(daemon);
     if context.output.is_json() {
-        let ready = Ready {
+        return Ok(context.output.object("serve", &ready)?);
+    }
+    Ok(context.output.line(ready)?)
+}
+
+impl Ready {
+    fn of(daemon: &Daemon) -> Self {
+        Self {
             pid: std::process::id(),
             listen: daemon.listen().to_string(),
             admin: daemon.admin().to_string(),
             metrics: daemon.metrics().map(|address| address.to_string()),
-            tiers: daemon.tiers(),
-        };
-        return Ok(context.output.object("serve", &ready)?);
+            tiers: daemon.tiers().to_vec(),
+        }
     }
-    for line in lines(daemon) {
-        context.output.line(line)?;
-    }
-    Ok(())
 }
 
-/// What a person is told of a daemon that is ready.
-fn lines(daemon: &Daemon) -> [String; 2] {
-    let metrics = match daemon.metrics() {
-        Some(address) => format!(" · metrics http {address}"),
-        None => String::new(),
-    };
-    let path = |address: crate::config::Address| address.to_string().replacen("://", " ", 1);
-    let tiers = daemon
-        .tiers()
-        .iter()
-        .map(|tier| format!("{} {} ({})", tier.tier, human::size(tier.bytes), tier.detail));
-    let tiers: Vec<String> = tiers.collect();
-    [
-        format!("listening  {} · admin {}{metrics}", path(daemon.listen()), path(daemon.admin())),
-        format!("tiers      {}", tiers.join(" · ")),
-    ]
+impl fmt::Display for Ready {
+    /// For people, two lines.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = |address: &str| address.replacen("://", " ", 1);
+        write!(f, "listening  {} · admin {}", path(&self.listen), path(&self.admin))?;
+        if let Some(address) = &self.metrics {
+            write!(f, " · metrics http {address}")?;
+        }
+        let tiers: Vec<String> = self.tiers.iter().map(ToString::to_string).collect();
+        write!(f, "\ntiers      {}", tiers.join(" · "))
+    }
 }

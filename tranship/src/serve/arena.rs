@@ -107,6 +107,9 @@ impl Share {
             let why = memory.backing().to_string();
             return Err(ArenaError::NoHugePages { tenant: self.name, bytes: self.bytes, why });
         }
+        if let Some(why) = &memory.backing().shortfall {
+            tracing::info!(tenant = self.name, why, "smaller pages than wished");
+        }
         let watermarks =
             Watermarks { low: dram.low_watermark.percent(), high: dram.high_watermark.percent() };
         Ok(TenantConfig { name: self.name, token: self.token, memory, watermarks })

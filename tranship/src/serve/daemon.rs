@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 
 use tranship_cache::Store;
 use tranship_cache::server::{self, Server};
+use tranship_cache::tier::Tier;
 use tranship_transport::fabric::shm;
+use tranship_transport::memory::Backing;
 use tranship_transport::{BuildError, Drive, Engine, Polling};
 
 use super::arena::{self, ArenaError, Progress};
@@ -20,6 +22,7 @@ use super::runtime;
 use super::{Observe, Options, Running};
 use crate::config::{self, Address, Config};
 use crate::doctor::host;
+use crate::units::human;
 
 /// How long open reservations may take to be committed once the daemon drains.
 const DRAIN_GRACE: Duration = Duration::from_secs(2);
@@ -93,14 +96,20 @@ pub struct Daemon {
 }
 
 /// One tier, as it is told at start.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct TierInfo {
     /// Its name.
-    pub tier: &'static str,
+    pub tier: String,
     /// Its capacity, all tenants together.
     pub bytes: u64,
     /// What it is made of.
     pub detail: String,
+}
+
+impl fmt::Display for TierInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} ({})", self.tier, human::size(self.bytes), self.detail)
+    }
 }
 
 /// Says that the thread ended, however it did.
@@ -286,12 +295,17 @@ fn engine(config: &Config, listen: &std::path::Path) -> Result<Engine, BuildErro
 
 fn tiers(tenants: &[server::TenantConfig]) -> Vec<TierInfo> {
     let bytes = tenants.iter().map(|tenant| tenant.memory.len() as u64).sum();
+    let pages = |tenant: &server::TenantConfig| {
+        // Why pages are smaller than wished is for the log.
+        let backing = Backing { shortfall: None, ..tenant.memory.backing().clone() };
+        backing.to_string()
+    };
     let detail = match tenants {
-        [one] => one.memory.backing().to_string(),
-        [first, ..] => format!("{}, {} tenants", first.memory.backing(), tenants.len()),
+        [one] => pages(one),
+        [first, ..] => format!("{}, {} tenants", pages(first), tenants.len()),
         [] => String::new(),
     };
-    vec![TierInfo { tier: "dram", bytes, detail }]
+    vec![TierInfo { tier: Tier::Dram.to_string(), bytes, detail }]
 }
 
 fn observe(server: &Server) -> Observe {

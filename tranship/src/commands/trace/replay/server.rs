@@ -9,36 +9,22 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
 use tempfile::TempDir;
 
+use super::super::super::serve::Ready;
 use super::super::super::{Context, Error};
 use crate::config::Address;
 use crate::exit::Exit;
 use crate::output;
-use crate::units::{Size, human};
+use crate::units::Size;
 
 /// A running daemon; dropping it kills it.
 pub(crate) struct Server {
     child: Child,
     address: Address,
-    told: Told,
+    ready: Option<Ready>,
     failure: Arc<Mutex<Option<Failure>>>,
     stderr: Option<JoinHandle<()>>,
     /// Holds its sockets; last, because it goes away when the daemon has.
     directory: TempDir,
-}
-
-/// What a daemon says of itself when it is ready.
-#[derive(Debug, Deserialize)]
-struct Told {
-    listen: String,
-    admin: String,
-    tiers: Vec<ToldTier>,
-}
-
-#[derive(Debug, Deserialize)]
-struct ToldTier {
-    tier: String,
-    bytes: u64,
-    detail: String,
 }
 
 /// What a daemon says when it fails.
@@ -82,22 +68,9 @@ impl Server {
         if let Some(stdout) = child.stdout.take() {
             BufReader::new(stdout).read_line(&mut line).map_err(failed)?;
         }
-        let told = serde_json::from_str::<Told>(&line);
-        let mut server = Self {
-            child,
-            address,
-            told: Told { listen: String::new(), admin: String::new(), tiers: Vec::new() },
-            failure,
-            stderr,
-            directory,
-        };
-        match told {
-            Ok(told) => {
-                server.told = told;
-                Ok(server)
-            }
-            Err(_) => Err(server.failed()),
-        }
+        let ready = serde_json::from_str(&line).ok();
+        let mut server = Self { child, address, ready, failure, stderr, directory };
+        if server.ready.is_some() { Ok(server) } else { Err(server.failed()) }
     }
 
     /// Where engines connect.
@@ -110,17 +83,9 @@ impl Server {
         self.child.id()
     }
 
-    /// What it said when it was ready, for people.
-    pub(crate) fn lines(&self) -> [String; 2] {
-        let tiers = self.told.tiers.iter();
-        let tiers: Vec<String> = tiers
-            .map(|tier| format!("{} {} ({})", tier.tier, human::size(tier.bytes), tier.detail))
-            .collect();
-        let path = |address: &str| address.replacen("://", " ", 1);
-        [
-            format!("listening  {} · admin {}", path(&self.told.listen), path(&self.told.admin)),
-            format!("tiers      {}", tiers.join(" · ")),
-        ]
+    /// What it said when it was ready.
+    pub(crate) fn ready(&self) -> Option<&Ready> {
+        self.ready.as_ref()
     }
 
     /// The directory of its sockets; whatever else is put there goes with it.
