@@ -2,12 +2,14 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, chmod};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen};
+
+use super::directory::{self, DirectoryError};
 
 /// Bytes of a path that fit into `sockaddr_un` with its final zero, see unix(7).
 const PATH_BYTES_MAX: usize = 107;
@@ -34,6 +36,9 @@ pub(crate) enum SocketError {
     /// There is a file that is no socket.
     #[error("{0}: exists and is no socket; remove it, or choose another path")]
     NoSocket(PathBuf),
+    /// Its directory is missing or not safe.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
     /// The system refused.
     #[error("{path}: cannot {doing}: {why}")]
     System {
@@ -57,7 +62,7 @@ pub(crate) struct Listening {
 
 impl Listening {
     /// Listens on `path` (mode 0600), in place of a socket that nobody listens on any more. The
-    /// path's directory is made (mode 0700) if it is missing.
+    /// path's directory is made and checked as by [`directory::prepare`].
     ///
     /// # Errors
     /// When the path is too long, taken, or refused by the system.
@@ -67,7 +72,7 @@ impl Listening {
             return Err(SocketError::TooLong { path: path.to_owned(), bytes });
         }
         let failed = |doing, why| SocketError::System { path: path.to_owned(), doing, why };
-        make_directory(path).map_err(|why| failed("make its directory", why))?;
+        directory::prepare(path)?;
         remove_stale(path)?;
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let open = || -> io::Result<_> {
@@ -104,15 +109,6 @@ impl Drop for Listening {
         if ours {
             let _ = fs::remove_file(&self.path);
         }
-    }
-}
-
-fn make_directory(path: &Path) -> io::Result<()> {
-    match path.parent() {
-        Some(directory) if !directory.as_os_str().is_empty() && !directory.exists() => {
-            fs::DirBuilder::new().mode(0o700).create(directory)
-        }
-        _ => Ok(()),
     }
 }
 
@@ -184,6 +180,6 @@ mod tests {
         assert_eq!(fs::read_to_string(&file).unwrap(), "precious");
         let deep = dir.path().join("no/such/directory");
         let told = Listening::open(&deep).unwrap_err().to_string();
-        assert!(told.contains("cannot make its directory"), "{told}");
+        assert!(told.contains("cannot be made"), "{told}");
     }
 }

@@ -15,10 +15,10 @@ use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 use tonic_reflection::pb::v1::{ServerReflectionRequest, ServerReflectionResponse};
 
 use super::*;
-use crate::serve::Error;
 use crate::serve::admin::pb::admin_client::AdminClient;
 use crate::serve::admin::pb::event::Change;
 use crate::serve::admin::{self, CallError, ConnectError, pb};
+use crate::serve::runtime::Error;
 
 async fn channel(daemon: &Daemon) -> Channel {
     let path = daemon.running.admin_socket().display().to_string();

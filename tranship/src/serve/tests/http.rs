@@ -2,7 +2,7 @@
 
 use super::page::get;
 use super::*;
-use crate::serve::Error;
+use crate::serve::runtime::Error;
 
 fn refused(address: &str, allow_remote: bool) -> Error {
     let dir = tempfile::tempdir().unwrap();
