@@ -64,19 +64,17 @@ impl Bench {
     pub fn new(
         plan: Plan,
         address: &Address,
-        tenant: Option<&str>,
+        tenant: &str,
         timeout: Duration,
     ) -> Result<Self, Error> {
-        let mut client = Client::builder()
+        let client = Client::builder()
             .name("tranship bench")
             .timeout(timeout)
             .fabric(shm::Config::new())
             .polling(plan.polling())
-            .drive(Drive::Caller);
-        if let Some(tenant) = tenant {
-            client = client.tenant(tenant, "");
-        }
-        let client = client.connect(address)?;
+            .drive(Drive::Caller)
+            .tenant(tenant, "")
+            .connect(address)?;
         let mut identity = Identity::new("tranship-bench", "1", "u8", Geometry::default(), 1);
         // Blocks of another run are not to be found.
         identity.salt = client.engine().id().to_string();

@@ -1,13 +1,12 @@
 //! `tranship bench cache`
 
 use clap::ValueEnum;
-use tranship_transport::address::{Address, Kind};
 
 use super::{Options, child, payload, report};
 use crate::bench::cache::{Bench, Op};
 use crate::bench::child::Other;
+use crate::commands::target::endpoint;
 use crate::commands::{Context, Error, Target};
-use crate::config;
 use crate::exit::Exit;
 use crate::units::Size;
 
@@ -57,19 +56,14 @@ impl Args {
         let plan = self.options.plan();
         let sizes: Vec<u64> = self.sizes.iter().map(|size| size.bytes()).collect();
         let (address, _daemon) = match &self.target.to {
-            Some(config::Address::Unix(path)) => {
-                (Address::new(Kind::Shm, path.to_string_lossy()), None)
-            }
-            Some(address @ config::Address::Tcp { .. }) => {
-                return Err(Error::NotMeasurable { address: address.clone() });
-            }
+            Some(address) => (endpoint(address)?, None),
             None => {
                 let capacity = Bench::capacity(&plan, &sizes);
                 let daemon = Other::start(child::DaemonArgs::command_line(plan.busy, capacity))?;
                 (daemon.address().clone(), Some(daemon))
             }
         };
-        let tenant = self.target.tenant.as_deref();
+        let tenant = self.target.tenant.as_str();
         let bench = Bench::new(plan, &address, tenant, self.target.timeout.duration())?;
         let ops = self.operations(&sizes);
         report::print(context, ops.len(), ops.iter().map(|op| bench.measure(*op)))?;
