@@ -338,7 +338,7 @@ impl Engine {
         let until = self.now() + timeout;
         let mut got = None;
         self.wait(until, || {
-            got = inbox.pop();
+            got = got.take().or_else(|| inbox.pop());
             got.is_some()
         });
         got
@@ -357,7 +357,7 @@ impl Engine {
     }
 
     /// Drives the engine on this thread until `done` holds or `timeout` passes; whether it held.
-    /// `done` is asked after every step, and after every [`Engine::wake`].
+    /// `done` is asked after every step, after every [`Engine::wake`], and again after it said yes.
     pub fn wait_until(&self, timeout: Duration, done: impl FnMut() -> bool) -> bool {
         self.wait(self.now() + timeout, done)
     }

@@ -107,7 +107,7 @@ impl Worker {
             polling,
             drive,
             drivers: AtomicU32::new(0),
-            news: EventCount::default(),
+            news: EventCount::new(),
             sleeper: Mutex::new(()),
             doorbell: Notifier::new()?,
             asleep: AtomicBool::new(false),
@@ -262,8 +262,14 @@ impl Worker {
 
     // ---- waiting -----------------------------------------------------------------------------
 
-    /// Drives until `done` or `until`; whether it was `done`.
+    /// Drives until `done` or `until`; whether it was `done`. Once `done` has said so it is not
+    /// asked again: it may have taken what it waited for.
     pub(super) fn wait(&self, until: Time, mut done: impl FnMut() -> bool) -> bool {
+        let mut held = false;
+        let mut done = || {
+            held = held || done();
+            held
+        };
         if done() {
             return true;
         }
