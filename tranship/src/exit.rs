@@ -33,6 +33,22 @@ Exit codes:
   5  daemon unreachable
   6  refused: over capacity, over quota or not allowed";
 
+impl Exit {
+    /// The meaning of the exit code of a process that is ours; a failure if it is none of these.
+    #[must_use]
+    pub const fn from_code(code: u8) -> Self {
+        match code {
+            0 => Self::Done,
+            2 => Self::Usage,
+            3 => Self::NotFound,
+            4 => Self::Corrupt,
+            5 => Self::Unreachable,
+            6 => Self::Refused,
+            _ => Self::Failure,
+        }
+    }
+}
+
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(exit as u8)
@@ -56,6 +72,7 @@ mod tests {
         ] {
             let code = format!("\n  {}  ", exit as u8);
             assert!(HELP.contains(&code), "{exit:?} is missing from the help");
+            assert_eq!(Exit::from_code(exit as u8), exit);
         }
     }
 }

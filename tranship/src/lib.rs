@@ -7,9 +7,10 @@
 //! | [`config`] | the configuration schema, where each value came from, and how to load it |
 //! | [`doctor`] | what this machine can do: host, fabrics, limits |
 //! | [`exit`] | the meaning of each exit code |
-//! | [`logging`] | structured logs on standard error |
+//! | [`logging`] | structured logs on standard error, text or JSON |
 //! | [`output`] | tables, colours, progress, JSON lines |
 //! | [`presets`] | the KV geometry of public models |
+//! | [`serve`] | the daemon: arenas, protocol server, administration, metrics |
 //! | [`trace`] | KV-reuse traces: reading, statistics, replay plan, block content, synthesis |
 //! | [`units`] | sizes and durations: parsed once, printed the same way everywhere |
 
@@ -21,8 +22,10 @@ pub mod config;
 pub mod doctor;
 pub mod exit;
 pub mod logging;
+mod orphan;
 pub mod output;
 pub mod presets;
+pub mod serve;
 mod suggest;
 pub mod trace;
 pub mod units;

@@ -3,15 +3,13 @@
 
 #![cfg(not(loom))]
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tranship_transport::{
     Counter, Drive, Engine, HostMemory, Incoming, Polling, Region, RemoteWindow, Slot,
 };
 
-const TIMEOUT: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 fn engine(drive: Drive, spin: Duration) -> Engine {
     Engine::builder()
@@ -91,7 +89,7 @@ fn transfers_that_nobody_waits_for_go_on() {
         for _ in 0..=round % 3 {
             let (local, remote) =
                 (a.region.slice(0..1 << 20).unwrap(), to_b.slice(0..1 << 20).unwrap());
-            let _ = a.engine.write(local, remote).immediate(slot).submit().unwrap();
+            drop(a.engine.write(local, remote).immediate(slot).submit().unwrap());
             expected += 1;
         }
         b.arrivals.wait(expected, TIMEOUT).unwrap();
@@ -103,15 +101,17 @@ fn many_threads_share_an_engine() {
     for drive in [Drive::Thread, Drive::Caller] {
         let service = engine(drive, Duration::ZERO);
         let client = engine(drive, Duration::ZERO);
-        let stop = Arc::new(AtomicBool::new(false));
         let echo = {
-            let (service, stop) = (service.clone(), Arc::clone(&stop));
+            let service = service.clone();
             std::thread::spawn(move || {
-                while !stop.load(Ordering::Acquire) {
-                    if let Some(Incoming::Message { from, bytes }) =
-                        service.recv(Duration::from_secs(1))
-                    {
-                        assert!(service.send(from, bytes).wait().is_done());
+                loop {
+                    match service.recv(TIMEOUT).expect("a message in time") {
+                        Incoming::Message { bytes, .. } if bytes.is_empty() => break,
+                        Incoming::Message { from, bytes } => {
+                            assert!(service.send(from, bytes).wait().is_done());
+                        }
+                        Incoming::Connected(_) => {}
+                        Incoming::Disconnected { reason, .. } => panic!("{reason}"),
                     }
                 }
             })
@@ -139,18 +139,19 @@ fn many_threads_share_an_engine() {
             scope.spawn(|| {
                 let mut echoes = 0;
                 while echoes < 4 * 500 {
-                    match client.recv(TIMEOUT).expect("an echo in time") {
-                        Incoming::Message { bytes, .. } => {
-                            echoes += usize::from(bytes.len() == 100)
-                        }
+                    match client.recv(TIMEOUT).unwrap_or_else(|| {
+                        let (here, there) = (client.stats(), service.stats());
+                        let left = client.has_incoming();
+                        panic!("{drive:?}: {echoes} echoes, more: {left}; {here:?}; {there:?}")
+                    }) {
+                        Incoming::Message { .. } => echoes += 1,
                         Incoming::Connected(_) => {}
                         Incoming::Disconnected { reason, .. } => panic!("{reason}"),
                     }
                 }
             });
         });
-        stop.store(true, Ordering::Release);
-        service.wake();
+        assert!(client.send(peer, vec![]).wait().is_done());
         echo.join().unwrap();
     }
 }

@@ -255,9 +255,9 @@ impl Client {
         let unreachable = |error| Error::Unreachable { address: address.clone(), error };
         let peer = engine.connect(address, *timeout).map_err(unreachable)?;
         let breaks = self.inner.switch.breaks();
-        let welcome = match self.ask(peer, &Request::Hello(hello.clone()), *timeout)? {
-            Reply::Welcome(welcome) => welcome,
-            _ => return Err(Error::Mismatched { request: "hello" }),
+        let request = Request::Hello(hello.clone());
+        let Reply::Welcome(welcome) = self.ask(peer, &request, *timeout)? else {
+            return Err(Error::Mismatched { request: "hello" });
         };
         let window = engine.open_at(peer, &welcome.arena).map_err(unreachable)?;
         let arena = Arena::open(engine, window, *timeout).map_err(|error| {

@@ -16,7 +16,7 @@ pub enum Error {
     #[error(transparent)]
     Engine(#[from] BuildError),
     /// Nobody serves there.
-    #[error("no daemon at {address}: {error}; start one with `tranship serve`")]
+    #[error("no daemon there: {error}; start one with `tranship serve`")]
     Unreachable {
         /// Where.
         address: Address,

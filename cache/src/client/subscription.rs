@@ -40,7 +40,7 @@ impl Subscription {
     pub fn next(&self, timeout: Duration) -> Result<Option<Event>, Error> {
         let mut event = None;
         self.client.engine().wait_until(timeout, || {
-            event = event.take().or_else(|| self.feed.pop());
+            event = self.feed.pop();
             event.is_some() || self.feed.ended.load(Ordering::Acquire)
         });
         match event {

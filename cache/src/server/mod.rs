@@ -187,17 +187,21 @@ impl Server {
     }
 
     /// Its figures, to be read from any thread.
-    #[must_use]
     pub fn stats(&self) -> impl Fn() -> ServerStats + Send + Sync + 'static {
         let observed = Arc::clone(&self.observed);
         move || observed.stats()
     }
 
     /// Its sessions, to be read from any thread; as of the last tick.
-    #[must_use]
     pub fn sessions(&self) -> impl Fn() -> Vec<SessionInfo> + Send + Sync + 'static {
         let observed = Arc::clone(&self.observed);
         move || observed.sessions()
+    }
+
+    /// The clock that the store's times are of, to be read from any thread.
+    pub fn clock(&self) -> impl Fn() -> Millis + Send + Sync + 'static {
+        let (engine, started) = (self.engine.clone(), self.started);
+        move || engine.now().since(started).into()
     }
 
     /// Serves until `stop` is set; set it and call [`Engine::wake`].
@@ -261,7 +265,7 @@ impl Server {
             Ok((request, asked)) => {
                 let name = asked.name();
                 let session = self.sessions.get(&from).map(|session| session.id.0);
-                let span = tracing::debug_span!("request", name, session, request);
+                let span = tracing::debug_span!("request", kind = name, session, request);
                 (request, name, span.in_scope(|| self.handle(from, request, asked)))
             }
             Err((request, error)) => {
@@ -306,7 +310,7 @@ impl Server {
             tracing::warn!(session = session.id.0, "connected but never said hello; hung up");
             self.engine.disconnect(*peer);
         }
-        let sessions = self.sessions.values().filter_map(Session::info);
+        let sessions = self.sessions.values().filter_map(|session| session.info(self.started));
         self.observed.set_sessions(sessions.collect());
     }
 }

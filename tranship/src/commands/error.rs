@@ -3,8 +3,14 @@
 use std::io;
 use std::path::PathBuf;
 
+use tranship_cache::client;
+use tranship_cache::wire::FaultCode;
+
+use crate::config::Address;
 use crate::exit::Exit;
-use crate::{config, presets, trace};
+use crate::serve::admin::{CallError, ConnectError};
+use crate::serve::{Failed, StartError};
+use crate::{config, logging, presets, trace};
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -12,18 +18,90 @@ pub enum Error {
     /// The configuration cannot be used.
     #[error(transparent)]
     Config(#[from] config::Error),
+    /// Logging cannot be set up.
+    #[error(transparent)]
+    Log(#[from] logging::FilterError),
     /// A trace cannot be read or made.
     #[error(transparent)]
     Trace(#[from] trace::Error),
     /// No model of that name.
     #[error(transparent)]
     Preset(#[from] presets::Unknown),
+    /// Options that make no sense together.
+    #[error("{0}")]
+    Usage(String),
+    /// A daemon did not start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// A daemon ended by itself.
+    #[error(transparent)]
+    Failed(#[from] Failed),
+    /// A daemon at an address that this command cannot reach.
+    #[error("{0}: this command reaches UNIX sockets only; use unix:///PATH")]
+    NotUnix(Address),
+    /// The daemon could not do what was asked.
+    #[error(transparent)]
+    Client(#[from] client::Error),
+    /// The daemon's administration could not do what was asked.
+    #[error("{0}")]
+    Admin(String, Exit),
+    /// A block that is not there.
+    #[error("no block {name:?} here (key {key}); tranship ls lists what there is")]
+    NoBlock {
+        /// As given.
+        name: String,
+        /// Its key.
+        key: tranship_cache::Key,
+    },
+    /// A block that is not what was stored.
+    #[error("block {name:?}: {why}")]
+    Corrupt {
+        /// As given.
+        name: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// A block that was not taken, or not given.
+    #[error("block {name:?}: {why}")]
+    Refused {
+        /// As given.
+        name: String,
+        /// Why, and what to do.
+        why: String,
+    },
+    /// Figures that do not add up: a bug.
+    #[error("{0}; please report this")]
+    Sum(String),
+    /// A process that was started for the command failed.
+    #[error("{message}")]
+    Child {
+        /// What it said.
+        message: String,
+        /// How it ended.
+        exit: Exit,
+    },
+    /// A file cannot be read.
+    #[error("{}: {source}", path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// A file or directory cannot be written.
     #[error("{}: {source}", path.display())]
     Write {
         /// Where to.
         path: PathBuf,
         /// Why not.
+        source: io::Error,
+    },
+    /// The system refused a process, a thread or a signal handler.
+    #[error("cannot {doing}: {source}")]
+    System {
+        /// What was tried.
+        doing: &'static str,
+        /// What the system said.
         source: io::Error,
     },
     /// Standard output cannot be written.
@@ -36,12 +114,22 @@ impl Error {
     #[must_use]
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Config(config::Error::Read { source, .. }) => not_found(source),
-            Self::Config(config::Error::DoesNotFit { .. }) => Exit::Refused,
-            Self::Config(_) | Self::Preset(_) => Exit::Usage,
-            Self::Trace(trace::Error::Read { source, .. }) => not_found(source),
-            Self::Trace(_) => Exit::Corrupt,
-            Self::Write { .. } | Self::Output(_) => Exit::Failure,
+            Self::Config(error) | Self::Start(StartError::Config(error)) => configuration(error),
+            Self::Log(_) | Self::Preset(_) | Self::Usage(_) | Self::NotUnix(_) => Exit::Usage,
+            Self::Start(StartError::NotUnix(_)) => Exit::Usage,
+            Self::Start(_) | Self::Refused { .. } => Exit::Refused,
+            Self::Trace(trace::Error::Read { source, .. }) | Self::Read { source, .. } => {
+                not_found(source)
+            }
+            Self::Trace(_) | Self::Corrupt { .. } => Exit::Corrupt,
+            Self::NoBlock { .. } => Exit::NotFound,
+            Self::Client(error) => client(error),
+            Self::Admin(_, exit) | Self::Child { exit, .. } => *exit,
+            Self::Failed(_)
+            | Self::Sum(_)
+            | Self::Write { .. }
+            | Self::System { .. }
+            | Self::Output(_) => Exit::Failure,
         }
     }
 
@@ -49,10 +137,24 @@ impl Error {
     #[must_use]
     pub const fn kind(&self) -> &'static str {
         match self {
-            Self::Config(_) => "config",
+            Self::Config(_) | Self::Start(StartError::Config(_)) => "config",
+            Self::Log(_) => "log",
             Self::Trace(_) => "trace",
             Self::Preset(_) => "preset",
+            Self::Usage(_) => "usage",
+            Self::Start(_) => "start",
+            Self::Failed(_) => "daemon",
+            Self::NotUnix(_) => "address",
+            Self::Client(_) => "client",
+            Self::Admin(..) => "admin",
+            Self::NoBlock { .. } => "missing",
+            Self::Corrupt { .. } => "corrupt",
+            Self::Refused { .. } => "refused",
+            Self::Sum(_) => "sum",
+            Self::Child { .. } => "child",
+            Self::Read { .. } => "read",
             Self::Write { .. } => "write",
+            Self::System { .. } => "system",
             Self::Output(_) => "output",
         }
     }
@@ -61,6 +163,51 @@ impl Error {
     #[must_use]
     pub fn is_closed_pipe(&self) -> bool {
         matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
+    }
+}
+
+impl From<ConnectError> for Error {
+    fn from(error: ConnectError) -> Self {
+        let exit = match error {
+            ConnectError::Denied(_) => Exit::Refused,
+            ConnectError::NoDaemon(_) | ConnectError::Failed { .. } => Exit::Unreachable,
+        };
+        Self::Admin(error.to_string(), exit)
+    }
+}
+
+impl From<CallError> for Error {
+    fn from(error: CallError) -> Self {
+        let exit = match &error {
+            CallError::Refused(status) if status.code() == tonic::Code::NotFound => Exit::NotFound,
+            CallError::Refused(_) => Exit::Refused,
+            CallError::TimedOut(_) | CallError::Gone(_) => Exit::Unreachable,
+        };
+        Self::Admin(error.to_string(), exit)
+    }
+}
+
+fn configuration(error: &config::Error) -> Exit {
+    match error {
+        config::Error::Read { source, .. } => not_found(source),
+        config::Error::DoesNotFit { .. } => Exit::Refused,
+        _ => Exit::Usage,
+    }
+}
+
+fn client(error: &client::Error) -> Exit {
+    match error {
+        client::Error::Unreachable { .. }
+        | client::Error::Disconnected { .. }
+        | client::Error::Backoff { .. }
+        | client::Error::Timeout { .. }
+        | client::Error::NotSent { .. } => Exit::Unreachable,
+        client::Error::Refused(fault) => match fault.code {
+            FaultCode::Version | FaultCode::Denied | FaultCode::Limit => Exit::Refused,
+            _ => Exit::Failure,
+        },
+        client::Error::Identity(_) => Exit::Usage,
+        _ => Exit::Failure,
     }
 }
 

@@ -1,6 +1,16 @@
 //! `tranship serve`
 
+use std::fmt;
+use std::sync::Mutex;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Context, Error};
 use crate::config::Flags;
+use crate::doctor;
+use crate::exit::Exit;
+use crate::orphan;
+use crate::serve::{Daemon, TierInfo, signals};
 
 /// Arguments of `serve`: every setting is a flag.
 #[derive(Debug, clap::Args)]
@@ -8,4 +18,79 @@ pub struct Args {
     /// The settings given as flags.
     #[command(flatten)]
     pub settings: Flags,
+    /// Process without which this one ends at once
+    #[arg(long, value_name = "PID", hide = true)]
+    pub parent: Option<u32>,
+}
+
+/// What a daemon says when it is ready.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Ready {
+    pid: u32,
+    listen: String,
+    admin: String,
+    metrics: Option<String>,
+    tiers: Vec<TierInfo>,
+}
+
+impl Args {
+    pub(super) fn run(&self, context: &Context) -> Result<Exit, Error> {
+        if let Some(parent) = self.parent {
+            orphan::end_with(parent)
+                .map_err(|source| Error::System { doing: "watch the parent process", source })?;
+        }
+        let loaded = context.config_with(Some(&self.settings))?;
+        context.start_logging(&loaded)?;
+        if let Some(warning) = doctor::memlock_warning(&loaded.config) {
+            tracing::warn!("{warning}");
+        }
+        let capacity = loaded.config.dram.capacity.bytes();
+        let progress = Mutex::new(context.output.progress("arena", capacity));
+        let daemon = Daemon::start(&loaded.config, move |done, _| {
+            if let Ok(mut progress) = progress.lock() {
+                progress.at(done);
+            }
+        })?;
+        let ender = daemon.ender();
+        signals::watch(ender)
+            .map_err(|source| Error::System { doing: "watch for signals", source })?;
+        announce(context, &daemon)?;
+        daemon.wait()?;
+        tracing::info!("ending: no new blocks are taken");
+        daemon.stop()?;
+        Ok(Exit::Done)
+    }
+}
+
+fn announce(context: &Context, daemon: &Daemon) -> Result<(), Error> {
+    let ready = Ready::of(daemon);
+    if context.output.is_json() {
+        return Ok(context.output.object("serve", &ready)?);
+    }
+    Ok(context.output.line(ready)?)
+}
+
+impl Ready {
+    fn of(daemon: &Daemon) -> Self {
+        Self {
+            pid: std::process::id(),
+            listen: daemon.listen().to_string(),
+            admin: daemon.admin().to_string(),
+            metrics: daemon.metrics().map(|address| address.to_string()),
+            tiers: daemon.tiers().to_vec(),
+        }
+    }
+}
+
+impl fmt::Display for Ready {
+    /// For people, two lines.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = |address: &str| address.replacen("://", " ", 1);
+        write!(f, "listening  {} · admin {}", path(&self.listen), path(&self.admin))?;
+        if let Some(address) = &self.metrics {
+            write!(f, " · metrics http {address}")?;
+        }
+        let tiers: Vec<String> = self.tiers.iter().map(ToString::to_string).collect();
+        write!(f, "\ntiers      {}", tiers.join(" · "))
+    }
 }

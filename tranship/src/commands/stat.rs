@@ -1,16 +1,155 @@
 //! `tranship stat [KEY]`
 
-use super::{Namespace, Target};
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+use tranship_cache::Identity;
+
+use super::{AdminTarget, Context, Error, Namespace, ls, target};
+use crate::exit::Exit;
+use crate::output::Table;
+use crate::serve::admin::pb;
+use crate::units::human;
 
 /// Arguments of `stat`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Block to describe [default: the daemon itself]
     pub key: Option<String>,
+    /// Whose block
+    #[arg(long, value_name = "NAME", default_value = Identity::TENANT_DEFAULT)]
+    pub tenant: String,
     /// Whose block.
     #[command(flatten)]
     pub namespace: Namespace,
     /// Which daemon.
     #[command(flatten)]
-    pub target: Target,
+    pub target: AdminTarget,
+}
+
+impl Args {
+    pub(super) fn run(&self, context: &Context) -> Result<Exit, Error> {
+        match &self.key {
+            Some(name) => self.block(context, name),
+            None => self.daemon(context),
+        }
+    }
+
+    fn block(&self, context: &Context, name: &str) -> Result<Exit, Error> {
+        let identity = self.namespace.identity(&self.tenant);
+        let key = target::link(&identity, name).key;
+        let request = pb::ListRequest {
+            tenant: self.tenant.clone(),
+            key_prefix: key.to_string(),
+            ..Default::default()
+        };
+        let mut client = self.target.connect(context)?;
+        let page = client.call(request, async |admin, request| admin.list(request).await)?;
+        let (id, by_digits) = (identity.id().to_string(), name.parse::<tranship_cache::Key>());
+        // A key given by its digits may be of any identity.
+        let mine = |block: &&pb::Block| by_digits.is_ok() || block.identity == id;
+        let block = page.blocks.iter().find(mine);
+        let Some(block) = block else {
+            return Err(Error::NoBlock { name: name.to_owned(), key });
+        };
+        let object = ls::object(block);
+        if context.output.is_json() {
+            context.output.object("block", &object)?;
+        } else {
+            context.output.table(&pairs(&object))?;
+        }
+        Ok(Exit::Done)
+    }
+
+    fn daemon(&self, context: &Context) -> Result<Exit, Error> {
+        let mut client = self.target.connect(context)?;
+        let stats = client
+            .call(pb::StatsRequest::default(), async |admin, request| admin.stats(request).await)?;
+        if context.output.is_json() {
+            context.output.object("stat", &object(&stats))?;
+            return Ok(Exit::Done);
+        }
+        let sessions = stats.server.as_ref().map_or(0, |server| server.sessions);
+        context.output.line(format_args!(
+            "tranship {} · {} · up {} · {} clients",
+            stats.version,
+            state(&stats),
+            human::time(Duration::from_millis(stats.uptime_ms)),
+            human::count(sessions),
+        ))?;
+        let mut table = Table::new([
+            "tenant", "blocks", "used", "capacity", "lookups", "hits", "evicted", "refused",
+        ]);
+        for column in 1..8 {
+            table = table.right(column);
+        }
+        for tenant in &stats.tenants {
+            let (c, g) =
+                (tenant.counters.clone().unwrap_or_default(), tenant.gauges.unwrap_or_default());
+            let hits = c.hits.iter().map(|tier| tier.hits).sum();
+            table.row([
+                tenant.tenant.clone(),
+                human::count(g.resident.unwrap_or_default().blocks),
+                human::size(g.used_bytes),
+                human::size(g.capacity_bytes),
+                human::count(c.lookups),
+                human::percent(hits, c.lookups),
+                human::count(c.evicted),
+                human::count(c.refused),
+            ]);
+        }
+        context.output.table(&table)?;
+        Ok(Exit::Done)
+    }
+}
+
+fn pairs(object: &Value) -> Table {
+    let mut table = Table::pairs();
+    for (name, value) in object.as_object().into_iter().flatten() {
+        if !value.is_null() {
+            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            table.row([name.clone(), text]);
+        }
+    }
+    table
+}
+
+fn state(stats: &pb::StatsResponse) -> &'static str {
+    match stats.state() {
+        pb::State::Serving => "serving",
+        pb::State::Draining => "draining",
+        pb::State::Starting | pb::State::Unspecified => "starting",
+    }
+}
+
+fn object(stats: &pb::StatsResponse) -> Value {
+    let tenant = |tenant: &pb::TenantStats| {
+        let c = tenant.counters.clone().unwrap_or_default();
+        let g = tenant.gauges.unwrap_or_default();
+        let hits: Map<String, Value> =
+            c.hits.iter().map(|tier| (tier.tier.clone(), tier.hits.into())).collect();
+        json!({
+            "tenant": tenant.tenant,
+            "policy": tenant.policy,
+            "lookups": c.lookups,
+            "hits": hits,
+            "misses": c.misses,
+            "committed": c.committed,
+            "committed_bytes": c.committed_bytes,
+            "refused": c.refused,
+            "evicted": c.evicted,
+            "corrupt": c.corrupt,
+            "capacity_bytes": g.capacity_bytes,
+            "used_bytes": g.used_bytes,
+            "resident_blocks": g.resident.unwrap_or_default().blocks,
+            "leases": g.leases,
+        })
+    };
+    json!({
+        "version": stats.version,
+        "state": state(stats),
+        "uptime_ms": stats.uptime_ms,
+        "clients": stats.server.as_ref().map_or(0, |server| server.sessions),
+        "tenants": stats.tenants.iter().map(tenant).collect::<Vec<_>>(),
+    })
 }

@@ -1,9 +1,16 @@
 //! Which daemon to talk to, and as whom.
 
-use crate::config::Address;
+use tranship_cache::client::{self, Cache};
+use tranship_cache::identity::Geometry;
+use tranship_cache::{Chain, Identity, Link};
+use tranship_transport::{Address as Endpoint, Drive, Kind};
+
+use super::{Context, Error};
+use crate::config::{Address, Config};
+use crate::serve::admin;
 use crate::units::Span;
 
-/// Options of every command that talks to a daemon.
+/// Options of every command that reads or writes blocks.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Target {
     /// Address of the daemon [default: serve.listen of the configuration]
@@ -12,9 +19,20 @@ pub struct Target {
     /// Give up after this long
     #[arg(long, value_name = "DURATION", default_value = "10s")]
     pub timeout: Span,
-    /// Tenant to act for
-    #[arg(long, value_name = "NAME")]
-    pub tenant: Option<String>,
+    /// Tenant to act for; its token is taken from the configuration
+    #[arg(long, value_name = "NAME", default_value = Identity::TENANT_DEFAULT)]
+    pub tenant: String,
+}
+
+/// Options of every command that looks after a daemon.
+#[derive(Debug, Clone, clap::Args)]
+pub struct AdminTarget {
+    /// Address of the daemon's administration [default: serve.admin of the configuration]
+    #[arg(long, value_name = "ADDRESS")]
+    pub admin: Option<Address>,
+    /// Give up after this long
+    #[arg(long, value_name = "DURATION", default_value = "10s")]
+    pub timeout: Span,
 }
 
 /// Whose blocks: only equal identities share any.
@@ -26,4 +44,63 @@ pub struct Namespace {
     /// Text that keeps equal keys apart
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub salt: String,
+}
+
+impl Target {
+    /// The blocks of a namespace, at the daemon.
+    pub(super) fn open(&self, context: &Context, namespace: &Namespace) -> Result<Cache, Error> {
+        let config = context.config_with(None)?.config;
+        let address = endpoint(self.to.as_ref().unwrap_or(&config.serve.listen))?;
+        let client = client::Client::builder()
+            .name(format!("tranship cli, pid {}", std::process::id()))
+            .tenant(self.tenant.as_str(), token(&config, &self.tenant))
+            .timeout(self.timeout.duration())
+            .drive(Drive::Caller)
+            .connect(&address)?;
+        Ok(client.cache(namespace.identity(&self.tenant)))
+    }
+}
+
+impl AdminTarget {
+    pub(super) fn connect(&self, context: &Context) -> Result<admin::Client, Error> {
+        let config = context.config_with(None)?.config;
+        match self.admin.as_ref().unwrap_or(&config.serve.admin) {
+            Address::Unix(path) => Ok(admin::connect(path, self.timeout.duration())?),
+            other => Err(Error::NotUnix(other.clone())),
+        }
+    }
+}
+
+impl Namespace {
+    /// What blocks of unknown structure are: bytes.
+    pub(super) fn identity(&self, tenant: &str) -> Identity {
+        let mut identity = Identity::new(&*self.model, "", "u8", Geometry::default(), 1);
+        identity.layout = "blob".to_owned();
+        identity.salt.clone_from(&self.salt);
+        identity.tenant = tenant.to_owned();
+        identity
+    }
+}
+
+/// The block that a person names: by 32 hex digits, or by any text.
+pub(super) fn link(identity: &Identity, name: &str) -> Link {
+    match name.parse() {
+        Ok(key) => Link { key, parent: None, position: 0 },
+        Err(_) => Chain::new(identity).push(name.as_bytes()),
+    }
+}
+
+/// The token of a tenant, as configured; empty for none.
+pub(super) fn token(config: &Config, tenant: &str) -> String {
+    let configured = config.tenants.iter().find(|known| known.name == tenant);
+    let token = configured.and_then(|tenant| tenant.token.as_ref());
+    token.map_or_else(String::new, |token| token.reveal().to_owned())
+}
+
+/// The address, as the transport knows it.
+pub(super) fn endpoint(address: &Address) -> Result<Endpoint, Error> {
+    match address {
+        Address::Unix(path) => Ok(Endpoint::new(Kind::Shm, path.display().to_string())),
+        Address::Tcp { .. } => Err(Error::NotUnix(address.clone())),
+    }
 }

@@ -197,6 +197,12 @@ impl Percent {
         Self(if percent > 100 { 100 } else { percent })
     }
 
+    /// How many percent.
+    #[must_use]
+    pub const fn percent(self) -> u8 {
+        self.0
+    }
+
     /// This share of `whole`, rounded down.
     #[must_use]
     pub fn of(self, whole: u64) -> u64 {

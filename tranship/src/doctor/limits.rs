@@ -35,7 +35,8 @@ fn memory(arena_bytes: u64) -> Finding {
     }
 }
 
-fn memlock(arena_bytes: u64) -> Finding {
+/// Whether the arena could be locked into memory.
+pub(super) fn memlock(arena_bytes: u64) -> Finding {
     let limit = getrlimit(Resource::Memlock).current;
     match limit {
         None => Finding::ready("memlock", "unlimited"),

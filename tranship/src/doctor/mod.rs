@@ -79,6 +79,14 @@ impl Finding {
     }
 }
 
+/// What is to be said when the arena could not be locked into memory.
+#[must_use]
+pub fn memlock_warning(config: &Config) -> Option<String> {
+    let finding = limits::memlock(config.dram.capacity.bytes());
+    let remedy = finding.remedy.filter(|_| finding.state == State::Warning)?;
+    Some(format!("{} {}; {remedy}", finding.name, finding.detail))
+}
+
 impl Report {
     /// Looks at everything; `config` says what will be needed.
     #[must_use]

@@ -85,6 +85,11 @@ impl Output {
     }
 }
 
+/// Passes a line of another process on to standard error. It may be closed; nobody reads it then.
+pub fn note(line: &str) {
+    let _ = writeln!(anstream::stderr().lock(), "{line}");
+}
+
 /// A versioned object as one line of JSON.
 pub fn object(name: &str, body: &impl Serialize) -> String {
     let schema = format!("tranship.{name}/1");

@@ -14,6 +14,11 @@ use crate::exit::Exit;
 pub enum Command {
     /// Count requests and blocks, and what a perfect cache would hit
     Stats(stats::Args),
+    /// Play a trace with engine processes against a daemon, every byte checked
+    Replay(replay::Args),
+    /// One engine process of a replay
+    #[command(hide = true)]
+    ReplayEngine(replay::engine::Args),
     /// Make a trace: conversations over shared system prompts
     Synth(synth::Args),
 }
@@ -22,6 +27,8 @@ impl Command {
     pub(super) fn run(&self, context: &Context) -> Result<Exit, Error> {
         match self {
             Self::Stats(args) => args.run(context),
+            Self::Replay(args) => args.run(context),
+            Self::ReplayEngine(args) => args.run(context),
             Self::Synth(args) => args.run(context),
         }
     }

@@ -1,8 +1,24 @@
-//! `tranship trace replay`
+//! `tranship trace replay`: engine processes play a trace against a daemon.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`engine`] | one engine process: looks up, loads, verifies, stores; a line a request |
+//! | [`coordinator`] | starts the engines, restarts those that die, adds up their lines |
+//! | [`figures`] | the sums, and what is printed of them |
+//! | [`server`] | a daemon of the replay's own, as a child process |
 
-use std::path::PathBuf;
+pub(crate) mod coordinator;
+pub mod engine;
+pub(crate) mod figures;
+pub(crate) mod server;
 
+use std::path::{Path, PathBuf};
+
+use self::coordinator::Replay;
+use self::server::Server;
+use super::super::{Context, Error};
 use crate::config::Address;
+use crate::exit::Exit;
 use crate::presets::{Preset, Unknown};
 use crate::units::Size;
 
@@ -16,20 +32,44 @@ pub struct Args {
     #[arg(long, value_name = "PRESET", default_value = "qwen3-0.6b")]
     pub model: String,
     /// Bytes of a token in place of the model's
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=MAX_TOKEN))]
     pub bytes_per_token: Option<u64>,
     /// Engine processes
-    #[arg(long, value_name = "N", default_value_t = 2)]
-    pub engines: usize,
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = engines())]
+    pub engines: u64,
     /// Memory of the cache [default: dram.capacity of the configuration]
-    #[arg(long, value_name = "SIZE")]
+    #[arg(long, value_name = "SIZE", conflicts_with = "to")]
     pub capacity: Option<Size>,
     /// Stop after so many requests [default: all]
     #[arg(long, value_name = "N")]
     pub requests: Option<u64>,
+    /// Honour the timestamps, so many times as fast [default: as fast as possible]
+    #[arg(long, value_name = "FACTOR", value_parser = speed)]
+    pub speed: Option<f64>,
     /// Running daemon to use [default: start one for the replay]
     #[arg(long, value_name = "ADDRESS")]
     pub to: Option<Address>,
+    /// Fail when an engine process dies, in place of starting it again
+    #[arg(long)]
+    pub no_restart: bool,
+    /// With --json, also print an object every so many requests
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub every: Option<u64>,
+}
+
+/// 8 MiB, which makes a block of 4 GiB.
+const MAX_TOKEN: u64 = 8 << 20;
+
+/// How many engines there can be.
+pub(crate) fn engines() -> clap::builder::RangedU64ValueParser<u64> {
+    clap::value_parser!(u64).range(1..=1024)
+}
+
+fn speed(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(factor) if factor.is_finite() && factor > 0.0 => Ok(factor),
+        _ => Err(format!("{text:?}: expected a number above 0, such as 1 or 60")),
+    }
 }
 
 impl Args {
@@ -40,5 +80,35 @@ impl Args {
     pub fn token_bytes(&self) -> Result<u64, Unknown> {
         let preset = Preset::find(&self.model)?;
         Ok(self.bytes_per_token.unwrap_or(preset.bytes_per_token()))
+    }
+
+    pub(super) fn run(&self, context: &Context) -> Result<Exit, Error> {
+        let preset = Preset::find(&self.model)?;
+        if self.trace == Path::new("-") {
+            let why = "--trace -: every engine reads the trace; give a file";
+            return Err(Error::Usage(why.to_owned()));
+        }
+        let replay = Replay {
+            trace: self.trace.clone(),
+            preset: *preset,
+            token_bytes: self.token_bytes()?,
+            engines: self.engines,
+            requests: self.requests,
+            speed: self.speed,
+            restart: !self.no_restart,
+            every: self.every,
+        };
+        let requests = replay.count(context)?;
+        let loaded = context.config_with(None)?;
+        context.start_logging(&loaded)?;
+        match &self.to {
+            Some(address) => replay.run(context, requests, address, None),
+            None => {
+                let server = Server::start(context, self.capacity)?;
+                let exit = replay.run(context, requests, server.address(), Some(server.pid()));
+                server.stop()?;
+                exit
+            }
+        }
     }
 }

@@ -1,71 +1,10 @@
 //! The built binary: exit codes, error lines, JSON, completions, manual pages, closed pipes.
 
 use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::path::Path;
+use std::process::Stdio;
 
-use serde_json::Value;
-
-/// A directory for one test; nothing of the caller's environment reaches the binary.
-struct Scene {
-    directory: tempfile::TempDir,
-}
-
-impl Scene {
-    fn new() -> Self {
-        Self { directory: tempfile::tempdir().expect("a temporary directory") }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
-
-    fn file(&self, name: &str, text: &str) -> String {
-        let path = self.path(name);
-        std::fs::write(&path, text).expect("the temporary directory is writable");
-        path.display().to_string()
-    }
-
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tranship"));
-        command.args(args).env_clear().env("HOME", self.directory.path()).stdin(Stdio::null());
-        command
-    }
-
-    fn run(&self, args: &[&str]) -> Output {
-        self.command(args).output().expect("the binary starts")
-    }
-
-    /// Runs, expects success, and returns standard output.
-    fn stdout(&self, args: &[&str]) -> String {
-        let output = self.run(args);
-        assert_eq!(output.status.code(), Some(0), "{args:?}: {}", text(&output.stderr));
-        text(&output.stdout)
-    }
-
-    /// Runs, expects the exit code, and returns the one line of standard error.
-    fn error(&self, exit: i32, args: &[&str]) -> String {
-        let output = self.run(args);
-        let stderr = text(&output.stderr);
-        assert_eq!(output.status.code(), Some(exit), "{args:?}: {stderr}");
-        assert_eq!(text(&output.stdout), "", "{args:?}");
-        assert_eq!(stderr.lines().count(), 1, "{args:?}: {stderr}");
-        stderr.trim_end().to_owned()
-    }
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).expect("UTF-8")
-}
-
-/// Every line as an object of the schema.
-fn objects(lines: &str, schema: &str) -> Vec<Value> {
-    let parse = |line: &str| serde_json::from_str::<Value>(line).expect("a line of JSON");
-    let objects: Vec<Value> = lines.lines().map(parse).collect();
-    assert!(!objects.is_empty());
-    assert!(objects.iter().all(|object| object["schema"] == schema), "{lines}");
-    objects
-}
+use crate::common::{Scene, objects, text};
 
 const GOOD: &str =
     "{\"timestamp\": 5, \"input_length\": 600, \"output_length\": 3, \"hash_ids\": [1, 2]}\n";

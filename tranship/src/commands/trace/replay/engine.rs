@@ -1,0 +1,438 @@
+//! One engine process of a replay.
+//!
+//! It does what an inference engine does with a prompt: looks up its blocks, loads what hits into
+//! memory of its own, computes the rest (the content of a block follows from its id) and stores it.
+//! What was loaded is compared with what it should be, byte by byte. Each request ends in one line
+//! on standard output, a [`Report`].
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use tranship_cache::catalog::Presence;
+use tranship_cache::client::{BlockResult, Cache, Client, CommitFailed, Grant, ReadError};
+use tranship_cache::identity::Geometry;
+use tranship_cache::tier::Tier;
+use tranship_cache::{Chain, Identity, Key, Link, client};
+use tranship_transport::{Address as Endpoint, Drive};
+
+use super::super::super::{Context, Error, target};
+use super::figures::{Misses, Played};
+use crate::config::Address;
+use crate::exit::Exit;
+use crate::orphan;
+use crate::presets::{Attention, BLOCK_TOKENS, Preset};
+use crate::trace::plan::{Block, Planned, Share};
+use crate::trace::{Reader, content};
+
+/// Memory that an engine loads into and stores from, bytes; one block at least.
+const POOL_BYTES: u64 = 64 << 20;
+/// Blocks in it at most: no request to the daemon names more.
+const POOL_BLOCKS_MAX: u64 = 256;
+/// How long a block that another engine is storing is waited for.
+const WAIT: Duration = Duration::from_millis(100);
+/// How long the daemon may take to answer.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Arguments of the hidden `trace replay-engine`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Trace to replay
+    #[arg(long)]
+    pub trace: PathBuf,
+    /// Which engine this is
+    #[arg(long)]
+    pub engine: usize,
+    /// Of how many
+    #[arg(long)]
+    pub engines: usize,
+    /// Model
+    #[arg(long)]
+    pub model: String,
+    /// Bytes of one token
+    #[arg(long)]
+    pub token_bytes: u64,
+    /// The daemon
+    #[arg(long)]
+    pub to: Address,
+    /// First request to play
+    #[arg(long)]
+    pub from: u64,
+    /// Stop before this request
+    #[arg(long)]
+    pub until: u64,
+    /// How fast the timestamps pass; as fast as possible without
+    #[arg(long)]
+    pub speed: Option<f64>,
+    /// Where the trace's clock stands, milliseconds
+    #[arg(long, default_value_t = 0)]
+    pub clock_ms: u64,
+    /// Process without which this one ends at once
+    #[arg(long)]
+    pub parent: u32,
+}
+
+/// One line of an engine.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Report {
+    /// A request was played.
+    Played(Played),
+    /// All were; the engine's own memory, bytes.
+    Ended {
+        /// Without the arena.
+        own_bytes: u64,
+    },
+}
+
+impl Args {
+    pub(in super::super) fn run(&self, context: &Context) -> Result<Exit, Error> {
+        orphan::end_with(self.parent)
+            .map_err(|source| Error::System { doing: "watch the parent process", source })?;
+        context.start_logging(&context.config_with(None)?)?;
+        let share = Share::new(self.engine, self.engines)
+            .ok_or_else(|| Error::Usage(format!("no engine {}", self.engine)))?;
+        let mut engine = Engine::new(self)?;
+        let pace = self.speed.map(|speed| Pace::new(speed, self.clock_ms));
+        let mut stdout = io::stdout().lock();
+        let until = usize::try_from(self.until).unwrap_or(usize::MAX);
+        for planned in share.requests(Reader::open(&self.trace)?.take(until)) {
+            let planned = planned?;
+            if planned.index < self.from {
+                continue;
+            }
+            if let Some(pace) = &pace {
+                pace.wait(planned.at_ms);
+            }
+            tell(&mut stdout, &Report::Played(engine.play(&planned)))?;
+        }
+        let own_bytes =
+            super::coordinator::memory(std::process::id()).map_or(0, |memory| memory.own);
+        tell(&mut stdout, &Report::Ended { own_bytes })?;
+        Ok(Exit::Done)
+    }
+}
+
+/// One write a line, so that a killed engine leaves no half of one but the last.
+fn tell(stdout: &mut impl Write, report: &Report) -> Result<(), Error> {
+    let mut line = serde_json::to_vec(report).map_err(io::Error::other)?;
+    line.push(b'\n');
+    stdout.write_all(&line)?;
+    Ok(stdout.flush()?)
+}
+
+/// Holds requests back until their time has come.
+struct Pace {
+    began: Instant,
+    speed: f64,
+    clock_ms: u64,
+}
+
+impl Pace {
+    fn new(speed: f64, clock_ms: u64) -> Self {
+        Self { began: Instant::now(), speed, clock_ms }
+    }
+
+    fn wait(&self, at_ms: u64) {
+        let ahead_ms = at_ms.saturating_sub(self.clock_ms) as f64 / self.speed;
+        let due = Duration::try_from_secs_f64(ahead_ms / 1e3).unwrap_or(Duration::MAX);
+        thread::sleep(due.saturating_sub(self.began.elapsed()));
+    }
+}
+
+/// An engine: a connection that may come and go, and memory of its own.
+struct Engine {
+    to: Endpoint,
+    name: String,
+    identity: Identity,
+    cache: Option<Cache>,
+    block_bytes: u64,
+    pool: Vec<Box<[u8]>>,
+}
+
+impl Engine {
+    fn new(args: &Args) -> Result<Self, Error> {
+        let preset = Preset::find(&args.model)?;
+        let block_bytes = args.token_bytes * u64::from(BLOCK_TOKENS);
+        let blocks = (POOL_BYTES / block_bytes).clamp(1, POOL_BLOCKS_MAX);
+        let len = usize::try_from(block_bytes)
+            .map_err(|_| Error::Usage(format!("blocks of {block_bytes} bytes are too large")))?;
+        Ok(Self {
+            to: target::endpoint(&args.to)?,
+            name: format!("replay engine {}", args.engine),
+            identity: identity(preset, args),
+            cache: None,
+            block_bytes,
+            // Not zeroes, whose pages the kernel would only fill in during the first load.
+            pool: (0..blocks).map(|_| vec![0xa5; len].into_boxed_slice()).collect(),
+        })
+    }
+
+    /// The daemon, if it is there; connected to at first use and whenever it was lost at start.
+    fn cache(&mut self) -> Result<Cache, client::Error> {
+        if let Some(cache) = &self.cache {
+            return Ok(cache.clone());
+        }
+        let client = Client::builder()
+            .name(self.name.as_str())
+            .timeout(TIMEOUT)
+            .drive(Drive::Caller)
+            .connect(&self.to)?;
+        Ok(self.cache.insert(client.cache(self.identity.clone())).clone())
+    }
+
+    fn play(&mut self, planned: &Planned) -> Played {
+        let blocks = planned.reusable();
+        let mut chain = Chain::new(&self.identity);
+        let links: Vec<Link> =
+            blocks.iter().map(|block| chain.push(&block.hash_id.to_le_bytes())).collect();
+        let lookups = blocks.len() as u64;
+        let mut played = Played { index: planned.index, lookups, ..Played::default() };
+        if !blocks.is_empty() {
+            let loaded = self.load(&mut played, blocks, &links);
+            self.store(&mut played, &blocks[loaded..], &links[loaded..]);
+        }
+        played
+    }
+
+    /// Looks blocks up and loads the usable prefix; how many were loaded. The others are counted
+    /// as misses.
+    fn load(&mut self, played: &mut Played, blocks: &[Block], links: &[Link]) -> usize {
+        let keys: Vec<Key> = links.iter().map(|link| link.key).collect();
+        let began = Instant::now();
+        let found = self.cache().and_then(|cache| Ok((cache.lookup(&keys)?, cache)));
+        let (found, cache) = match found {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::debug!(%error, "lookup failed: a miss");
+                played.misses.unavailable += keys.len() as u64;
+                return 0;
+            }
+        };
+        played.lookup_ns = Some(nanos(began));
+        // Blocks that another engine is storing right now are worth a short wait.
+        let coming = found.presence[found.prefix..]
+            .iter()
+            .take_while(|presence| matches!(presence, Presence::InFlight | Presence::Resident(_)));
+        let wanted = found.prefix + coming.count();
+        let absent = (keys.len() - wanted) as u64;
+        played.misses.absent += absent;
+        if wanted == 0 {
+            return 0;
+        }
+        let wait = if wanted > found.prefix { WAIT } else { Duration::ZERO };
+        let mut timer = Timer::default();
+        let (loaded, why) = self.load_prefix(&cache, &keys[..wanted], blocks, wait, &mut timer);
+        for presence in &found.presence[..loaded] {
+            match presence {
+                Presence::Resident(tier) => played.hits[*tier as usize] += 1,
+                _ => {
+                    played.hits[Tier::Dram as usize] += 1;
+                    played.waited += 1;
+                }
+            }
+        }
+        if loaded > 0 {
+            played.load_ns = Some(timer.nanos);
+            played.loaded_bytes = loaded as u64 * self.block_bytes;
+        }
+        // A block behind a break in the prefix is of no use either.
+        why.count(&mut played.misses, (wanted - loaded) as u64);
+        loaded
+    }
+
+    /// Loads blocks into the pool until one is not usable: how many were, and why no more.
+    fn load_prefix(
+        &mut self,
+        cache: &Cache,
+        keys: &[Key],
+        blocks: &[Block],
+        wait: Duration,
+        timer: &mut Timer,
+    ) -> (usize, Break) {
+        let lease = match timer.time(|| cache.lease(keys, wait)) {
+            Ok(lease) => lease,
+            Err(error) => {
+                tracing::debug!(%error, "lease failed: a miss");
+                return (0, Break::Unavailable);
+            }
+        };
+        let results: Vec<BlockResult> = lease.results().map(|(_, result)| result).collect();
+        for start in (0..results.len()).step_by(self.pool.len()) {
+            let end = results.len().min(start + self.pool.len());
+            let mut stop = None;
+            let mut copied = start;
+            timer.time(|| {
+                for index in start..end {
+                    let copy = match results[index] {
+                        BlockResult::Ready { .. } => {
+                            lease.copy_to(index, &mut self.pool[index - start])
+                        }
+                        BlockResult::Late => Err(ReadError::NotReady { index }),
+                        BlockResult::Gone | BlockResult::Corrupt => {
+                            Err(ReadError::NotReady { index })
+                        }
+                    };
+                    if let Err(error) = copy {
+                        stop = Some(Break::of(results[index], &error));
+                        return;
+                    }
+                    copied = index + 1;
+                }
+            });
+            for index in start..copied {
+                let id = blocks[index].hash_id;
+                if let Err(offset) = content::verify(&self.pool[index - start], id) {
+                    tracing::error!(block = id, offset, "wrong bytes passed their checksum");
+                    return (index, Break::Corrupt);
+                }
+            }
+            if let Some(why) = stop {
+                return (copied, why);
+            }
+        }
+        (results.len(), Break::None)
+    }
+
+    /// Computes the blocks that missed, and stores them.
+    fn store(&mut self, played: &mut Played, blocks: &[Block], links: &[Link]) {
+        let mut timer = Timer::default();
+        let mut refused = false;
+        for (blocks, links) in blocks.chunks(self.pool.len()).zip(links.chunks(self.pool.len())) {
+            for (block, buffer) in blocks.iter().zip(&mut self.pool) {
+                content::fill(buffer, block.hash_id);
+            }
+            let rest = blocks.len() as u64;
+            if refused {
+                // Behind a block that found no room these would be of no use.
+                played.stores.refused += rest;
+                continue;
+            }
+            let before = played.stores.sum();
+            match self
+                .cache()
+                .and_then(|cache| timer.time(|| self.store_some(&cache, played, links)))
+            {
+                Ok(room) => refused = !room,
+                Err(error) => {
+                    tracing::debug!(%error, "store failed");
+                    played.stores.unavailable += rest - (played.stores.sum() - before);
+                }
+            }
+        }
+        if played.stores.stored > 0 {
+            played.store_ns = Some(timer.nanos);
+            played.stored_bytes = played.stores.stored * self.block_bytes;
+        }
+    }
+
+    /// Stores the blocks in the pool; whether there was room for all. Whatever is not counted when
+    /// it fails was not stored.
+    fn store_some(
+        &self,
+        cache: &Cache,
+        played: &mut Played,
+        links: &[Link],
+    ) -> Result<bool, client::Error> {
+        let wanted: Vec<_> = links.iter().map(|link| (*link, self.block_bytes)).collect();
+        let mut filled = Vec::with_capacity(links.len());
+        let mut room = true;
+        let stores = &mut played.stores;
+        for (grant, bytes) in cache.reserve(&wanted)?.into_iter().zip(&self.pool) {
+            match grant {
+                Grant::Granted(_) if !room => stores.refused += 1,
+                Grant::Granted(reservation) => match reservation.write(bytes) {
+                    Ok(block) => filled.push(block),
+                    Err(error) => {
+                        tracing::debug!(%error, "fill failed");
+                        stores.unavailable += 1;
+                    }
+                },
+                Grant::Exists => stores.existing += 1,
+                Grant::InFlight => stores.in_flight += 1,
+                Grant::Refused { why, .. } => {
+                    tracing::debug!(why, "refused");
+                    stores.refused += 1;
+                    room = false;
+                }
+            }
+        }
+        for committed in cache.commit(filled)? {
+            match committed {
+                Ok(()) => stores.stored += 1,
+                Err(CommitFailed::Mismatch { .. }) => stores.mismatched += 1,
+                Err(CommitFailed::Refused { .. }) => stores.refused += 1,
+                Err(_) => stores.unavailable += 1,
+            }
+        }
+        Ok(room)
+    }
+}
+
+/// Why a prefix could not be loaded further.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Break {
+    None,
+    Gone,
+    Late,
+    Caught,
+    Unavailable,
+    Corrupt,
+}
+
+impl Break {
+    fn of(result: BlockResult, error: &ReadError) -> Self {
+        match (result, error) {
+            (BlockResult::Late, _) => Self::Late,
+            (BlockResult::Corrupt, _) | (_, ReadError::Corrupt { .. }) => Self::Caught,
+            (_, ReadError::Transfer { .. }) => Self::Unavailable,
+            _ => Self::Gone,
+        }
+    }
+
+    fn count(self, misses: &mut Misses, blocks: u64) {
+        match self {
+            Self::None => {}
+            Self::Gone => misses.gone += blocks,
+            Self::Late => misses.late += blocks,
+            Self::Caught => misses.caught += blocks,
+            Self::Unavailable => misses.unavailable += blocks,
+            Self::Corrupt => misses.corrupt += blocks,
+        }
+    }
+}
+
+/// Adds up the time of what is worth timing.
+#[derive(Default)]
+struct Timer {
+    nanos: u64,
+}
+
+impl Timer {
+    fn time<T>(&mut self, work: impl FnOnce() -> T) -> T {
+        let began = Instant::now();
+        let result = work();
+        self.nanos += nanos(began);
+        result
+    }
+}
+
+fn nanos(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// What the blocks of this replay are; two replays share blocks only if they agree in it.
+fn identity(preset: &Preset, args: &Args) -> Identity {
+    let (kv_heads, head_dim, layout) = match preset.attention {
+        Attention::Grouped { kv_heads, head_dim } => (kv_heads, head_dim, "nhd"),
+        Attention::Latent { rank, rope_dim } => (1, rank + rope_dim, "mla"),
+    };
+    let geometry = Geometry { layers: preset.layers, kv_heads, head_dim, ..Geometry::default() };
+    let trace = args.trace.file_name().unwrap_or_default().to_string_lossy();
+    let revision = format!("replay of {trace} at {} bytes a token", args.token_bytes);
+    let mut identity = Identity::new(preset.name, revision, "bf16", geometry, BLOCK_TOKENS);
+    identity.layout = layout.to_owned();
+    identity
+}

@@ -1,0 +1,145 @@
+//! A daemon of the replay's own: the same binary as a child process, in a directory of its own.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, ChildStderr, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde::Deserialize;
+use tempfile::TempDir;
+
+use super::super::super::serve::Ready;
+use super::super::super::{Context, Error};
+use crate::config::Address;
+use crate::exit::Exit;
+use crate::output;
+use crate::units::Size;
+
+/// A running daemon; dropping it kills it.
+pub(crate) struct Server {
+    child: Child,
+    address: Address,
+    ready: Option<Ready>,
+    failure: Arc<Mutex<Option<Failure>>>,
+    stderr: Option<JoinHandle<()>>,
+    /// Holds its sockets; last, because it goes away when the daemon has.
+    directory: TempDir,
+}
+
+/// What a daemon says when it fails.
+#[derive(Debug, Deserialize)]
+struct Failure {
+    schema: String,
+    message: String,
+    exit: u8,
+}
+
+impl Server {
+    /// Starts a daemon as configured but for its sockets, and waits until it is ready.
+    pub(crate) fn start(context: &Context, capacity: Option<Size>) -> Result<Self, Error> {
+        let failed = |source| Error::System { doing: "start a daemon", source };
+        let directory = tempfile::Builder::new().prefix("tranship-").tempdir().map_err(failed)?;
+        let address = Address::Unix(directory.path().join("tranship.sock"));
+        let admin = Address::Unix(directory.path().join("admin.sock"));
+        let mut command = Command::new(std::env::current_exe().map_err(failed)?);
+        command.args(["serve", "--json", "--metrics=off"]);
+        command.arg(format!("--listen={address}")).arg(format!("--admin={admin}"));
+        command.arg(format!("--parent={}", std::process::id()));
+        if let Some(capacity) = capacity {
+            command.arg(format!("--capacity={capacity}"));
+        }
+        if let Some(file) = &context.globals.config {
+            command.arg("--config").arg(file);
+        }
+        // Only what needs attention: a replay has its own things to say.
+        if context.globals.verbose == 0 {
+            command.arg("--log-level=warn");
+        }
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(failed)?;
+        let failure = Arc::default();
+        let stderr = child.stderr.take().map(|stderr| pass_on(stderr, Arc::clone(&failure)));
+        let mut line = String::new();
+        if let Some(stdout) = child.stdout.take() {
+            BufReader::new(stdout).read_line(&mut line).map_err(failed)?;
+        }
+        let ready = serde_json::from_str(&line).ok();
+        let mut server = Self { child, address, ready, failure, stderr, directory };
+        if server.ready.is_some() { Ok(server) } else { Err(server.failed()) }
+    }
+
+    /// Where engines connect.
+    pub(crate) fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it said when it was ready.
+    pub(crate) fn ready(&self) -> Option<&Ready> {
+        self.ready.as_ref()
+    }
+
+    /// The directory of its sockets; whatever else is put there goes with it.
+    pub(crate) fn directory(&self) -> &std::path::Path {
+        self.directory.path()
+    }
+
+    /// Asks it to end, and waits until it has.
+    pub(crate) fn stop(mut self) -> Result<(), Error> {
+        let failed = |source| Error::System { doing: "stop the daemon", source };
+        if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
+            // It may have ended by itself, which its exit status tells.
+            let _ = kill_process(pid, Signal::TERM);
+        }
+        let status = self.child.wait().map_err(failed)?;
+        if status.success() { Ok(()) } else { Err(self.failed()) }
+    }
+
+    /// Why it ended.
+    fn failed(&mut self) -> Error {
+        let status = self.child.wait();
+        if let Some(stderr) = self.stderr.take() {
+            let _ = stderr.join();
+        }
+        let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match (failure, status) {
+            (Some(Failure { message, exit, .. }), _) => {
+                Error::Child { message, exit: Exit::from_code(exit) }
+            }
+            (None, Ok(status)) => {
+                Error::Child { message: format!("the daemon ended: {status}"), exit: Exit::Failure }
+            }
+            (None, Err(source)) => Error::System { doing: "wait for the daemon", source },
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Passes the daemon's log on, and keeps its last word.
+fn pass_on(stderr: ChildStderr, failure: Arc<Mutex<Option<Failure>>>) -> JoinHandle<()> {
+    thread::spawn(move || {
+        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+            match serde_json::from_str::<Failure>(&line) {
+                Ok(last) if last.schema == "tranship.error/1" => {
+                    *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(last);
+                }
+                _ => output::note(&line),
+            }
+        }
+    })
+}

@@ -1,0 +1,199 @@
+//! Figures, in the words of the service.
+
+use tonic::Status;
+use tranship_cache::Scope;
+use tranship_cache::server::{RequestStats, ServerStats, SessionInfo};
+use tranship_cache::stats::{Amount, Counters, Gauges, TenantStats};
+use tranship_cache::tier::Tier;
+use tranship_transport::Stats;
+
+use super::pb;
+use crate::serve::observe::{Observe, State};
+
+pub(super) fn version() -> pb::VersionResponse {
+    pb::VersionResponse {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        target: format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS),
+        pid: std::process::id(),
+    }
+}
+
+pub(super) fn stats(
+    observe: &Observe,
+    request: &pb::StatsRequest,
+) -> Result<pb::StatsResponse, Status> {
+    let tenants = match request.tenant.as_str() {
+        "" => observe.store.stats(),
+        name => vec![super::tenant(&observe.store, name)?.stats()],
+    };
+    let state = match observe.state() {
+        State::Starting => pb::State::Starting,
+        State::Serving => pb::State::Serving,
+        State::Draining => pb::State::Draining,
+    };
+    Ok(pb::StatsResponse {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        uptime_ms: u64::try_from(observe.since.elapsed().as_millis()).unwrap_or(u64::MAX),
+        state: state.into(),
+        tenants: tenants.into_iter().map(Into::into).collect(),
+        engine: Some((observe.engine)().into()),
+        server: Some((observe.server)().into()),
+    })
+}
+
+pub(super) fn identities(
+    observe: &Observe,
+    request: &pb::IdentitiesRequest,
+) -> Result<pb::IdentitiesResponse, Status> {
+    let scopes = super::tenant(&observe.store, &request.tenant)?.scopes();
+    Ok(pb::IdentitiesResponse { identities: scopes.iter().map(Into::into).collect() })
+}
+
+pub(super) fn sessions(observe: &Observe) -> pb::SessionsResponse {
+    let now = (observe.now)();
+    let session = |session: SessionInfo| pb::Session {
+        id: session.id,
+        name: session.name,
+        tenant: session.tenant,
+        connected_ms: (now - session.since).0,
+        leases: session.leases as u64,
+        reservations: session.reservations as u64,
+    };
+    pb::SessionsResponse { sessions: (observe.sessions)().into_iter().map(session).collect() }
+}
+
+impl From<&Scope> for pb::Identity {
+    fn from(scope: &Scope) -> Self {
+        let identity = scope.identity();
+        let geometry = &identity.geometry;
+        Self {
+            id: scope.id().to_string(),
+            model: identity.model.clone(),
+            revision: identity.revision.clone(),
+            dtype: identity.dtype.clone(),
+            layout: identity.layout.clone(),
+            salted: !identity.salt.is_empty(),
+            block_tokens: identity.block_tokens,
+            layers: geometry.layers,
+            kv_heads: geometry.kv_heads,
+            head_dim: geometry.head_dim,
+            tp_size: geometry.tp_size,
+            tp_rank: geometry.tp_rank,
+            pp_size: geometry.pp_size,
+            pp_rank: geometry.pp_rank,
+        }
+    }
+}
+
+impl From<TenantStats> for pb::TenantStats {
+    fn from(stats: TenantStats) -> Self {
+        Self {
+            tenant: stats.tenant,
+            policy: stats.policy.to_owned(),
+            counters: Some(stats.counters.into()),
+            gauges: Some(stats.gauges.into()),
+        }
+    }
+}
+
+impl From<Counters> for pb::Counters {
+    fn from(c: Counters) -> Self {
+        let hits = Tier::ALL.iter().zip(c.hits);
+        Self {
+            lookups: c.lookups,
+            hits: hits.map(|(tier, hits)| pb::TierHits { tier: tier.to_string(), hits }).collect(),
+            misses: c.misses,
+            granted: c.granted,
+            existing: c.existing,
+            in_flight: c.in_flight,
+            refused: c.refused,
+            committed: c.committed,
+            committed_bytes: c.committed_bytes,
+            mismatched: c.mismatched,
+            abandoned: c.abandoned,
+            revoked: c.revoked,
+            leased: c.leased,
+            late: c.late,
+            gone: c.gone,
+            lapsed: c.lapsed,
+            evicted: c.evicted,
+            removed: c.removed,
+            expired: c.expired,
+            corrupt: c.corrupt,
+            cleared: c.cleared,
+            policy_faults: c.policy_faults,
+        }
+    }
+}
+
+impl From<Amount> for pb::Amount {
+    fn from(amount: Amount) -> Self {
+        Self { blocks: amount.blocks, bytes: amount.bytes }
+    }
+}
+
+impl From<Gauges> for pb::Gauges {
+    fn from(g: Gauges) -> Self {
+        Self {
+            capacity_bytes: g.capacity_bytes,
+            quota_bytes: g.quota_bytes,
+            used_bytes: g.used_bytes,
+            largest_free_bytes: g.largest_free_bytes,
+            free_runs: g.free_runs,
+            filling: Some(g.filling.into()),
+            revoking: Some(g.revoking.into()),
+            resident: Some(g.resident.into()),
+            doomed: Some(g.doomed.into()),
+            held: Some(g.held.into()),
+            pinned: Some(g.pinned.into()),
+            leases: g.leases,
+            identities: g.scopes,
+        }
+    }
+}
+
+impl From<Stats> for pb::EngineStats {
+    fn from(s: Stats) -> Self {
+        Self {
+            submitted: s.submitted,
+            done: s.done,
+            rejected: s.rejected,
+            fenced: s.fenced,
+            lost: s.lost,
+            recovered: s.recovered,
+            written_bytes: s.written_bytes,
+            read_bytes: s.read_bytes,
+            messages_sent: s.messages_sent,
+            messages_received: s.messages_received,
+            immediates: s.immediates,
+            stray_immediates: s.stray_immediates,
+            parked: s.parked,
+            connections: s.connections,
+            disconnections: s.disconnections,
+            windows_fenced: s.windows_fenced,
+        }
+    }
+}
+
+impl From<ServerStats> for pb::ServerStats {
+    fn from(stats: ServerStats) -> Self {
+        Self {
+            sessions: stats.sessions,
+            sessions_total: stats.sessions_total,
+            requests: stats.requests.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl From<RequestStats> for pb::RequestStats {
+    fn from(stats: RequestStats) -> Self {
+        let bucket = |(seconds_max, count)| pb::Bucket { seconds_max, count };
+        Self {
+            name: stats.name.to_owned(),
+            count: stats.count,
+            errors: stats.errors,
+            seconds_sum: stats.seconds_sum,
+            buckets: stats.buckets.into_iter().map(bucket).collect(),
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! What administration and metrics look at. Nothing is counted here: every figure is read from its
+//! owner when somebody asks.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use tranship_cache::server::{ServerStats, SessionInfo};
+use tranship_cache::{Millis, Store};
+use tranship_transport::Stats;
+
+/// Reads a value from its owner.
+pub(crate) type Source<T> = Arc<dyn Fn() -> T + Send + Sync>;
+
+/// A daemon, as seen by who looks after it. Clones look at the same one.
+#[derive(Clone)]
+pub(crate) struct Observe {
+    /// The blocks.
+    pub(crate) store: Store,
+    /// Figures of the engine that moves them.
+    pub(crate) engine: Source<Stats>,
+    /// Figures of the protocol server.
+    pub(crate) server: Source<ServerStats>,
+    /// Clients connected now.
+    pub(crate) sessions: Source<Vec<SessionInfo>>,
+    /// The time that is passed to the store.
+    pub(crate) now: Source<Millis>,
+    /// Since when the daemon runs.
+    pub(crate) since: Instant,
+    /// Whether the daemon has finished starting.
+    pub(crate) started: Started,
+}
+
+impl Observe {
+    /// Whether clients should come.
+    pub(crate) fn state(&self) -> State {
+        match () {
+            () if !self.started.get() => State::Starting,
+            () if self.store.is_draining() => State::Draining,
+            () => State::Serving,
+        }
+    }
+}
+
+/// Turns once, when the daemon is ready for clients.
+#[derive(Clone, Default)]
+pub(crate) struct Started(Arc<AtomicBool>);
+
+impl Started {
+    /// From now on the daemon is ready.
+    pub(crate) fn set(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    fn get(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// Whether clients should come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// Not ready yet.
+    Starting,
+    /// Ready.
+    Serving,
+    /// Takes no new blocks.
+    Draining,
+}

@@ -1,0 +1,122 @@
+//! A directory for one test, and the built binary in it.
+
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+/// A directory for one test, which is the runtime directory too; nothing of the caller's
+/// environment reaches the binary.
+pub(crate) struct Scene {
+    directory: tempfile::TempDir,
+}
+
+impl Scene {
+    pub(crate) fn new() -> Self {
+        Self { directory: tempfile::tempdir().expect("a temporary directory") }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    pub(crate) fn file(&self, name: &str, text: &str) -> String {
+        let path = self.path(name);
+        std::fs::write(&path, text).expect("the temporary directory is writable");
+        path.display().to_string()
+    }
+
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tranship"));
+        command
+            .args(args)
+            .env_clear()
+            .env("HOME", self.directory.path())
+            .env("XDG_RUNTIME_DIR", self.directory.path())
+            .stdin(Stdio::null());
+        command
+    }
+
+    pub(crate) fn run(&self, args: &[&str]) -> Output {
+        self.command(args).output().expect("the binary starts")
+    }
+
+    /// Runs, expects success, and returns standard output.
+    pub(crate) fn stdout(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        assert_eq!(output.status.code(), Some(0), "{args:?}: {}", text(&output.stderr));
+        text(&output.stdout)
+    }
+
+    /// Runs, expects the exit code, and returns the one line of standard error.
+    pub(crate) fn error(&self, exit: i32, args: &[&str]) -> String {
+        let output = self.run(args);
+        let stderr = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(exit), "{args:?}: {stderr}");
+        assert_eq!(text(&output.stdout), "", "{args:?}");
+        assert_eq!(stderr.lines().count(), 1, "{args:?}: {stderr}");
+        stderr.trim_end().to_owned()
+    }
+
+    /// Starts a daemon in the runtime directory, and waits until it is ready.
+    pub(crate) fn serve(&self, args: &[&str]) -> Daemon {
+        let mut command = self.command(&["serve", "--json", "--metrics", "off"]);
+        if !args.contains(&"--capacity") {
+            command.args(["--capacity", "16MiB"]);
+        }
+        command.args(["--log-level", "error"]).args(args).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("the binary starts");
+        let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
+        let mut line = String::new();
+        stdout.read_line(&mut line).expect("its standard output is open");
+        let ready: Value = serde_json::from_str(&line).expect("a line of JSON");
+        assert_eq!(ready["schema"], "tranship.serve/1");
+        Daemon { child, _stdout: stdout }
+    }
+}
+
+/// A running daemon; dropping it kills it.
+pub(crate) struct Daemon {
+    child: Child,
+    _stdout: BufReader<ChildStdout>,
+}
+
+impl Daemon {
+    /// Asks it to end; its exit code.
+    pub(crate) fn terminate(&mut self) -> Option<i32> {
+        signal(self.child.id(), Signal::TERM);
+        self.child.wait().expect("it is ours").code()
+    }
+
+    pub(crate) fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Sends a signal to a process that may be gone by now.
+pub(crate) fn signal(pid: u32, signal: Signal) {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a process id");
+    let _ = kill_process(pid, signal);
+}
+
+pub(crate) fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).expect("UTF-8")
+}
+
+/// Every line as an object of the schema.
+pub(crate) fn objects(lines: &str, schema: &str) -> Vec<Value> {
+    let parse = |line: &str| serde_json::from_str::<Value>(line).expect("a line of JSON");
+    let objects: Vec<Value> = lines.lines().map(parse).collect();
+    assert!(!objects.is_empty());
+    assert!(objects.iter().all(|object| object["schema"] == schema), "{lines}");
+    objects
+}

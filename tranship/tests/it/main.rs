@@ -1,0 +1,6 @@
+//! The built binary, as its users meet it.
+
+mod cli;
+mod common;
+mod daemon;
+mod replay_chaos;

@@ -1,0 +1,91 @@
+//! A daemon killed with -9 and restarted during a replay, engines killed at random, 20 times in
+//! all: the replay goes on, its sums come out, and no byte is wrong.
+
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
+use crate::common::{Scene, objects, signal, text};
+use rustix::process::Signal;
+use serde_json::Value;
+
+/// What is killed, and how often.
+const KILLS: usize = 20;
+/// Requests between two kills.
+const EVERY: u64 = 60;
+/// Enough requests for all kills, and for life to go on after the last.
+const REQUESTS: u64 = EVERY * (KILLS as u64 + 8);
+/// Seed of the order.
+const SEED: u64 = 20_251_121;
+/// Requests of the synthetic trace come every two seconds on average. This makes a hundred a second
+/// of them, so that the time a daemon takes to come back costs few.
+const SPEED: &str = "200";
+
+/// SplitMix64.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut word = self.0;
+        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((word ^ (word >> 31)) % sides as u64) as usize
+    }
+}
+
+#[test]
+fn kills_cost_misses_and_nothing_else() {
+    let scene = Scene::new();
+    let trace = scene.path("trace.jsonl").display().to_string();
+    let requests = REQUESTS.to_string();
+    scene.stdout(&["trace", "synth", "--requests", &requests, "--output", &trace]);
+    let address = format!("unix://{}", scene.path("tranship.sock").display());
+    let every = EVERY.to_string();
+    let mut daemon = scene.serve(&["--capacity", "64MiB"]);
+    let mut replay = scene
+        .command(&["trace", "replay", "--trace", &trace, "--to", &address, "--json"])
+        .args(["--engines", "2", "--bytes-per-token", "16", "--speed", SPEED, "--every", &every])
+        .args(["--log-level", "error"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary starts");
+    let mut dice = Dice(SEED);
+    let (mut daemons, mut engines) = (0, 0);
+    let mut last = String::new();
+    for line in BufReader::new(replay.stdout.take().expect("piped")).lines() {
+        last = line.expect("UTF-8");
+        let progress: Value = serde_json::from_str(&last).expect("a line of JSON");
+        if progress["schema"] != "tranship.replay-progress/1" || daemons + engines == KILLS {
+            continue;
+        }
+        assert_eq!(progress["corrupt"], 0, "{progress}");
+        let pids = progress["engine_pids"].as_array().expect("an array");
+        if dice.roll(2) == 0 {
+            daemons += 1;
+            daemon.kill();
+            daemon = scene.serve(&["--capacity", "64MiB"]);
+        } else if let Some(pid) = pids[dice.roll(pids.len())].as_u64() {
+            engines += 1;
+            signal(u32::try_from(pid).expect("a process id"), Signal::KILL);
+        }
+    }
+    let output = replay.wait_with_output().expect("it ends");
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let replay = &objects(&last, "tranship.replay/1")[0];
+    let number = |name: &str| replay[name].as_u64().expect(name);
+    assert_eq!(daemons + engines, KILLS, "{replay}");
+    assert!(daemons > 3 && engines > 3, "seed {SEED}: {daemons} daemons, {engines} engines");
+    assert_eq!(number("requests"), REQUESTS, "every request was played once");
+    assert_eq!(number("engine_deaths"), engines as u64);
+    assert_eq!(number("corrupt"), 0);
+    let hits: u64 = replay["hits"]
+        .as_object()
+        .expect("tiers")
+        .values()
+        .map(|hits| hits.as_u64().expect("a count"))
+        .sum();
+    assert!(hits > 0, "{replay}");
+    assert_eq!(hits + number("misses"), number("lookups"));
+    assert_eq!(daemon.terminate(), Some(0), "the last daemon is well");
+}
