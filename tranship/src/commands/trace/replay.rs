@@ -3,9 +3,9 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`engine`] | one engine process: looks up, loads, verifies, stores; a line a request |
-//! | [`coordinator`] | starts the engines, restarts those that die, adds up their lines |
-//! | [`figures`] | the sums, and what is printed of them |
-//! | [`server`] | a daemon of the replay's own, as a child process |
+//! | `coordinator` | starts the engines, restarts those that die, adds up their lines |
+//! | `figures` | the sums, and what is printed of them |
+//! | `server` | a daemon of the replay's own, as a child process |
 
 pub(crate) mod coordinator;
 pub mod engine;
