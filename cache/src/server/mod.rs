@@ -187,21 +187,18 @@ impl Server {
     }
 
     /// Its figures, to be read from any thread.
-    #[must_use]
     pub fn stats(&self) -> impl Fn() -> ServerStats + Send + Sync + 'static {
         let observed = Arc::clone(&self.observed);
         move || observed.stats()
     }
 
     /// Its sessions, to be read from any thread; as of the last tick.
-    #[must_use]
     pub fn sessions(&self) -> impl Fn() -> Vec<SessionInfo> + Send + Sync + 'static {
         let observed = Arc::clone(&self.observed);
         move || observed.sessions()
     }
 
     /// Its clock, to be read from any thread: the time that its store is told.
-    #[must_use]
     pub fn clock(&self) -> impl Fn() -> Millis + Send + Sync + 'static {
         let (engine, started) = (self.engine.clone(), self.started);
         move || engine.now().since(started).into()

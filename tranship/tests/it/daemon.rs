@@ -106,7 +106,19 @@ fn bad_input_of_replay_and_serve_is_one_line() {
             (&["serve", "--listen", &deep], 6, "directory cannot be made"),
             (&["serve", "--listen", &plain], 6, "is no socket"),
             (&["serve", "--listen", "tcp://127.0.0.1:1"], 2, "use unix:///PATH"),
-            (&["serve", "--metrics", "192.0.2.1:7421"], 6, "192.0.2.1"),
+            (
+                &[
+                    "serve",
+                    "--capacity",
+                    "16MiB",
+                    "--log-level",
+                    "error",
+                    "--metrics",
+                    "192.0.2.1:7421",
+                ],
+                6,
+                "192.0.2.1",
+            ),
             (&["serve", "--dram-numa-node", "1000"], 6, "NUMA node 1000 is not there"),
         ],
     );
