@@ -1,1 +1,3 @@
-//! Helpers for the tests that span crates.
+//! What the tests that span crates have in common.
+
+pub mod world;

@@ -12,16 +12,13 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Instant;
 
-use tranship_transport::address::{Address, EngineId};
-use tranship_transport::copy;
 use tranship_transport::fabric::{
     Event, Fabric, Grant, Local, OpId, PeerId, Posted, Provider, RegionId, Remote, RemoteKey,
     Setup, Status, Work, shm,
 };
-use tranship_transport::immediate::Immediate;
-use tranship_transport::memory::{HostMemory, Memory};
-use tranship_transport::time::MonotonicClock;
-use tranship_transport::window::{Access, WindowId};
+use tranship_transport::{
+    Access, Address, EngineId, HostMemory, Immediate, Memory, MonotonicClock, WindowId, copy,
+};
 
 const REGION_BYTES: usize = 256 << 20;
 const WINDOW: WindowId = WindowId { slot: 0, generation: 0 };

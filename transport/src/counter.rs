@@ -37,8 +37,7 @@ impl Counters {
 
     /// Ends the slot's generation: stragglers that carry it count for nobody.
     fn give_back(&self, slot: Slot) {
-        let next = u64::from(slot.generation.wrapping_add(1)) << COUNT_BITS;
-        self.words[usize::from(slot.index)].store(next, Ordering::Release);
+        renew(&self.words[usize::from(slot.index)], slot.generation);
         self.free.lock().unwrap_or_else(PoisonError::into_inner).push(slot.index);
     }
 
@@ -53,6 +52,11 @@ impl Counters {
     fn read(&self, slot: Slot) -> u64 {
         self.words[usize::from(slot.index)].load(Ordering::Acquire) & COUNT_MASK
     }
+}
+
+/// Ends `generation`: the word belongs to the next one, with nothing counted.
+fn renew(word: &AtomicU64, generation: u16) {
+    word.swap(u64::from(generation.wrapping_add(1)) << COUNT_BITS, Ordering::AcqRel);
 }
 
 /// Adds one to `word` if it still belongs to `generation`.
@@ -214,7 +218,7 @@ mod models {
                 })
                 .collect();
             // The owner goes away at any point in between.
-            word.store(1 << COUNT_BITS, Ordering::Release);
+            renew(&word, 0);
             for thread in threads {
                 thread.join().unwrap();
             }

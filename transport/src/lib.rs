@@ -1,7 +1,7 @@
 //! One-sided transport: regions of memory, windows into them, and the engine that writes and reads
 //! them across processes and machines.
 //!
-//! ```no_run
+//! ```
 //! use std::time::Duration;
 //! use tranship_transport::{Engine, HostMemory};
 //!

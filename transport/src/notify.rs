@@ -2,11 +2,13 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicU32, Ordering, fence};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, eventfd};
+
+use crate::sync::{AtomicU32, Condvar, Mutex, fence};
 
 /// A descriptor that becomes readable when a transfer it was given to ends
 /// ([`eventfd(2)`](https://man7.org/linux/man-pages/man2/eventfd.2.html), non-blocking).
@@ -47,7 +49,11 @@ impl AsFd for Notifier {
 
 /// Lets threads sleep until something happened, at the price of one fence and one load for the
 /// side that makes it happen while nobody sleeps.
-#[derive(Debug, Default)]
+///
+/// Either the sleeper, which counts itself, fences and looks, sees what happened, or the other side,
+/// which made it happen, fences and looks, sees the sleeper; then the epoch it changes under the
+/// lock ends the sleep.
+#[derive(Debug)]
 pub(crate) struct EventCount {
     sleepers: AtomicU32,
     epoch: Mutex<u64>,
@@ -55,6 +61,10 @@ pub(crate) struct EventCount {
 }
 
 impl EventCount {
+    pub(crate) fn new() -> Self {
+        Self { sleepers: AtomicU32::new(0), epoch: Mutex::new(0), changed: Condvar::new() }
+    }
+
     /// Wakes all sleepers. What they wait for must have been stored before.
     pub(crate) fn wake_all(&self) {
         fence(Ordering::SeqCst);
@@ -66,15 +76,19 @@ impl EventCount {
 
     /// Sleeps until woken or `timeout` passed, unless `ready` is true already.
     pub(crate) fn sleep(&self, timeout: Duration, ready: impl FnOnce() -> bool) {
-        let epoch = self.epoch.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut epoch = self.epoch.lock().unwrap_or_else(PoisonError::into_inner);
         self.sleepers.fetch_add(1, Ordering::SeqCst);
         fence(Ordering::SeqCst);
         if !ready() {
-            let seen = *epoch;
-            let _ = self
-                .changed
-                .wait_timeout_while(epoch, timeout, |epoch| *epoch == seen)
-                .unwrap_or_else(PoisonError::into_inner);
+            let (seen, began) = (*epoch, Instant::now());
+            while *epoch == seen {
+                let left = timeout.saturating_sub(began.elapsed());
+                if left.is_zero() {
+                    break;
+                }
+                let woken = self.changed.wait_timeout(epoch, left);
+                (epoch, _) = woken.unwrap_or_else(PoisonError::into_inner);
+            }
         }
         self.sleepers.fetch_sub(1, Ordering::SeqCst);
     }
@@ -98,7 +112,7 @@ mod tests {
 
     #[test]
     fn no_wake_up_is_lost() {
-        let shared = Arc::new((EventCount::default(), AtomicBool::new(false)));
+        let shared = Arc::new((EventCount::new(), AtomicBool::new(false)));
         for _ in 0..200 {
             shared.1.store(false, Ordering::SeqCst);
             let waker = {
@@ -114,5 +128,30 @@ mod tests {
             }
             waker.join().unwrap();
         }
+    }
+}
+
+#[cfg(all(test, loom))]
+mod models {
+    use loom::sync::Arc;
+    use loom::thread;
+
+    use super::*;
+
+    #[test]
+    fn loom_no_wake_up_is_lost() {
+        loom::model(|| {
+            let shared = Arc::new((EventCount::new(), AtomicU32::new(0)));
+            let waker = {
+                let shared = Arc::clone(&shared);
+                thread::spawn(move || {
+                    shared.1.store(1, Ordering::Relaxed);
+                    shared.0.wake_all();
+                })
+            };
+            // loom's condition variables know no time: a lost wake-up is a deadlock, which it finds.
+            shared.0.sleep(Duration::from_secs(3600), || shared.1.load(Ordering::Relaxed) == 1);
+            waker.join().unwrap();
+        });
     }
 }

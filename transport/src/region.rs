@@ -407,6 +407,13 @@ impl Mapping {
         Self { memory, offset, len }
     }
 
+    /// The first byte.
+    #[must_use]
+    pub fn as_ptr(&self) -> *mut u8 {
+        // SAFETY: the offset was checked against the mapping.
+        unsafe { self.memory.as_ptr().add(self.offset) }
+    }
+
     /// The whole region behind the window.
     #[must_use]
     pub fn memory(&self) -> &Memory {

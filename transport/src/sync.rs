@@ -1,7 +1,13 @@
-//! The atomics of lock-free parts: the standard ones, or loom's when models are checked.
+//! What lock-free parts are made of: the standard library's, or loom's when models are checked.
 
 #[cfg(not(loom))]
-pub(crate) use std::sync::atomic::AtomicU64;
+pub(crate) use std::sync::{
+    Condvar, Mutex,
+    atomic::{AtomicU32, AtomicU64, fence},
+};
 
 #[cfg(loom)]
-pub(crate) use loom::sync::atomic::AtomicU64;
+pub(crate) use loom::sync::{
+    Condvar, Mutex,
+    atomic::{AtomicU32, AtomicU64, fence},
+};

@@ -137,6 +137,7 @@ impl Submission {
     fn start(self, wake: bool) -> Result<Transfer, SubmitError> {
         let Self { engine, task, timeout, notifier, tally } = self;
         let until = engine.now() + timeout;
+        let peer = task.peer();
         match engine.submit(task, until, timeout, &notifier, &tally, wake) {
             Ok(Started::Ended(outcome)) => {
                 if outcome.is_done()
@@ -150,7 +151,7 @@ impl Submission {
                 Ok(Transfer { engine, state: State::Ended(outcome) })
             }
             Ok(Started::Running(completion)) => {
-                Ok(Transfer { engine, state: State::Running(completion) })
+                Ok(Transfer { engine, state: State::Running { peer, completion } })
             }
             Err(task) => {
                 let submission = Self { engine, task, timeout, notifier, tally };
@@ -185,7 +186,7 @@ pub struct Transfer {
 
 enum State {
     Ended(Outcome),
-    Running(Arc<Completion>),
+    Running { peer: Peer, completion: Arc<Completion> },
 }
 
 impl Transfer {
@@ -194,7 +195,7 @@ impl Transfer {
     pub fn outcome(&self) -> Option<Outcome> {
         match &self.state {
             State::Ended(outcome) => Some(*outcome),
-            State::Running(completion) => completion.outcome(),
+            State::Running { completion, .. } => completion.outcome(),
         }
     }
 
@@ -202,7 +203,7 @@ impl Transfer {
     pub fn wait(&self) -> Outcome {
         match &self.state {
             State::Ended(outcome) => *outcome,
-            State::Running(completion) => {
+            State::Running { completion, .. } => {
                 // The deadline that ends the transfer is the engine's own; this one cannot pass
                 // first, it only keeps the wait from being unbounded in form.
                 while completion.outcome().is_none() {
@@ -218,8 +219,8 @@ impl Transfer {
     /// [`Reason::Cancelled`] (or `Lost` at its deadline, when no fence can be proven). It has not
     /// ended when this returns.
     pub fn cancel(&self) {
-        if let State::Running(completion) = &self.state {
-            self.engine.cancel(completion);
+        if let State::Running { peer, completion } = &self.state {
+            self.engine.cancel(*peer, completion);
         }
     }
 
@@ -229,7 +230,7 @@ impl Transfer {
     pub fn fenced(&self) -> bool {
         match &self.state {
             State::Ended(outcome) => outcome.pages_are_free(),
-            State::Running(completion) => completion.fenced.load(Ordering::Acquire),
+            State::Running { completion, .. } => completion.fenced.load(Ordering::Acquire),
         }
     }
 }
@@ -240,7 +241,7 @@ impl Future for Transfer {
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {
         match &self.state {
             State::Ended(outcome) => Poll::Ready(*outcome),
-            State::Running(completion) => completion.poll(context.waker()),
+            State::Running { completion, .. } => completion.poll(context.waker()),
         }
     }
 }

@@ -31,6 +31,8 @@ impl Shm {
 }
 
 impl Harness for Shm {
+    const THREADS: bool = true;
+
     fn cases() -> Vec<u64> {
         vec![0, 2]
     }

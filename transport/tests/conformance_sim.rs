@@ -11,6 +11,7 @@ use tranship_transport::{
     Access, Address, Builder, Drive, Engine, HostMemory, Kind, Outcome, Polling, Time, Transfer,
 };
 
+/// How many seeds each rule is run for, unless `TRANSHIP_SIM_SEEDS` says how many.
 const SEEDS: u64 = 50;
 
 struct Sim {
@@ -35,8 +36,11 @@ impl Sim {
 }
 
 impl Harness for Sim {
+    const THREADS: bool = false;
+
     fn cases() -> Vec<u64> {
-        (0..SEEDS).collect()
+        let seeds = std::env::var("TRANSHIP_SIM_SEEDS").ok();
+        (0..seeds.map_or(SEEDS, |seeds| seeds.parse().expect("a number"))).collect()
     }
 
     fn new(case: u64) -> Self {

@@ -16,7 +16,7 @@ use crate::identity::{Identity, IdentityId};
 use crate::key::Key;
 use crate::lineage::Link;
 use crate::tier::Tier;
-use crate::wire::{self, BATCH_MAX, FILL_BATCH_MAX, Fetched, Item, Lookup, Reply, Request};
+use crate::wire::{self, Fetched, Item, Lookup, Reply, Request};
 
 /// How long a lease stands unless told otherwise.
 const LEASE_TTL_MS: u32 = 30_000;
@@ -79,7 +79,7 @@ impl Cache {
     pub fn lookup(&self, keys: &[Key]) -> Result<Found, Error> {
         let (session, scope) = self.enter()?;
         let mut found = Found { prefix: 0, presence: Vec::with_capacity(keys.len()) };
-        for keys in keys.chunks(BATCH_MAX) {
+        for keys in keys.chunks(self.client.batches().keys) {
             let unbroken = found.prefix == found.presence.len();
             let request = Request::Lookup { scope, keys: keys.to_vec() };
             let Reply::Lookup(part) = self.client.call(&session, &request)? else {
@@ -105,7 +105,7 @@ impl Cache {
         let (session, scope) = self.enter()?;
         let mut lease = Lease::new(self.client.clone(), Arc::clone(&session), scope);
         let wait_ms = millis(wait);
-        for keys in keys.chunks(BATCH_MAX) {
+        for keys in keys.chunks(self.client.batches().leases) {
             let request =
                 Request::Lease { scope, wait_ms, ttl_ms: LEASE_TTL_MS, keys: keys.to_vec() };
             let timeout = self.client.timeout() + wait;
@@ -140,7 +140,7 @@ impl Cache {
         let (session, scope) = self.enter()?;
         let ttl_ms = ttl.map_or(0, |ttl| u64::from(millis(ttl)).max(1));
         let mut grants = Vec::with_capacity(blocks.len());
-        for blocks in blocks.chunks(FILL_BATCH_MAX) {
+        for blocks in blocks.chunks(self.client.batches().fills) {
             let items = blocks.iter().map(|(link, len)| Item { link: *link, len: *len }).collect();
             let deadline_ms = RESERVATION_DEADLINE_MS;
             let request = Request::Reserve { scope, deadline_ms, ttl_ms, items };
@@ -214,7 +214,7 @@ impl Cache {
     ) -> Result<Vec<Fetched>, Error> {
         let (session, scope) = self.enter()?;
         let mut results = Vec::with_capacity(blocks.len());
-        for blocks in blocks.chunks(BATCH_MAX) {
+        for blocks in blocks.chunks(self.client.batches().fetches) {
             let fetch = wire::Fetch {
                 wait_ms: millis(wait),
                 window: window.clone(),
@@ -271,7 +271,7 @@ impl Cache {
     ) -> Result<u64, Error> {
         let (session, scope) = self.enter()?;
         let mut sum = 0;
-        for keys in keys.chunks(BATCH_MAX) {
+        for keys in keys.chunks(self.client.batches().keys) {
             let request = request(scope, keys.to_vec());
             match self.client.call(&session, &request)? {
                 Reply::Count(count) => sum += count,

@@ -15,7 +15,7 @@ use super::error::Error;
 use super::staging::Arena;
 use super::switch::{Answer, Switch};
 use crate::identity::{Identity, IdentityId};
-use crate::wire::{Hello, Reply, Request, VERSION};
+use crate::wire::{Batches, Hello, Reply, Request, VERSION};
 
 /// How long a call may take unless told otherwise.
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
@@ -98,12 +98,14 @@ impl Builder {
         let engine = self.engine.on_incoming(move |incoming| sink.incoming(incoming)).build()?;
         let hello =
             Hello { version: VERSION, name: self.name, tenant: self.tenant, token: self.token };
+        let batches = Batches::within(engine.message_bytes_max());
         let inner = Inner {
             engine,
             switch,
             address: address.clone(),
             hello,
             timeout: self.timeout,
+            batches,
             state: Mutex::default(),
         };
         let client = Client { inner: Arc::new(inner) };
@@ -124,6 +126,7 @@ struct Inner {
     address: Address,
     hello: Hello,
     timeout: Duration,
+    batches: Batches,
     state: Mutex<State>,
 }
 
@@ -197,6 +200,11 @@ impl Client {
         }
     }
 
+    /// How many entries a message carries.
+    pub(super) fn batches(&self) -> Batches {
+        self.inner.batches
+    }
+
     pub(super) fn timeout(&self) -> Duration {
         self.inner.timeout
     }
@@ -247,9 +255,9 @@ impl Client {
         let unreachable = |error| Error::Unreachable { address: address.clone(), error };
         let peer = engine.connect(address, *timeout).map_err(unreachable)?;
         let breaks = self.inner.switch.breaks();
-        let welcome = match self.ask(peer, &Request::Hello(hello.clone()), *timeout)? {
-            Reply::Welcome(welcome) => welcome,
-            _ => return Err(Error::Mismatched { request: "hello" }),
+        let request = Request::Hello(hello.clone());
+        let Reply::Welcome(welcome) = self.ask(peer, &request, *timeout)? else {
+            return Err(Error::Mismatched { request: "hello" });
         };
         let window = engine.open_at(peer, &welcome.arena).map_err(unreachable)?;
         let arena = Arena::open(engine, window, *timeout).map_err(|error| {

@@ -8,7 +8,7 @@ use super::connection::{Client, Session};
 use super::error::{Error, ReadError};
 use crate::key::Key;
 use crate::lineage::Link;
-use crate::wire::{Committed, FILL_BATCH_MAX, Reply, Request, Reserved};
+use crate::wire::{Committed, Reply, Request, Reserved};
 
 /// The answer to one block of a reservation.
 #[derive(Debug)]
@@ -227,7 +227,7 @@ pub(super) fn commit(
     while let Some(first) = blocks.next() {
         let session = Arc::clone(&first.holder.session);
         let mut batch = vec![first];
-        while batch.len() < FILL_BATCH_MAX
+        while batch.len() < client.batches().fills
             && let Some(next) = blocks.next_if(|b| Arc::ptr_eq(&b.holder.session, &session))
         {
             batch.push(next);

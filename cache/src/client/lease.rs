@@ -105,9 +105,8 @@ impl Lease {
         let (key, offset, len, checksum) = self.ready(index)?;
         let Some(mapping) = self.session.arena.mapping() else { return Ok(None) };
         let not_ready = ReadError::NotReady { index };
-        let (offset, len) = match (usize::try_from(offset), usize::try_from(len)) {
-            (Ok(offset), Ok(len)) => (offset, len),
-            _ => return Err(not_ready),
+        let (Ok(offset), Ok(len)) = (usize::try_from(offset), usize::try_from(len)) else {
+            return Err(not_ready);
         };
         let at = mapping.offset() + offset;
         let Ok(found) = mapping.memory().checksum(at, len) else { return Err(not_ready) };

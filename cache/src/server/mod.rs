@@ -198,7 +198,7 @@ impl Server {
         move || observed.sessions()
     }
 
-    /// Its clock, to be read from any thread: the time that its store is told.
+    /// The clock that the store's times are of, to be read from any thread.
     pub fn clock(&self) -> impl Fn() -> Millis + Send + Sync + 'static {
         let (engine, started) = (self.engine.clone(), self.started);
         move || engine.now().since(started).into()
@@ -209,7 +209,7 @@ impl Server {
         while !stop.load(Ordering::Acquire) {
             self.step();
             let now = self.engine.now();
-            let until = self.parked.next_deadline().min(self.next_tick);
+            let until = self.next_deadline();
             let (woken, commits, fetches) = (&self.woken, &self.commits, &self.fetches);
             let engine = &self.engine;
             engine.wait_until(until.since(now), || {
@@ -246,6 +246,12 @@ impl Server {
             self.tick();
         }
         worked
+    }
+
+    /// When [`Server::step`] has something to do by itself.
+    #[must_use]
+    pub fn next_deadline(&self) -> Time {
+        self.parked.next_deadline().min(self.next_tick)
     }
 
     /// Time, as the store counts it.
@@ -304,7 +310,7 @@ impl Server {
             tracing::warn!(session = session.id.0, "connected but never said hello; hung up");
             self.engine.disconnect(*peer);
         }
-        let sessions = self.sessions.values().filter_map(|session| session.info(self.started));
+        let sessions = self.sessions.values().filter_map(Session::info);
         self.observed.set_sessions(sessions.collect());
     }
 }

@@ -7,8 +7,10 @@ use crate::events::{Change, Cursor, Event};
 use crate::store::{Store, TenantId};
 use crate::wire::{self, Reply};
 
-/// Events in one message.
-const BATCH: usize = 256;
+/// Events in one message, on a fabric whose messages are long enough.
+const BATCH_MAX: usize = 255;
+/// Bytes of the longest event on the wire, rounded up.
+const EVENT_BYTES: usize = 64;
 
 struct Subscriber {
     peer: Peer,
@@ -62,11 +64,14 @@ impl Server {
         if end == self.subscribers.seen {
             return false;
         }
+        // One place is kept for the word of a gap.
+        let room = self.engine.message_bytes_max() / EVENT_BYTES;
+        let batch = room.saturating_sub(2).clamp(1, BATCH_MAX);
         let mut replies = Vec::new();
         let mut behind = false;
         for subscriber in &mut self.subscribers.all {
             let mut events = Vec::new();
-            let gap = self.store.events(&mut subscriber.cursor, BATCH, &mut events);
+            let gap = self.store.events(&mut subscriber.cursor, batch, &mut events);
             behind |= subscriber.cursor.next_sequence() < end;
             let gap = gap.map(|gap| wire::Event::Gap { from: gap.from, to: gap.to });
             let theirs = events.iter().filter(|event| event.tenant == subscriber.tenant);

@@ -1,5 +1,7 @@
 //! Reading and writing of fields.
 
+use std::fmt::Display;
+
 use tranship_transport::{Access, Address, Descriptor, EngineId, Kind, Route, WindowId};
 
 use super::TEXT_BYTES_MAX;
@@ -42,8 +44,8 @@ pub enum Malformed {
 }
 
 impl Malformed {
-    pub(super) fn value(field: &'static str, value: impl ToString, expected: &'static str) -> Self {
-        Self::Value { field, value: value.to_string(), expected }
+    pub(super) fn value(field: &'static str, value: impl Display, expected: &'static str) -> Self {
+        Self::Value { field, value: format!("{value}"), expected }
     }
 }
 

@@ -35,6 +35,39 @@ pub const WHY_BYTES_MAX: usize = 220;
 /// Most bytes of a name, token or text in a message.
 pub const TEXT_BYTES_MAX: usize = 1024;
 
+/// How many entries fit into one message and into its answer, on a fabric whose longest message is
+/// given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Batches {
+    /// Keys of a lookup, a pin or a removal.
+    pub keys: usize,
+    /// Keys of a lease.
+    pub leases: usize,
+    /// Blocks of a reservation or a commit.
+    pub fills: usize,
+    /// Blocks of a fetch.
+    pub fetches: usize,
+}
+
+impl Batches {
+    /// Bytes set aside for the fields around the entries, a window's descriptor among them.
+    const FRAME_BYTES: usize = 512;
+
+    /// For messages of at most `message_bytes_max`.
+    #[must_use]
+    pub fn within(message_bytes_max: usize) -> Self {
+        let room = message_bytes_max.saturating_sub(Self::FRAME_BYTES);
+        let fit = |entry_bytes: usize, max: usize| (room / entry_bytes).clamp(1, max);
+        // The longer of request and answer, entry by entry.
+        Self {
+            keys: fit(16, BATCH_MAX),
+            leases: fit(33, BATCH_MAX),
+            fills: fit(13 + WHY_BYTES_MAX, FILL_BATCH_MAX),
+            fetches: fit(25, BATCH_MAX),
+        }
+    }
+}
+
 /// What every message starts with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {

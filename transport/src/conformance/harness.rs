@@ -29,6 +29,9 @@ pub enum Fault {
 
 /// A fabric under test, with engines on it.
 pub trait Harness: Sized {
+    /// Whether engines may be used from several threads at once without losing the order of events.
+    const THREADS: bool;
+
     /// The cases each rule is run for: seeds, where there is randomness.
     fn cases() -> Vec<u64>;
 

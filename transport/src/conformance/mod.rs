@@ -13,6 +13,7 @@ mod kit;
 mod lengths;
 mod messages;
 mod outcomes;
+mod threads;
 mod traffic;
 mod visibility;
 
@@ -23,6 +24,7 @@ pub use harness::{CASE_VARIABLE, Fault, Harness, run};
 pub use lengths::*;
 pub use messages::*;
 pub use outcomes::*;
+pub use threads::*;
 pub use traffic::*;
 pub use visibility::*;
 
@@ -68,6 +70,10 @@ macro_rules! conformance {
             statistics_add_up,
             many_write_to_one,
             traffic_goes_both_ways,
+            a_window_is_fenced_against_writers_on_threads,
+            a_count_shows_its_payloads_to_any_thread,
+            what_a_wait_took_is_kept,
+            closing_is_safe_under_threads,
         );
     };
     ($harness:ty: $($rule:ident),* $(,)?) => {

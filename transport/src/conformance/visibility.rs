@@ -89,7 +89,7 @@ pub fn stragglers_of_an_earlier_generation_never_count<H: Harness>(harness: &H) 
     let (_window, to) = pair.offer();
     let first = pair.b.counter().unwrap();
     let old = first.slot();
-    // Some arrive before the owner gives up, some after: all are for the old generation.
+    // Some may arrive before the owner gives up and count for it; of the others, none counts.
     let mut sent: Vec<_> =
         (0..4).map(|_| start(pair.write(0..4096, &to, 0).immediate(old))).collect();
     drop(first);
@@ -104,7 +104,9 @@ pub fn stragglers_of_an_earlier_generation_never_count<H: Harness>(harness: &H) 
     let sent = start(pair.write(0..4096, &to, 0).immediate(second.slot()));
     assert_eq!(second.wait(1, AMPLE).unwrap(), 1);
     assert_eq!(sent.wait(), Outcome::Done);
-    assert_eq!(pair.b.stats().stray_immediates, 8);
+    let stats = pair.b.stats();
+    assert!(stats.stray_immediates >= 4, "{stats:?}");
+    assert_eq!(stats.immediates + stats.stray_immediates, 9, "{stats:?}");
 }
 
 /// Operations are "each with an optional immediate": reads and messages too.

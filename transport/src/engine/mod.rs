@@ -357,7 +357,7 @@ impl Engine {
     }
 
     /// Drives the engine on this thread until `done` holds or `timeout` passes; whether it held.
-    /// `done` is asked after every step, and after every [`Engine::wake`].
+    /// `done` is asked after every step and after every [`Engine::wake`], and not again once it held.
     pub fn wait_until(&self, timeout: Duration, done: impl FnMut() -> bool) -> bool {
         self.wait(self.now() + timeout, done)
     }
@@ -397,10 +397,8 @@ impl Engine {
         self.worker(peer).submit(task, deadline, timeout, notifier, tally, wake)
     }
 
-    pub(crate) fn cancel(&self, completion: &Arc<Completion>) {
-        for worker in &self.inner.workers {
-            worker.cancel(completion);
-        }
+    pub(crate) fn cancel(&self, peer: Peer, completion: &Arc<Completion>) {
+        self.worker(peer).cancel(completion);
     }
 
     // ---- the end -----------------------------------------------------------------------------

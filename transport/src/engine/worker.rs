@@ -107,7 +107,7 @@ impl Worker {
             polling,
             drive,
             drivers: AtomicU32::new(0),
-            news: EventCount::default(),
+            news: EventCount::new(),
             sleeper: Mutex::new(()),
             doorbell: Notifier::new()?,
             asleep: AtomicBool::new(false),
@@ -172,8 +172,17 @@ impl Worker {
             drained |= self.drain(&mut core);
         }
         if drained {
-            self.news.wake_all();
+            self.tell();
             self.wake_sleeper();
+        }
+    }
+
+    /// Wakes whoever may wait for what just happened: the threads that sleep on the event count and,
+    /// where waiting threads take turns to sleep on the fabric, the one that does.
+    fn tell(&self) {
+        self.news.wake_all();
+        if self.drive == Drive::Caller && self.asleep.load(Ordering::SeqCst) {
+            self.doorbell.ring();
         }
     }
 
@@ -185,7 +194,7 @@ impl Worker {
         progress.worked |= drained;
         self.release(core, drained);
         if progress.news {
-            self.news.wake_all();
+            self.tell();
         }
         Some(progress)
     }
@@ -262,8 +271,14 @@ impl Worker {
 
     // ---- waiting -----------------------------------------------------------------------------
 
-    /// Drives until `done` or `until`; whether it was `done`.
+    /// Drives until `done` or `until`; whether it was `done`. Once `done` has said so it is not
+    /// asked again: it may have taken what it waited for.
     pub(super) fn wait(&self, until: Time, mut done: impl FnMut() -> bool) -> bool {
+        let mut held = false;
+        let mut done = || {
+            held = held || done();
+            held
+        };
         if done() {
             return true;
         }
@@ -308,10 +323,12 @@ impl Worker {
     /// Sleeps until something may have happened or `until`.
     fn sleep(&self, until: Time, done: &mut dyn FnMut() -> bool) {
         if self.drive == Drive::Caller
-            && let Ok(_sleeper) = self.sleeper.try_lock()
+            && let Ok(sleeper) = self.sleeper.try_lock()
         {
-            self.sleep_on_fabric(until);
-            // Another waiting thread may have to take over.
+            self.sleep_on_fabric(until, done);
+            // Another waiting thread may have to take over: let go first, then wake it, or it could
+            // take this one for a sleeper still and sleep on with nobody watching.
+            drop(sleeper);
             self.news.wake_all();
             return;
         }
@@ -328,8 +345,9 @@ impl Worker {
         !self.asleep.load(Ordering::SeqCst) && self.sleeper.try_lock().is_ok()
     }
 
-    /// Sleeps on the fabric's descriptor and the doorbell. The caller is the sleeper.
-    fn sleep_on_fabric(&self, until: Time) {
+    /// Sleeps on the fabric's descriptor and the doorbell, unless `done` is true already. The caller
+    /// is the sleeper.
+    fn sleep_on_fabric(&self, until: Time, done: &mut dyn FnMut() -> bool) {
         let mut core = self.core.lock().unwrap_or_else(PoisonError::into_inner);
         let until = until.min(core.next_deadline());
         self.sleeps_until.store(until.as_nanos(), Ordering::SeqCst);
@@ -339,7 +357,9 @@ impl Worker {
         // need not be held to sleep on it, so a duplicate is not needed either.
         let fd = core.fabric.wait_fd().map(|fd| std::os::fd::AsRawFd::as_raw_fd(&fd));
         self.release(core, false);
-        if ready && self.queue.is_empty() && !self.stop.load(Ordering::SeqCst) {
+        // What came before `asleep` was set rang no bell: look for it once more.
+        fence(Ordering::SeqCst);
+        if ready && self.queue.is_empty() && !done() {
             let now = self.clock.now();
             let timeout = until.since(now).min(SLEEP_MAX);
             let timeout = Timespec::try_from(timeout).expect("at most an hour");
@@ -385,8 +405,7 @@ impl Worker {
             let progress = core.step();
             self.release(core, drained);
             if progress.news {
-                self.news.wake_all();
-                self.doorbell.ring();
+                self.tell();
                 return false;
             }
         }
@@ -400,7 +419,8 @@ impl Worker {
     pub(super) fn run(&self) {
         let _sleeper = self.sleeper.lock().unwrap_or_else(PoisonError::into_inner);
         let mut idle_since = None;
-        while !self.stop.load(Ordering::SeqCst) {
+        let mut stopped = || self.stop.load(Ordering::SeqCst);
+        while !stopped() {
             let worked = self.step();
             if worked {
                 idle_since = None;
@@ -415,13 +435,13 @@ impl Worker {
                     if now.since(since) < spin {
                         std::hint::spin_loop();
                     } else {
-                        self.sleep_on_fabric(Time::NEVER);
+                        self.sleep_on_fabric(Time::NEVER, &mut stopped);
                         idle_since = None;
                     }
                 }
                 // Others drive; they wake this thread when they leave.
                 Polling::Busy | Polling::Adaptive { .. } => {
-                    self.sleep_on_fabric(Time::NEVER);
+                    self.sleep_on_fabric(Time::NEVER, &mut stopped);
                     idle_since = None;
                 }
             }
@@ -431,7 +451,7 @@ impl Worker {
     /// Closes the fabric and ends what is left.
     pub(super) fn close(&self) {
         self.with(Core::close);
-        self.news.wake_all();
+        self.tell();
     }
 
     /// Ends the background thread.

@@ -6,7 +6,7 @@ use tonic::Status;
 use tranship_cache::block::Info;
 use tranship_cache::key::KEY_BYTES;
 use tranship_cache::store::Filter;
-use tranship_cache::{IdentityId, Key, Millis};
+use tranship_cache::{IdentityId, Key, Millis, Scope};
 
 use super::{Asker, pb, scope, tenant};
 use crate::serve::observe::Observe;
@@ -33,7 +33,7 @@ pub(super) fn list(
         identity => vec![scope(&tenant, identity)?],
     };
     // An order that stays when identities come and go between pages.
-    scopes.sort_unstable_by_key(|scope| scope.id());
+    scopes.sort_unstable_by_key(Scope::id);
     let start = match request.page_token.as_str() {
         "" => Place { identity: IdentityId::from_bytes([0; KEY_BYTES]), from: 0 },
         token => token.parse().map_err(|()| {

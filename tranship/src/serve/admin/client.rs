@@ -65,7 +65,11 @@ pub(crate) fn connect(path: &Path, timeout: Duration) -> Result<Client, ConnectE
         io::ErrorKind::PermissionDenied => ConnectError::Denied(path.to_owned()),
         _ => failed(why.into()),
     })?);
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    // A thread of its own answers the daemon between calls, so that an idle client does not keep it
+    // from shutting down.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("tranship-client")
         .enable_all()
         .build()
         .map_err(|why| failed(why.into()))?;

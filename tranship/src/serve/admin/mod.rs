@@ -35,7 +35,7 @@ pub(crate) use client::{CallError, Client, ConnectError, connect};
 
 /// Messages and stubs made from `proto/`.
 pub(crate) mod pb {
-    #![expect(unreachable_pub, reason = "generated")]
+    #![expect(unreachable_pub, clippy::allow_attributes, reason = "generated")]
     tonic::include_proto!("tranship.admin.v1");
 }
 

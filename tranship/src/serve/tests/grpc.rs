@@ -33,7 +33,7 @@ fn default() -> String {
     "default".to_owned()
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn figures_are_those_of_the_store() {
     let daemon = Daemon::start();
     let (scope, keys) = daemon.fill("llama", 3);
@@ -58,7 +58,7 @@ async fn figures_are_those_of_the_store() {
     assert_eq!(audit.fault, "");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn pages_show_every_block_once() {
     let daemon = Daemon::start();
     let (scope, keys) = daemon.fill("llama", 13);
@@ -93,7 +93,7 @@ async fn pages_show_every_block_once() {
     assert_eq!(block.parent, keys[4].to_string());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn blocks_leave_as_asked() {
     let daemon = Daemon::start();
     let (scope, keys) = daemon.fill("llama", 10);
@@ -124,7 +124,7 @@ async fn blocks_leave_as_asked() {
     daemon.store.audit().unwrap();
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn refusals_say_what_there_is() {
     let daemon = Daemon::start();
     let (scope, _) = daemon.fill("llama", 1);
@@ -168,7 +168,7 @@ async fn refusals_say_what_there_is() {
     assert!(told.message().contains("subscribe from 2"), "{told}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn health_follows_draining() {
     let daemon = Daemon::start();
     let mut health = HealthClient::new(channel(&daemon).await);
@@ -194,7 +194,7 @@ async fn health_follows_draining() {
     assert_eq!(watch.message().await.unwrap().unwrap().status(), ServingStatus::Serving);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn reflection_names_the_services() {
     let daemon = Daemon::start();
     let mut client = ServerReflectionClient::new(channel(&daemon).await);
@@ -209,7 +209,7 @@ async fn reflection_names_the_services() {
     assert!(names.is_superset(&[admin::NAME, "grpc.health.v1.Health"].into()), "{names:?}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn changes_are_told_with_gaps() {
     let daemon = Daemon::start();
     let other = open_tenant(&daemon.store, "other");
@@ -248,28 +248,29 @@ async fn changes_are_told_with_gaps() {
     assert_eq!((batch.events[0].sequence, batch.next_sequence), (10, 26));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_call_ends_at_its_deadline_and_others_go_on() {
-    let gate = Arc::new(Mutex::new(()));
+    let (open, gate) = std::sync::mpsc::channel::<()>();
+    let gate = Arc::new(Mutex::new(gate));
     let daemon = Daemon::observed(|observe| {
         let gate = Arc::clone(&gate);
         observe.now = Arc::new(move || {
-            drop(gate.lock().unwrap());
+            // Fails at once when the gate stands open for good.
+            let _ = gate.lock().unwrap().recv();
             NOW
         });
     });
     let mut client = client(&daemon).await;
-    let shut = gate.lock().unwrap();
     let mut request = Request::new(pb::ListRequest { tenant: default(), ..Default::default() });
     request.set_timeout(Duration::from_millis(30));
     let status = client.list(request).await.unwrap_err();
     assert_eq!((status.code(), status.message()), (Code::Cancelled, "Timeout expired"));
     client.version(pb::VersionRequest {}).await.unwrap();
-    drop(shut);
+    drop(open);
     client.list(pb::ListRequest { tenant: default(), ..Default::default() }).await.unwrap();
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn shutting_down_ends_streams_and_removes_the_socket() {
     let daemon = Daemon::start();
     let mut client = client(&daemon).await;
@@ -300,8 +301,10 @@ fn commands_call_without_being_asynchronous() {
     assert!(matches!(error, CallError::Refused(_)));
     assert_eq!(error.to_string(), r#"no tenant "x"; there are "default""#);
 
-    drop(client);
+    // The client stays connected, which must not keep the daemon.
     daemon.running.shutdown(PATIENCE).unwrap();
+    let error = client.call(pb::VersionRequest {}, async |admin, ask| admin.version(ask).await);
+    assert!(matches!(error, Err(CallError::Gone(_))), "{error:?}");
     let Err(error) = admin::connect(&path, PATIENCE) else { panic!("connected to nobody") };
     assert!(matches!(error, ConnectError::NoDaemon(_)), "{error}");
     assert!(error.to_string().contains("start one with `tranship serve`"), "{error}");

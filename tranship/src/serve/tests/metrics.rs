@@ -115,7 +115,7 @@ fn scrapes_are_as_documented_and_add_up() {
         for session in 0..THREADS {
             let (scope, at_work) = (&scope, &at_work);
             threads.spawn(move || {
-                work(scope, session, 300);
+                work(scope, session, 120);
                 at_work.fetch_sub(1, Ordering::Release);
             });
         }

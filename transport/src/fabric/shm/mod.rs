@@ -3,12 +3,12 @@
 //! Regions are memfds. A peer that holds a window's descriptor asks for the region over the socket
 //! of the connection, maps it, and from then on copies straight between its memory and the window:
 //! the owner's processor does nothing. Immediates and messages go through lock-free rings in the
-//! memory that a connection shares ([`ring`]), and a sleeping owner is woken through an eventfd
-//! ([`gate`]).
+//! memory that a connection shares (`ring`), and a sleeping owner is woken through an eventfd
+//! (`gate`).
 //!
 //! # What holds, and why
 //! - *Only through open windows.* Before each chunk the initiator checks the window's stamp in a
-//!   table that its owner alone can write ([`control`]), under the fence of [`hazard`]: no byte
+//!   table that its owner alone can write (`control`), under the fence of `hazard`: no byte
 //!   lands in a window after [`Event::Revoked`](super::Event::Revoked).
 //! - *The dead do not write.* A peer's hazards stop to count once its process has died or has closed
 //!   the socket. Death is shown by a pidfd, which "polls as readable when the process terminates",

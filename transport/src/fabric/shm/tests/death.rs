@@ -38,7 +38,10 @@ fn other_process() {
         let link = node.fabric.peers[index].link().unwrap();
         // As in the middle of a chunk.
         link.connection.hazard(0).store(hazard::claim(window), Ordering::SeqCst);
-        kill_process(rustix::process::getpid(), Signal::STOP).unwrap();
+        // To this thread: one to the process could be taken by another one first, and this one
+        // would run on for a moment.
+        // SAFETY: sends a signal, and touches no memory.
+        assert_eq!(unsafe { libc::raise(libc::SIGSTOP) }, 0);
         link.connection.hazard(0).store(0, Ordering::SeqCst);
     }
     let mut lens = [8, 4096, 65_536, 100_000, 1 << 20, WINDOW_BYTES].into_iter().cycle();
@@ -64,14 +67,40 @@ fn other_process() {
     }
 }
 
-fn spawn(node: &Node, mode: &str) -> Child {
-    Command::new(std::env::current_exe().unwrap())
+/// The other process, which does not outlive a test that fails.
+struct Other(Child);
+
+impl Drop for Other {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl std::ops::Deref for Other {
+    type Target = Child;
+
+    fn deref(&self) -> &Child {
+        &self.0
+    }
+}
+
+impl std::ops::DerefMut for Other {
+    fn deref_mut(&mut self) -> &mut Child {
+        &mut self.0
+    }
+}
+
+fn spawn(node: &Node, mode: &str) -> Other {
+    let child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "fabric::shm::tests::death::other_process", "--test-threads=1"])
         .env(ADDRESS_ENV, node.address().to_string())
         .env(MODE_ENV, mode)
         .stdout(Stdio::null())
+        .stderr(Stdio::null())
         .spawn()
-        .unwrap()
+        .unwrap();
+    Other(child)
 }
 
 fn wait<T>(node: &mut Node, what: &str, mut done: impl FnMut(&mut Node) -> Option<T>) -> T {

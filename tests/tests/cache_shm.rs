@@ -1,0 +1,203 @@
+//! The daemon and its clients over shared memory: blocks are read and filled in place.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tranship_cache::client::{BlockResult, Cache, Client, Fetched, Grant, ReadError, Stored};
+use tranship_cache::server::{Options, Server, TenantConfig};
+use tranship_cache::store::{Store, Watermarks};
+use tranship_cache::{Key, Link};
+use tranship_tests::world::{chain, content, fill, identity};
+use tranship_transport::{Address, Drive, Engine, HostMemory};
+
+const LEN: usize = 100_000;
+
+/// A daemon on a thread of its own.
+struct Daemon {
+    engine: Engine,
+    address: Address,
+    store: Store,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Daemon {
+    fn start(arena_bytes: usize) -> Self {
+        let engine = Engine::builder().drive(Drive::Caller).build().unwrap();
+        let tenant = TenantConfig {
+            name: "default".to_owned(),
+            token: None,
+            memory: HostMemory::new(arena_bytes).build().unwrap(),
+            watermarks: Watermarks::default(),
+        };
+        let mut server = Server::new(engine.clone(), Options::default(), vec![tenant]).unwrap();
+        let stop = Arc::new(AtomicBool::new(false));
+        let (address, store) = (engine.addresses()[0].clone(), server.store().clone());
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || server.run(&stopped));
+        Self { engine, address, store, stop, thread: Some(thread) }
+    }
+
+    fn cache(&self) -> Cache {
+        Client::builder().connect(&self.address).unwrap().cache(identity())
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        self.engine.wake();
+        let joined = self.thread.take().unwrap().join();
+        if !std::thread::panicking() {
+            joined.unwrap();
+            self.store.audit().unwrap();
+        }
+    }
+}
+
+fn keys(links: &[Link]) -> Vec<Key> {
+    links.iter().map(|link| link.key).collect()
+}
+
+#[test]
+fn blocks_are_filled_and_read_in_place() {
+    let daemon = Daemon::start(16 << 20);
+    let cache = daemon.cache();
+    assert!(cache.client().is_mapped().unwrap());
+    let links = chain(1, 2);
+    let grant = cache.reserve(&[(links[0], LEN as u64)]).unwrap().remove(0);
+    let Grant::Granted(room) = grant else { panic!("{grant:?}") };
+    let bytes = content(&links[0], LEN);
+    let space = room.space().unwrap();
+    // SAFETY: the space is as long as the block, and nobody else may touch it before the commit.
+    unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), space, LEN) };
+    let filled = room.seal().unwrap();
+    assert_eq!(filled.checksum(), tranship_transport::checksum::crc64(&bytes));
+    cache.commit(vec![filled]).unwrap().remove(0).unwrap();
+
+    let reader = daemon.cache();
+    let lease = reader.lease(&keys(&links), Duration::ZERO).unwrap();
+    let (at, len) = lease.view(0).unwrap().unwrap();
+    // SAFETY: the lease keeps the block in place and nobody writes to it in this test.
+    let view = unsafe { std::slice::from_raw_parts(at, len) };
+    assert_eq!(view, bytes);
+    assert_eq!(lease.view(1).unwrap_err(), ReadError::NotReady { index: 1 });
+}
+
+#[test]
+fn a_stray_write_through_the_mapping_is_caught() {
+    let daemon = Daemon::start(16 << 20);
+    let (cache, reader) = (daemon.cache(), daemon.cache());
+    let links = chain(1, 3);
+    fill(&cache, &links, LEN);
+    let lease = cache.lease(&keys(&links), Duration::ZERO).unwrap();
+    let (at, _) = lease.view(1).unwrap().unwrap();
+    // SAFETY: memory of the mapped arena; nobody reads it in this process meanwhile.
+    unsafe { at.cast_mut().add(77).write_volatile(!at.add(77).read_volatile()) };
+    let other = reader.lease(&keys(&links), Duration::ZERO).unwrap();
+    let mut into = vec![0; LEN];
+    other.copy_to(0, &mut into).unwrap();
+    assert!(matches!(other.copy_to(1, &mut into), Err(ReadError::Corrupt { .. })));
+    other.copy_to(2, &mut into).unwrap();
+    assert_eq!(into, content(&links[2], LEN));
+    assert_eq!(reader.lookup(&keys(&links)).unwrap().prefix, 1);
+}
+
+#[test]
+fn the_daemon_writes_into_the_callers_memory() {
+    let daemon = Daemon::start(16 << 20);
+    let cache = daemon.cache();
+    let links = chain(1, 8);
+    fill(&cache, &links, LEN);
+    let engine = cache.client().engine();
+    let pages = engine.alloc(HostMemory::new(8 * LEN)).unwrap();
+    let window = pages.window(0..pages.len()).unwrap();
+    let arrivals = engine.counter().unwrap();
+    let wanted: Vec<_> =
+        links.iter().enumerate().map(|(i, link)| (link.key, (i * LEN) as u64)).collect();
+    let wait = Duration::from_secs(1);
+    let results = cache.fetch(&wanted, &window.descriptor(), arrivals.slot(), wait).unwrap();
+    assert_eq!(arrivals.wait(8, Duration::from_secs(10)).unwrap(), 8);
+    window.revoke().unwrap();
+    for (i, link) in links.iter().enumerate() {
+        let mut bytes = vec![0; LEN];
+        let sum = pages.memory().copy_out(i * LEN, &mut bytes).unwrap();
+        assert!(matches!(results[i], Fetched::Written { checksum, .. } if checksum == sum));
+        assert_eq!(bytes, content(link, LEN));
+    }
+}
+
+#[test]
+fn a_void_reservation_is_not_reused_under_its_late_writer() {
+    let daemon = Daemon::start(16 << 20);
+    let writer = daemon.cache();
+    let links = chain(1, 1);
+    let Grant::Granted(room) = writer.reserve(&[(links[0], LEN as u64)]).unwrap().remove(0) else {
+        panic!()
+    };
+    // The identity goes away under the writer, and with it the reservation.
+    let tenant = daemon.store.tenants().remove(0);
+    tenant.scopes().remove(0).close();
+    let space = room.space().unwrap();
+    let other = daemon.cache();
+    fill(&other, &chain(2, 10), LEN);
+    // The late write.
+    // SAFETY: the space is as long as the block.
+    unsafe { std::ptr::write_bytes(space, 0xee, LEN) };
+    let refused = writer.commit(vec![room.seal().unwrap()]).unwrap().remove(0).unwrap_err();
+    assert!(refused.to_string().contains("identity was removed"), "{refused}");
+    // It landed in nobody's block.
+    let lease = other.lease(&keys(&chain(2, 10)), Duration::ZERO).unwrap();
+    for (index, link) in chain(2, 10).iter().enumerate() {
+        let mut into = vec![0; LEN];
+        lease.copy_to(index, &mut into).unwrap();
+        assert_eq!(into, content(link, LEN));
+    }
+}
+
+#[test]
+fn many_clients_share_one_cache_under_pressure() {
+    const BLOCK: usize = 50_000;
+    // Room for half of what is stored.
+    let daemon = Daemon::start(100 * 53_248);
+    std::thread::scope(|scope| {
+        for engine in 0..4_u32 {
+            let daemon = &daemon;
+            scope.spawn(move || {
+                let cache = daemon.cache();
+                let mut into = vec![0; BLOCK];
+                for round in 0..60_u32 {
+                    // Chains shared by all, met in different orders.
+                    let links = chain((round * 7 + engine * 3) % 20, 10);
+                    let found = cache.lookup(&keys(&links)).unwrap().prefix;
+                    let lease = cache.lease(&keys(&links[..found]), Duration::ZERO).unwrap();
+                    for (index, (_, result)) in lease.results().enumerate() {
+                        match result {
+                            BlockResult::Ready { .. } => {
+                                lease.copy_to(index, &mut into).unwrap();
+                                assert_eq!(into, content(&links[index], BLOCK));
+                            }
+                            BlockResult::Gone | BlockResult::Late => {}
+                            BlockResult::Corrupt => panic!("corrupt"),
+                        }
+                    }
+                    drop(lease);
+                    let bytes: Vec<_> =
+                        links[found..].iter().map(|link| content(link, BLOCK)).collect();
+                    let blocks: Vec<_> =
+                        links[found..].iter().zip(&bytes).map(|(l, b)| (*l, &b[..])).collect();
+                    for stored in cache.store(&blocks).unwrap() {
+                        if let Stored::Refused { why, .. } = stored {
+                            assert!(why.contains("release leases"), "{why}");
+                        }
+                    }
+                }
+            });
+        }
+    });
+    let counters = daemon.store.stats().remove(0).counters;
+    assert_eq!((counters.corrupt, counters.mismatched), (0, 0));
+    assert!(counters.evicted > 0 && counters.hits[0] > 0, "{counters:?}");
+}
