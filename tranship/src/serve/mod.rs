@@ -2,15 +2,15 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`daemon`] | [`Daemon`]: arenas, engine, protocol server and administration together |
-//! | [`arena`] | the memory of each tenant, from the configuration |
-//! | [`directory`] | the directory of a socket, which must be safe |
-//! | [`signals`] | SIGINT and SIGTERM |
-//! | [`observe`] | what is looked at: store, engine, protocol server, readiness |
-//! | [`admin`] | the gRPC service `tranship.admin.v1.Admin`, its health, and its client |
-//! | [`metrics`], [`http`] | figures for Prometheus; `/metrics`, `/healthz`, `/readyz` |
-//! | [`socket`] | UNIX sockets that replace stale ones and refuse live ones |
-//! | [`runtime`] | the one thread that serves all this, apart from the data path |
+//! | `daemon` | [`Daemon`]: arenas, engine, protocol server and administration together |
+//! | `arena` | the memory of each tenant, from the configuration |
+//! | `directory` | the directory of a socket, which must be safe |
+//! | `signals` | SIGINT and SIGTERM |
+//! | `observe` | what is looked at: store, engine, protocol server, readiness |
+//! | `admin` | the gRPC service `tranship.admin.v1.Admin`, its health, and its client |
+//! | `metrics`, `http` | figures for Prometheus; `/metrics`, `/healthz`, `/readyz` |
+//! | `socket` | UNIX sockets that replace stale ones and refuse live ones |
+//! | `runtime` | the one thread that serves all this, apart from the data path |
 
 pub(crate) mod admin;
 mod arena;

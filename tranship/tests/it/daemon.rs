@@ -89,6 +89,7 @@ fn bad_input_of_replay_and_serve_is_one_line() {
         (with(&["--engines", "0"]), 2, "0 is not in 1..="),
         (with(&["--speed", "-1"]), 2, "-1"),
         (with(&["--to", "unix://relative"]), 2, "must be absolute"),
+        (with(&["--to", "unix:///no/such/daemon"]), 5, "start one with `tranship serve`"),
     ];
     for (args, exit, part) in &cases {
         let args: Vec<&str> = args.iter().map(String::as_str).collect();

@@ -17,8 +17,8 @@ const REQUESTS: u64 = EVERY * (KILLS as u64 + 8);
 /// Seed of the order, unless the variable gives another.
 const SEED: u64 = 20_251_121;
 const SEED_VARIABLE: &str = "TRANSHIP_TEST_SEED";
-/// Requests of the synthetic trace come every two seconds on average. This makes a hundred a second
-/// of them, so that the time a daemon takes to come back costs few.
+/// Synthetic requests come a second or two apart. This makes more than a hundred a second of them,
+/// few enough that the time a daemon takes to come back does not use the trace up.
 const SPEED: &str = "200";
 
 /// SplitMix64.

@@ -3,7 +3,7 @@
 //! It does what an inference engine does with a prompt: looks up its blocks, loads what hits into
 //! memory of its own, computes the rest (the content of a block follows from its id) and stores it.
 //! What was loaded is compared with what it should be, byte by byte. Each request ends in one line
-//! on standard output, a [`Report`].
+//! on standard output, a `Report`.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
