@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Mutex;
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
@@ -10,6 +11,7 @@ use crate::config::Flags;
 use crate::doctor;
 use crate::exit::Exit;
 use crate::orphan;
+use crate::output::{Output, Progress};
 use crate::serve::{Daemon, TierInfo, signals};
 
 /// Arguments of `serve`: every setting is a flag.
@@ -45,10 +47,10 @@ impl Args {
             tracing::warn!("{warning}");
         }
         let capacity = loaded.config.dram.capacity.bytes();
-        let progress = Mutex::new(context.output.progress("arena", capacity));
+        let filling = Mutex::new(Filling::new(context, capacity));
         let daemon = Daemon::start(&loaded.config, move |done, _| {
-            if let Ok(mut progress) = progress.lock() {
-                progress.at(done);
+            if let Ok(mut filling) = filling.lock() {
+                filling.at(done);
             }
         })?;
         let ender = daemon.ender();
@@ -60,6 +62,38 @@ impl Args {
         daemon.stop()?;
         Ok(Exit::Done)
     }
+}
+
+/// Progress of filling the arenas in: a bar, or for programs objects once it takes long.
+struct Filling {
+    output: Output,
+    bar: Progress,
+    began: Instant,
+    capacity: u64,
+}
+
+impl Filling {
+    fn new(context: &Context, capacity: u64) -> Self {
+        let output = Output::new(context.output.is_json());
+        let bar = output.progress("arena", capacity);
+        Self { output, bar, began: Instant::now(), capacity }
+    }
+
+    fn at(&mut self, done: u64) {
+        self.bar.at(done);
+        if self.output.is_json() && self.began.elapsed() > Progress::PATIENCE {
+            let starting = Starting { done_bytes: done, total_bytes: self.capacity };
+            // Whoever closed the pipe is told when the daemon is ready.
+            let _ = self.output.object("serve-progress", &starting);
+        }
+    }
+}
+
+/// How far a daemon that is starting has come.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Starting {
+    pub(crate) done_bytes: u64,
+    pub(crate) total_bytes: u64,
 }
 
 fn announce(context: &Context, daemon: &Daemon) -> Result<(), Error> {

@@ -214,7 +214,7 @@ mod tests {
     #[test]
     fn later_places_win() {
         let file = "[dram]\ncapacity = \"1GiB\"\nprefault = false\n[limits]\nmax_clients = 7\n";
-        let environment = [("TRANSHIP_DRAM_CAPACITY", "2GiB"), ("TRANSHIP_LIMITS_MAX_KEYS", "9")];
+        let environment = [("TRANSHIP_DRAM_CAPACITY", "2GiB"), ("TRANSHIP_TRANSPORT_SPIN", "9us")];
         let loaded = load(file, &environment, &["--capacity", "3GiB"]).unwrap();
         assert_eq!(loaded.config.dram.capacity, Size::gib(3));
         assert!(!loaded.config.dram.prefault);
@@ -223,10 +223,7 @@ mod tests {
             loaded.explain().find(|(setting, ..)| setting.key == key).unwrap().2.clone()
         };
         assert_eq!(source("dram.capacity"), Source::Flag("--dram-capacity".into()));
-        assert_eq!(
-            source("limits.max_keys"),
-            Source::Environment("TRANSHIP_LIMITS_MAX_KEYS".into())
-        );
+        assert_eq!(source("transport.spin"), Source::Environment("TRANSHIP_TRANSPORT_SPIN".into()));
         assert!(matches!(source("limits.max_clients"), Source::File { line: 5, .. }));
         assert_eq!(source("policy.name"), Source::Default);
     }

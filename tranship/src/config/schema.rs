@@ -69,16 +69,10 @@ section! {
 }
 
 section! {
-    /// What one client may ask for.
+    /// How much the daemon lets in.
     Limits {
         /// Clients connected at the same time
         max_clients: u32 = 1024,
-        /// Largest protocol message
-        max_message: Size = Size::mib(1),
-        /// Keys in one request
-        max_keys: u32 = 4096,
-        /// Longest lease a client may take
-        max_lease: Span = Span::secs(30),
     }
 }
 

@@ -16,7 +16,7 @@ pub struct Progress {
 
 impl Progress {
     /// Shorter work shows nothing.
-    const PATIENCE: Duration = Duration::from_secs(1);
+    pub const PATIENCE: Duration = Duration::from_secs(1);
 
     pub(super) fn new(label: &'static str, total: u64, wanted: bool) -> Self {
         let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::hidden());

@@ -41,7 +41,7 @@ pub(crate) enum Error {
     /// The address is not of this machine alone.
     #[error(
         "metrics address {0} can be reached from other machines, without encryption or password; \
-         use 127.0.0.1:{port}, or allow remote access", port = .0.port()
+         use 127.0.0.1:{port}", port = .0.port()
     )]
     NotLoopback(SocketAddr),
     /// Somebody listens there.

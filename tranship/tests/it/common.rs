@@ -1,6 +1,6 @@
 //! A directory for one test, and the built binary in it.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
@@ -69,10 +69,12 @@ impl Scene {
         command.args(["--log-level", "error"]).args(args).stdout(Stdio::piped());
         let mut child = command.spawn().expect("the binary starts");
         let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
-        let mut line = String::new();
-        stdout.read_line(&mut line).expect("its standard output is open");
-        let ready: Value = serde_json::from_str(&line).expect("a line of JSON");
-        assert_eq!(ready["schema"], "tranship.serve/1");
+        let told = |line: std::io::Result<String>| -> Value {
+            serde_json::from_str(&line.expect("UTF-8")).expect("a line of JSON")
+        };
+        // A slow machine tells of its progress first.
+        let is_ready = |told: Value| told["schema"] == "tranship.serve/1";
+        assert!(stdout.by_ref().lines().map(told).any(is_ready), "it ended before it was ready");
         Daemon { child, _stdout: stdout }
     }
 }

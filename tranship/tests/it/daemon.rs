@@ -89,6 +89,7 @@ fn bad_input_of_replay_and_serve_is_one_line() {
         (with(&["--engines", "0"]), 2, "0 is not in 1..="),
         (with(&["--speed", "-1"]), 2, "-1"),
         (with(&["--to", "unix://relative"]), 2, "must be absolute"),
+        (with(&["--to", "unix:///no/such/daemon"]), 5, "start one with `tranship serve`"),
     ];
     for (args, exit, part) in &cases {
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
@@ -106,7 +107,19 @@ fn bad_input_of_replay_and_serve_is_one_line() {
             (&["serve", "--listen", &deep], 6, "directory cannot be made"),
             (&["serve", "--listen", &plain], 6, "is no socket"),
             (&["serve", "--listen", "tcp://127.0.0.1:1"], 2, "use unix:///PATH"),
-            (&["serve", "--metrics", "192.0.2.1:7421"], 6, "192.0.2.1"),
+            (
+                &[
+                    "serve",
+                    "--capacity",
+                    "16MiB",
+                    "--log-level",
+                    "error",
+                    "--metrics",
+                    "192.0.2.1:7421",
+                ],
+                6,
+                "192.0.2.1",
+            ),
             (&["serve", "--dram-numa-node", "1000"], 6, "NUMA node 1000 is not there"),
         ],
     );

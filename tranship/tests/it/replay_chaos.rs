@@ -14,10 +14,11 @@ const KILLS: usize = 20;
 const EVERY: u64 = 60;
 /// Enough requests for all kills, and for life to go on after the last.
 const REQUESTS: u64 = EVERY * (KILLS as u64 + 8);
-/// Seed of the order.
+/// Seed of the order, unless the variable gives another.
 const SEED: u64 = 20_251_121;
-/// Requests of the synthetic trace come every two seconds on average. This makes a hundred a second
-/// of them, so that the time a daemon takes to come back costs few.
+const SEED_VARIABLE: &str = "TRANSHIP_TEST_SEED";
+/// Synthetic requests come a second or two apart. This makes more than a hundred a second of them,
+/// few enough that the time a daemon takes to come back does not use the trace up.
 const SPEED: &str = "200";
 
 /// SplitMix64.
@@ -50,8 +51,10 @@ fn kills_cost_misses_and_nothing_else() {
         .stderr(Stdio::piped())
         .spawn()
         .expect("the binary starts");
-    let mut dice = Dice(SEED);
+    let seed = std::env::var(SEED_VARIABLE).map_or(SEED, |text| text.parse().expect("a number"));
+    let mut dice = Dice(seed);
     let (mut daemons, mut engines) = (0, 0);
+    let mut killed = Vec::new();
     let mut last = String::new();
     for line in BufReader::new(replay.stdout.take().expect("piped")).lines() {
         last = line.expect("UTF-8");
@@ -60,22 +63,27 @@ fn kills_cost_misses_and_nothing_else() {
             continue;
         }
         assert_eq!(progress["corrupt"], 0, "{progress}");
-        let pids = progress["engine_pids"].as_array().expect("an array");
+        let pids = progress["engine_pids"].as_array().expect("an array").iter();
+        let pids: Vec<u64> = pids.map(|pid| pid.as_u64().expect("a number")).collect();
+        // The line may be older than the last kill.
+        let living: Vec<u64> = pids.into_iter().filter(|pid| !killed.contains(pid)).collect();
         if dice.roll(2) == 0 {
             daemons += 1;
             daemon.kill();
             daemon = scene.serve(&["--capacity", "64MiB"]);
-        } else if let Some(pid) = pids[dice.roll(pids.len())].as_u64() {
+        } else if !living.is_empty() {
+            let pid = living[dice.roll(living.len())];
             engines += 1;
+            killed.push(pid);
             signal(u32::try_from(pid).expect("a process id"), Signal::KILL);
         }
     }
     let output = replay.wait_with_output().expect("it ends");
-    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert_eq!(output.status.code(), Some(0), "seed {seed}: {}", text(&output.stderr));
     let replay = &objects(&last, "tranship.replay/1")[0];
     let number = |name: &str| replay[name].as_u64().expect(name);
     assert_eq!(daemons + engines, KILLS, "{replay}");
-    assert!(daemons > 3 && engines > 3, "seed {SEED}: {daemons} daemons, {engines} engines");
+    assert!(daemons > 0 && engines > 0, "seed {seed}: {daemons} daemons, {engines} engines");
     assert_eq!(number("requests"), REQUESTS, "every request was played once");
     assert_eq!(number("engine_deaths"), engines as u64);
     assert_eq!(number("corrupt"), 0);

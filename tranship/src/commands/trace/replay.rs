@@ -2,7 +2,7 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`engine`] | one engine process: looks up, loads, verifies, stores; a line a request |
+//! | `engine` | one engine process: looks up, loads, verifies, stores; a line a request |
 //! | `coordinator` | starts the engines, restarts those that die, adds up their lines |
 //! | `figures` | the sums, and what is printed of them |
 //! | `server` | a daemon of the replay's own, as a child process |
@@ -14,8 +14,12 @@ pub(crate) mod server;
 
 use std::path::{Path, PathBuf};
 
+use tranship_cache::client::Client;
+use tranship_transport::Drive;
+
 use self::coordinator::Replay;
 use self::server::Server;
+use super::super::target::endpoint;
 use super::super::{Context, Error};
 use crate::config::Address;
 use crate::exit::Exit;
@@ -102,7 +106,11 @@ impl Args {
         let loaded = context.config_with(None)?;
         context.start_logging(&loaded)?;
         match &self.to {
-            Some(address) => replay.run(context, requests, address, None),
+            Some(address) => {
+                // Engines take a daemon that is not there for misses, so it is asked for once.
+                Client::builder().drive(Drive::Caller).connect(&endpoint(address)?)?;
+                replay.run(context, requests, address, None)
+            }
             None => {
                 let server = Server::start(context, self.capacity)?;
                 let exit = replay.run(context, requests, server.address(), Some(server.pid()));

@@ -260,40 +260,30 @@ impl Engine {
             }
         };
         let results: Vec<BlockResult> = lease.results().map(|(_, result)| result).collect();
-        for start in (0..results.len()).step_by(self.pool.len()) {
-            let end = results.len().min(start + self.pool.len());
-            let mut stop = None;
-            let mut copied = start;
-            timer.time(|| {
-                for index in start..end {
-                    let copy = match results[index] {
-                        BlockResult::Ready { .. } => {
-                            lease.copy_to(index, &mut self.pool[index - start])
-                        }
-                        BlockResult::Late => Err(ReadError::NotReady { index }),
-                        BlockResult::Gone | BlockResult::Corrupt => {
-                            Err(ReadError::NotReady { index })
-                        }
-                    };
-                    if let Err(error) = copy {
-                        stop = Some(Break::of(results[index], &error));
-                        return;
-                    }
-                    copied = index + 1;
+        let mut loaded = 0;
+        for (results, blocks) in results.chunks(self.pool.len()).zip(blocks.chunks(self.pool.len()))
+        {
+            let first = loaded;
+            let copied = timer.time(|| {
+                for (result, buffer) in results.iter().zip(&mut self.pool) {
+                    // What is not ready is refused here.
+                    lease.copy_to(loaded, buffer).map_err(|error| Break::of(*result, &error))?;
+                    loaded += 1;
                 }
+                Ok(())
             });
-            for index in start..copied {
-                let id = blocks[index].hash_id;
-                if let Err(offset) = content::verify(&self.pool[index - start], id) {
-                    tracing::error!(block = id, offset, "wrong bytes passed their checksum");
+            let arrived = blocks.iter().zip(&self.pool).take(loaded - first);
+            for (index, (block, buffer)) in (first..).zip(arrived) {
+                if let Err(offset) = content::verify(buffer, block.hash_id) {
+                    tracing::error!(block = block.hash_id, offset, "wrong bytes passed a checksum");
                     return (index, Break::Corrupt);
                 }
             }
-            if let Some(why) = stop {
-                return (copied, why);
+            if let Err(why) = copied {
+                return (loaded, why);
             }
         }
-        (results.len(), Break::None)
+        (loaded, Break::None)
     }
 
     /// Computes the blocks that missed, and stores them.

@@ -1,7 +1,7 @@
 //! A daemon of the replay's own: the same binary as a child process, in a directory of its own.
 
 use std::io::{BufRead, BufReader};
-use std::process::{Child, ChildStderr, Command, Stdio};
+use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
@@ -9,11 +9,11 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
 use tempfile::TempDir;
 
-use super::super::super::serve::Ready;
+use super::super::super::serve::{Ready, Starting};
 use super::super::super::{Context, Error};
 use crate::config::Address;
 use crate::exit::Exit;
-use crate::output;
+use crate::output::{self, Progress};
 use crate::units::Size;
 
 /// A running daemon; dropping it kills it.
@@ -64,11 +64,7 @@ impl Server {
             .map_err(failed)?;
         let failure = Arc::default();
         let stderr = child.stderr.take().map(|stderr| pass_on(stderr, Arc::clone(&failure)));
-        let mut line = String::new();
-        if let Some(stdout) = child.stdout.take() {
-            BufReader::new(stdout).read_line(&mut line).map_err(failed)?;
-        }
-        let ready = serde_json::from_str(&line).ok();
+        let ready = child.stdout.take().and_then(|stdout| wait(context, stdout));
         let mut server = Self { child, address, ready, failure, stderr, directory };
         if server.ready.is_some() { Ok(server) } else { Err(server.failed()) }
     }
@@ -128,6 +124,20 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Reads what a daemon says until it is ready; `None` if it never is.
+fn wait(context: &Context, stdout: ChildStdout) -> Option<Ready> {
+    let mut progress: Option<Progress> = None;
+    for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+        match serde_json::from_str::<Starting>(&line) {
+            Ok(Starting { done_bytes, total_bytes }) => progress
+                .get_or_insert_with(|| context.output.progress("arena", total_bytes))
+                .at(done_bytes),
+            Err(_) => return serde_json::from_str(&line).ok(),
+        }
+    }
+    None
 }
 
 /// Passes the daemon's log on, and keeps its last word.
