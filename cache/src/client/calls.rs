@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tranship_transport::{Descriptor, Slot};
+use tranship_transport::{Reason, Region};
 
 use super::connection::{Client, Session};
 use super::error::Error;
@@ -16,10 +16,10 @@ use crate::identity::{Identity, IdentityId};
 use crate::key::Key;
 use crate::lineage::Link;
 use crate::tier::Tier;
-use crate::wire::{self, Fetched, Item, Lookup, Reply, Request};
+use crate::wire::{self, Item, Lookup, Reply, Request};
 
 /// How long a lease stands unless told otherwise.
-const LEASE_TTL_MS: u32 = 30_000;
+const LEASE_TTL: Duration = Duration::from_secs(30);
 /// How long a reservation stands unless told otherwise.
 const RESERVATION_DEADLINE_MS: u32 = 30_000;
 
@@ -52,6 +52,32 @@ impl Found {
         }
         tiers
     }
+}
+
+/// What a fetch has brought into a region.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fetched {
+    /// There, and checked: so many bytes.
+    Ready {
+        /// How long, bytes.
+        len: u64,
+    },
+    /// Still being filled when the wait ended.
+    Late,
+    /// Not there.
+    Gone,
+    /// What arrived does not match the block's checksum: a miss. The daemon was told and drops it.
+    Corrupt,
+    /// It did not arrive: a miss.
+    Failed(Reason),
+}
+
+/// What arrived is checked against this.
+struct Check<'a> {
+    session: &'a Session,
+    scope: u32,
+    into: &'a Region,
+    arrived: bool,
 }
 
 impl Cache {
@@ -96,18 +122,27 @@ impl Cache {
         Ok(found)
     }
 
-    /// Keeps blocks in place for reading, waiting up to `wait` for those that are being filled.
-    /// One result a block.
+    /// Keeps blocks in place for reading, for at most half a minute, waiting up to `wait` for those
+    /// that are being filled. One result a block.
     ///
     /// # Errors
     /// When the daemon cannot be reached or refuses.
     pub fn lease(&self, keys: &[Key], wait: Duration) -> Result<Lease, Error> {
+        self.lease_for(keys, wait, LEASE_TTL)
+    }
+
+    /// [`Cache::lease`] for at most `ttl`, of which the daemon grants up to ten minutes. A lease
+    /// that is over is released, whoever still reads.
+    ///
+    /// # Errors
+    /// When the daemon cannot be reached or refuses.
+    pub fn lease_for(&self, keys: &[Key], wait: Duration, ttl: Duration) -> Result<Lease, Error> {
         let (session, scope) = self.enter()?;
         let mut lease = Lease::new(self.client.clone(), Arc::clone(&session), scope);
         let wait_ms = millis(wait);
         for keys in keys.chunks(self.client.batches().leases) {
             let request =
-                Request::Lease { scope, wait_ms, ttl_ms: LEASE_TTL_MS, keys: keys.to_vec() };
+                Request::Lease { scope, wait_ms, ttl_ms: millis(ttl), keys: keys.to_vec() };
             let timeout = self.client.timeout() + wait;
             match self.client.call_within(&session, &request, timeout)? {
                 Reply::Leased(blocks) if blocks.results.len() == keys.len() => {
@@ -199,36 +234,76 @@ impl Cache {
         Ok(results)
     }
 
-    /// Has the daemon write blocks into a window of this client's engine, each at its own offset,
-    /// and counts one arrival a block on `slot`. One result a block; compare each checksum with
-    /// that of the bytes that arrived.
+    /// Has the daemon write blocks straight into memory of this client's engine, each at its own
+    /// offset in `into`, waiting up to `wait` for those that are being filled. One result a block;
+    /// what is `Ready` has been checked where it arrived, and nothing more lands in the region.
     ///
     /// # Errors
-    /// When the daemon cannot be reached or refuses.
+    /// When the daemon cannot be reached or refuses, or no window into the region can be opened or
+    /// closed again; the bytes in the region are not to be used then.
     pub fn fetch(
         &self,
         blocks: &[(Key, u64)],
-        window: &Descriptor,
-        slot: Slot,
+        into: &Region,
         wait: Duration,
     ) -> Result<Vec<Fetched>, Error> {
         let (session, scope) = self.enter()?;
-        let mut results = Vec::with_capacity(blocks.len());
+        let arrivals = self.client.engine().counter()?;
+        let window = into.window(0..into.len())?;
+        let timeout = self.client.timeout() + wait;
+        let mut answers = Vec::with_capacity(blocks.len());
         for blocks in blocks.chunks(self.client.batches().fetches) {
             let fetch = wire::Fetch {
                 wait_ms: millis(wait),
-                window: window.clone(),
-                slot,
+                window: window.descriptor(),
+                slot: arrivals.slot(),
                 blocks: blocks.to_vec(),
             };
-            let timeout = self.client.timeout() + wait;
             let request = Request::Fetch { scope, fetch };
             match self.client.call_within(&session, &request, timeout)? {
-                Reply::Fetched(part) if part.len() == blocks.len() => results.extend(part),
+                Reply::Fetched(part) if part.len() == blocks.len() => answers.extend(part),
                 _ => return Err(Error::Mismatched { request: "fetch" }),
             }
         }
-        Ok(results)
+        let written = answers.iter().filter(|a| matches!(a, wire::Fetched::Written { .. })).count();
+        // The answers may overtake the payloads; the immediates may not.
+        let arrived = arrivals.wait(written as u64, timeout).is_ok();
+        window.revoke()?;
+        let check = |(answer, (key, offset)): (wire::Fetched, &(Key, u64))| {
+            let check = Check { session: &session, scope, into, arrived };
+            self.checked(&check, answer, *key, *offset)
+        };
+        Ok(answers.into_iter().zip(blocks).map(check).collect())
+    }
+
+    /// Compares what arrived with what was sent.
+    fn checked(&self, at: &Check<'_>, answer: wire::Fetched, key: Key, offset: u64) -> Fetched {
+        let wire::Fetched::Written { len, checksum, generation } = answer else {
+            return match answer {
+                wire::Fetched::Late => Fetched::Late,
+                wire::Fetched::Failed(code) => {
+                    let reason = Reason::ALL.get(usize::from(code)).copied();
+                    Fetched::Failed(reason.unwrap_or(Reason::Failed))
+                }
+                _ => Fetched::Gone,
+            };
+        };
+        if !at.arrived {
+            return Fetched::Failed(Reason::Deadline);
+        }
+        let found = match (usize::try_from(offset), usize::try_from(len)) {
+            (Ok(offset), Ok(len)) => at.into.memory().checksum(offset, len).ok(),
+            _ => None,
+        };
+        match found {
+            Some(found) if found == checksum => Fetched::Ready { len },
+            Some(_) => {
+                let corrupt = Request::Corrupt { scope: at.scope, key, generation };
+                self.client.tell(at.session, &corrupt);
+                Fetched::Corrupt
+            }
+            None => Fetched::Failed(Reason::OutOfBounds),
+        }
     }
 
     /// Keeps blocks from being evicted until they are unpinned; how many were pinned.

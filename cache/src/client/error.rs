@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use tranship_transport::{Address, BuildError, Outcome, PeerError, RangeError, RegionError};
+use tranship_transport::{
+    Address, BuildError, CountersExhausted, Outcome, PeerError, RangeError, RegionError,
+    RevokeError, WindowError,
+};
 
 use crate::identity::IdentityError;
 use crate::key::Key;
@@ -79,6 +82,15 @@ pub enum Error {
     /// Memory for a copy could not be had.
     #[error(transparent)]
     Memory(#[from] RegionError),
+    /// No window into the caller's memory could be opened.
+    #[error(transparent)]
+    Window(#[from] WindowError),
+    /// The window into the caller's memory could not be closed in time: bytes may still land there.
+    #[error(transparent)]
+    NotFenced(#[from] RevokeError),
+    /// The engine has no counter left.
+    #[error(transparent)]
+    Counters(#[from] CountersExhausted),
     /// The daemon named bytes outside its arena.
     #[error("the daemon named bytes outside its arena: {0}")]
     Arena(#[from] RangeError),

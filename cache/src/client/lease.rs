@@ -93,8 +93,8 @@ impl Lease {
     }
 
     /// Checks the `index`-th block where it is, in the mapped arena, and tells where that is: so
-    /// many bytes, from this address on, until the lease is dropped. `None` where the arena is not
-    /// mapped.
+    /// many bytes, from this address on, until the lease is dropped or its time is over. `None`
+    /// where the arena is not mapped.
     ///
     /// Other clients of the same tenant have the arena mapped too; a stray write of theirs after
     /// the check is not noticed. Copy what must not change.

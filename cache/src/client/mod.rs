@@ -37,11 +37,11 @@ mod staging;
 mod subscription;
 mod switch;
 
-pub use calls::{Cache, Found};
+pub use calls::{Cache, Fetched, Found};
 pub use connection::{Builder, Client};
 pub use error::{Error, ReadError};
 pub use fill::{CommitFailed, Filled, Grant, Reservation, Stored};
 pub use lease::{Lease, Result as BlockResult};
 pub use subscription::Subscription;
 
-pub use crate::wire::{Event, Fetched};
+pub use crate::wire::Event;

@@ -1,10 +1,10 @@
 //! Who gets in, and what happens when they leave.
 
-use tranship_transport::{Access, Peer};
+use tranship_transport::{Access, Peer, Reason};
 
 use super::Server;
 use super::session::{Greeted, SCOPES_MAX, Session};
-use crate::block::SessionId;
+use crate::block::{Reserved, SessionId};
 use crate::identity::Identity;
 use crate::wire::{Fault, FaultCode, Hello, Reply, VERSION, Welcome};
 
@@ -17,16 +17,29 @@ impl Server {
         self.observed.connected();
     }
 
-    pub(super) fn disconnected(&mut self, peer: Peer) {
+    /// The connection is gone. With [`Reason::PeerGone`] the fabric has proof that nothing of the
+    /// client's lands any more, and what it held is free.
+    pub(super) fn disconnected(&mut self, peer: Peer, reason: Reason) {
         let Some(session) = self.sessions.remove(&peer) else { return };
         let id = session.id;
         self.peers.remove(&id);
         self.parked.forget(peer);
         self.fetches.forget(peer);
         self.subscribers.remove(peer);
-        // The connection is gone, so no late write of this client can land: what it held is free.
         let left = self.store.disconnect(id);
-        drop(session);
+        if reason != Reason::PeerGone && !session.reserved.is_empty() {
+            // We hung up. The process may live on, with the arena mapped, and be filling these
+            // blocks right now: their space is not reused while this daemon runs.
+            let bytes: u64 = session.reserved.values().map(Reserved::len).sum();
+            tracing::error!(
+                session = id.0,
+                %reason,
+                bytes,
+                "hung up on a client that may still write to its reservations; their space is \
+                 quarantined until the daemon restarts"
+            );
+            self.quarantine.extend(session.reserved.into_values());
+        }
         tracing::info!(
             session = id.0,
             reservations = left.reservations,

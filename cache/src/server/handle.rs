@@ -11,6 +11,9 @@ use crate::store::{Grant, Item, Scope};
 use crate::time::Millis;
 use crate::wire::{self, Fault, FaultCode, Lookup, Reply, Request, Reserved};
 
+/// The longest a lease or a reservation stands without being renewed, whatever the client asks.
+const HOLD_MAX: Millis = Millis(10 * 60 * 1000);
+
 impl Server {
     /// Handles a request; `None` when the reply comes later or was not wanted.
     pub(super) fn handle(&mut self, from: Peer, request: u32, asked: Request) -> Option<Reply> {
@@ -46,7 +49,8 @@ impl Server {
             }
             Request::Lease { scope, wait_ms, ttl_ms, keys } => {
                 let scope = self.scope(from, scope)?.clone();
-                let wish = Wish::Lease { scope, ttl: Millis(u64::from(ttl_ms)), keys };
+                let ttl = Millis(u64::from(ttl_ms)).min(HOLD_MAX);
+                let wish = Wish::Lease { scope, ttl, keys };
                 return Ok(self.wish(from, request, wish, wait_ms));
             }
             Request::Release { leases } => {
@@ -129,7 +133,7 @@ impl Server {
         let ttl = Some(Millis(ttl_ms)).filter(|ttl| ttl.0 != 0);
         let item = |item: &wire::Item| Item { link: item.link, len: item.len, ttl };
         let items: Vec<_> = items.iter().map(item).collect();
-        let deadline = Some(Millis(u64::from(deadline_ms)));
+        let deadline = Some(Millis(u64::from(deadline_ms)).min(HOLD_MAX));
         let grants = self.scope(from, scope)?.reserve(session, &items, deadline, now);
         let session = self.sessions.get_mut(&from).expect("the scope is the session's");
         let answer = |grant| match grant {

@@ -30,7 +30,7 @@ use self::observe::Observed;
 use self::parked::Parked;
 use self::session::Session;
 use self::subscribers::Subscribers;
-use crate::block::SessionId;
+use crate::block::{Reserved, SessionId};
 use crate::error::Error;
 use crate::store::{Options as StoreOptions, Store, TenantOptions, Watermarks};
 use crate::time::Millis;
@@ -104,6 +104,8 @@ pub struct Server {
     fetches: Fetches,
     commits: Commits,
     subscribers: Subscribers,
+    /// Space that a client which was hung up on may still be writing to.
+    quarantine: Vec<Reserved>,
     /// Rung by the store when parked requests may go on.
     woken: Arc<AtomicBool>,
     next_tick: Time,
@@ -169,6 +171,7 @@ impl Server {
             fetches: Fetches::default(),
             commits,
             subscribers,
+            quarantine: Vec::new(),
             woken,
             next_tick: started,
         })
@@ -231,7 +234,7 @@ impl Server {
             match incoming {
                 Incoming::Message { from, bytes } => self.message(from, &bytes),
                 Incoming::Connected(peer) => self.connected(peer),
-                Incoming::Disconnected { peer, .. } => self.disconnected(peer),
+                Incoming::Disconnected { peer, reason } => self.disconnected(peer, reason),
             }
         }
         worked |= self.finish_commits();
