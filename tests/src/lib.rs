@@ -1,3 +1,8 @@
 //! What the tests that span crates have in common.
 
 pub mod world;
+
+/// The examples of the book, compiled and run as documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/rust.md")]
+pub struct Book;

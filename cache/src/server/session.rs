@@ -90,13 +90,14 @@ impl Session {
         self.greeted.is_none() && now.since(self.since) > HELLO_DEADLINE
     }
 
-    pub(super) fn info(&self) -> Option<SessionInfo> {
+    /// What lists say of it; `started` is when the server's clock began.
+    pub(super) fn info(&self, started: Time) -> Option<SessionInfo> {
         let greeted = self.greeted.as_ref()?;
         Some(SessionInfo {
             id: self.id.0,
             name: greeted.name.clone(),
             tenant: greeted.tenant.name().to_owned(),
-            since: self.since,
+            since: self.since.since(started).into(),
             leases: self.leases.len(),
             reservations: self.reserved.len(),
         })

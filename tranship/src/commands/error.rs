@@ -10,7 +10,7 @@ use crate::config::Address;
 use crate::exit::Exit;
 use crate::serve::admin::{CallError, ConnectError};
 use crate::serve::{Failed, StartError};
-use crate::{config, logging, presets, trace};
+use crate::{bench, config, logging, presets, trace};
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -80,6 +80,9 @@ pub enum Error {
         /// How it ended.
         exit: Exit,
     },
+    /// A measurement failed.
+    #[error(transparent)]
+    Bench(#[from] bench::Error),
     /// A file cannot be read.
     #[error("{}: {source}", path.display())]
     Read {
@@ -125,7 +128,9 @@ impl Error {
             Self::NoBlock { .. } => Exit::NotFound,
             Self::Client(error) => client(error),
             Self::Admin(_, exit) | Self::Child { exit, .. } => *exit,
-            Self::Failed(_)
+            Self::Bench(bench::Error::Cache(error)) => client(error),
+            Self::Bench(_)
+            | Self::Failed(_)
             | Self::Sum(_)
             | Self::Write { .. }
             | Self::System { .. }
@@ -153,6 +158,7 @@ impl Error {
             Self::Sum(_) => "sum",
             Self::Child { .. } => "child",
             Self::Read { .. } => "read",
+            Self::Bench(_) => "bench",
             Self::Write { .. } => "write",
             Self::System { .. } => "system",
             Self::Output(_) => "output",

@@ -90,6 +90,9 @@ pub enum Command {
     /// Read, make and measure KV-reuse traces
     #[command(subcommand)]
     Trace(trace::Command),
+    /// Measure the transport or the cache on this machine
+    #[command(subcommand)]
+    Bench(bench::Command),
     /// Print a completion script for a shell
     Completions(completions::Args),
     /// Write the manual pages
@@ -113,21 +116,9 @@ impl Command {
             Self::Doctor(args) => args.run(context),
             Self::Config(command) => command.run(context),
             Self::Trace(command) => command.run(context),
+            Self::Bench(command) => command.run(context),
             Self::Completions(args) => args.run(context),
             Self::Man(args) => args.run(context),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use clap::{Args, Command};
-
-    use super::*;
-
-    #[test]
-    fn every_argument_struct_is_consistent() {
-        bench::TransportArgs::augment_args(Command::new("transport")).debug_assert();
-        bench::CacheArgs::augment_args(Command::new("cache")).debug_assert();
     }
 }

@@ -98,7 +98,7 @@ pub(super) fn token(config: &Config, tenant: &str) -> String {
 }
 
 /// The address, as the transport knows it.
-pub(super) fn endpoint(address: &Address) -> Result<Endpoint, Error> {
+pub(in crate::commands) fn endpoint(address: &Address) -> Result<Endpoint, Error> {
     match address {
         Address::Unix(path) => Ok(Endpoint::new(Kind::Shm, path.display().to_string())),
         Address::Tcp { .. } => Err(Error::NotUnix(address.clone())),

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use tranship_cache::server::{ServerStats, SessionInfo};
 use tranship_cache::{Millis, Store};
-use tranship_transport::{Stats, Time};
+use tranship_transport::Stats;
 
 /// Reads a value from its owner.
 pub(crate) type Source<T> = Arc<dyn Fn() -> T + Send + Sync>;
@@ -23,10 +23,8 @@ pub(crate) struct Observe {
     pub(crate) server: Source<ServerStats>,
     /// Clients connected now.
     pub(crate) sessions: Source<Vec<SessionInfo>>,
-    /// The time that the server passes to the store.
+    /// The time that is passed to the store.
     pub(crate) now: Source<Millis>,
-    /// The engine's clock, by which sessions are dated.
-    pub(crate) clock: Source<Time>,
     /// Since when the daemon runs.
     pub(crate) since: Instant,
     /// Whether the daemon has finished starting.

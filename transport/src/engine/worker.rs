@@ -33,6 +33,9 @@ const QUEUE_MAX: usize = 1024;
 /// How often a leaving driver steps again because the fabric would not arm, before it leaves the
 /// rest to the sleeper.
 const LEAVE_STEPS_MAX: usize = 16;
+/// How long adaptive spinning keeps the core to itself: longer than a small transfer takes there and
+/// back.
+const YIELD_AFTER: Duration = Duration::from_micros(4);
 /// The longest sleep; deadlines further away are looked at again then.
 const SLEEP_MAX: Duration = Duration::from_secs(3600);
 
@@ -63,6 +66,16 @@ pub enum Drive {
     Thread,
     /// Only threads that wait, receive or call [`Engine::progress`](crate::Engine::progress).
     Caller,
+}
+
+/// One turn of adaptive spinning, `idle` after the last progress. Where threads outnumber cores, the
+/// peer that is waited for may be waiting for this very core.
+fn pause(idle: Duration) {
+    if idle < YIELD_AFTER {
+        std::hint::spin_loop();
+    } else {
+        std::thread::yield_now();
+    }
 }
 
 /// Something for the holder of the lock.
@@ -315,7 +328,8 @@ impl Worker {
                     self.drivers.fetch_add(1, Ordering::SeqCst);
                     idle_since = None;
                 }
-                Polling::Adaptive { .. } | Polling::Busy => std::hint::spin_loop(),
+                Polling::Adaptive { .. } => pause(now.since(since)),
+                Polling::Busy => std::hint::spin_loop(),
             }
         }
     }
@@ -433,7 +447,7 @@ impl Worker {
                     let now = self.clock.now();
                     let since = *idle_since.get_or_insert(now);
                     if now.since(since) < spin {
-                        std::hint::spin_loop();
+                        pause(now.since(since));
                     } else {
                         self.sleep_on_fabric(Time::NEVER, &mut stopped);
                         idle_since = None;

@@ -1,0 +1,89 @@
+//! The other process: this program again, started with a hidden command.
+//!
+//! It prints its address on standard output; everything else is said over the fabric. It never
+//! outlives the process that started it: the kernel kills it then (prctl(2), `PR_SET_PDEATHSIG`).
+
+use std::ffi::OsStr;
+use std::io::{self, BufRead, BufReader, Write};
+use std::process::{Child, Command, Stdio};
+
+use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
+use tranship_transport::{Address, Engine};
+
+use super::Error;
+
+/// A process that ends, at the latest, when this is dropped.
+#[derive(Debug)]
+pub struct Other {
+    child: Child,
+    address: Address,
+}
+
+impl Other {
+    /// Starts this program with `args` and waits for its address.
+    ///
+    /// # Errors
+    /// When it does not start or does not tell an address; it has then said why on standard error.
+    pub fn start<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Result<Self, Error> {
+        let failed = |what| move |source| Error::Child { what, source };
+        let program = std::env::current_exe().map_err(failed("has no program"))?;
+        let mut child = Command::new(program)
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(failed("did not start"))?;
+        let stdout = child.stdout.take().expect("piped");
+        let mut line = String::new();
+        let read = BufReader::new(stdout).read_line(&mut line);
+        let address = read.and_then(|_| line.trim_end().parse().map_err(io::Error::other));
+        match address {
+            Ok(address) => Ok(Self { child, address }),
+            Err(source) => {
+                end(&mut child);
+                Err(Error::Child { what: "told no address", source })
+            }
+        }
+    }
+
+    /// Where it is reached.
+    #[must_use]
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+}
+
+impl Drop for Other {
+    fn drop(&mut self) {
+        end(&mut self.child);
+    }
+}
+
+fn end(child: &mut Child) {
+    // It may have ended by itself.
+    let _ = child.kill();
+    let _ = child.wait();
+}
+
+/// Makes this process, started by process `parent`, end with it.
+///
+/// # Errors
+/// When the kernel refuses, or the parent is gone already.
+pub fn end_with(parent: u32) -> Result<(), Error> {
+    let failed = |source| Error::Child { what: "cannot be tied to the first", source };
+    set_parent_process_death_signal(Some(Signal::KILL)).map_err(|errno| failed(errno.into()))?;
+    let now = getppid().map_or(0, |pid: Pid| pid.as_raw_nonzero().get().cast_unsigned());
+    if now == parent { Ok(()) } else { Err(failed(io::ErrorKind::NotFound.into())) }
+}
+
+/// Tells the process that waits in [`Other::start`] where `engine` is.
+///
+/// # Errors
+/// When standard output is closed.
+pub fn tell_address(engine: &Engine) -> Result<(), Error> {
+    let address = &engine.addresses()[0];
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "{address}")
+        .and_then(|()| stdout.flush())
+        .map_err(|source| Error::Child { what: "cannot tell its address", source })
+}

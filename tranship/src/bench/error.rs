@@ -1,0 +1,86 @@
+//! What can go wrong while measuring.
+
+use std::io;
+
+use tranship_cache::client;
+use tranship_cache::server::StartError;
+use tranship_transport::memory::MemoryError;
+use tranship_transport::{
+    BuildError, CountError, CountersExhausted, MapError, Outcome, PeerError, RangeError,
+    RegionError, SubmitError, WindowError,
+};
+
+/// Why there is no result.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The other process did not start or went away.
+    #[error("the second process {what}: {source}")]
+    Child {
+        /// What it did not do.
+        what: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// The other process said something else than expected, or nothing.
+    #[error("the second process did not answer {question} with what was expected")]
+    Answer {
+        /// The question.
+        question: &'static str,
+    },
+    /// No engine.
+    #[error(transparent)]
+    Engine(#[from] BuildError),
+    /// No memory, or none that can be registered.
+    #[error("{0}; a smaller --working-set needs less")]
+    Region(#[from] RegionError),
+    /// No memory.
+    #[error("{0}; a smaller --working-set needs less")]
+    Memory(#[from] MemoryError),
+    /// No window.
+    #[error(transparent)]
+    Window(#[from] WindowError),
+    /// No connection.
+    #[error(transparent)]
+    Peer(#[from] PeerError),
+    /// No mapping of the other side's memory.
+    #[error(transparent)]
+    Map(#[from] MapError),
+    /// No counter.
+    #[error(transparent)]
+    Counters(#[from] CountersExhausted),
+    /// An answer that did not come.
+    #[error(transparent)]
+    Count(#[from] CountError),
+    /// A piece outside of its memory.
+    #[error(transparent)]
+    Range(#[from] RangeError),
+    /// A transfer that did not end well.
+    #[error("a transfer ended: {0}")]
+    Transfer(Outcome),
+    /// A transfer that did not begin.
+    #[error(transparent)]
+    Submit(#[from] SubmitError),
+    /// The daemon did not take the store.
+    #[error(transparent)]
+    Server(#[from] StartError),
+    /// The cache refused a call.
+    #[error(transparent)]
+    Cache(#[from] client::Error),
+    /// A block could not be read.
+    #[error(transparent)]
+    Read(#[from] client::ReadError),
+    /// A block could not be stored.
+    #[error("the cache did not store a block: {0:?}; a smaller --working-set needs less room")]
+    NotStored(client::Stored),
+    /// Blocks that were stored and are gone.
+    #[error(
+        "{missing} of {asked} blocks are gone; give the daemon more capacity, or a smaller --working-set"
+    )]
+    Evicted {
+        /// How many are gone.
+        missing: usize,
+        /// How many were asked for.
+        asked: usize,
+    },
+}

@@ -1,0 +1,121 @@
+//! One line of the result, and the circumstances it was measured in.
+
+use std::fs;
+
+use serde::Serialize;
+
+use super::rounds::Measured;
+
+/// One line of the result.
+#[derive(Debug, Serialize)]
+pub struct Line {
+    /// `transport` or `cache`.
+    pub bench: &'static str,
+    /// The fabric.
+    pub fabric: &'static str,
+    /// The operation.
+    pub op: &'static str,
+    /// Payload bytes of one transfer or block; 0 where no payload moves.
+    pub size: u64,
+    /// Transfers in flight, blocks in one call, or keys in one lookup.
+    pub batch: u32,
+    /// Against the limit; none where no payload moves.
+    #[serde(flatten)]
+    pub throughput: Option<Throughput>,
+    /// Keys looked up a second, by one client and one thread of the daemon.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keys_per_s: Option<f64>,
+    /// What `p50_us` and `p99_us` are of.
+    pub latency: Latency,
+    /// Half of the operations took no longer, µs.
+    pub p50_us: f64,
+    /// 99 of 100 operations took no longer, µs.
+    pub p99_us: f64,
+    /// Operations measured.
+    pub n: u64,
+    /// How both processes wait.
+    pub polling: &'static str,
+    /// Threads beside the calling one that share a large copy.
+    pub copy_threads: usize,
+    /// Bytes on each side that were used in turn.
+    pub working_set: u64,
+    /// The machine and its load.
+    #[serde(flatten)]
+    pub noise: Noise,
+}
+
+/// What a latency is of.
+#[derive(Debug, Clone, Copy, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Latency {
+    /// From the submission of a transfer until its end is seen.
+    Completion,
+    /// Half of a round trip.
+    OneWay,
+    /// A call from its begin until it returns, all blocks or keys of it.
+    Call,
+}
+
+impl Latency {
+    /// In words.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Completion => "completion",
+            Self::OneWay => "one way",
+            Self::Call => "call",
+        }
+    }
+}
+
+/// Bytes a second, and how many the memory would have allowed.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Throughput {
+    /// 10⁹ payload bytes a second.
+    pub gb_per_s: f64,
+    /// The same of a streaming copy in the same run.
+    pub limit_gb_per_s: f64,
+    /// The first as part of the second, round by round; the median.
+    pub ratio: f64,
+}
+
+impl Throughput {
+    /// Of an operation and its limit, measured in turns.
+    #[must_use]
+    pub fn of(operation: &Measured, limit: &Measured) -> Self {
+        Self {
+            gb_per_s: operation.gb_per_s(),
+            limit_gb_per_s: limit.gb_per_s(),
+            ratio: operation.ratio_to(limit),
+        }
+    }
+}
+
+/// The machine, and what else it did.
+#[derive(Debug, Clone, Serialize)]
+pub struct Noise {
+    /// Model of the processor.
+    pub cpu: String,
+    /// Cores this process may use.
+    pub cores: usize,
+    /// Load average of the last minute: the benchmark itself brings 1 to 2.
+    pub load_1m: f64,
+}
+
+impl Noise {
+    /// As it is now: `/proc/cpuinfo`, `/proc/loadavg` (proc(5)).
+    #[must_use]
+    pub fn now() -> Self {
+        let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let model =
+            cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+        let loadavg = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+        let load = loadavg.split(' ').next().and_then(|load| load.parse().ok());
+        Self {
+            cpu: model
+                .map_or_else(|| std::env::consts::ARCH.to_owned(), |(_, name)| name.to_owned()),
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            load_1m: load.unwrap_or(0.0),
+        }
+    }
+}

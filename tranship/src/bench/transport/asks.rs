@@ -1,0 +1,45 @@
+//! What the two processes say to each other, as JSON in messages of the fabric.
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tranship_transport::{Descriptor, Slot};
+
+/// From the measuring process.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Ask {
+    /// Open a window to so many bytes, in place of the one before.
+    Open { bytes: u64 },
+    /// Answer each arrival by a write of the same piece into this window, until the next message.
+    Play { window: Descriptor, slot: Slot, size: u64 },
+    /// Play no more.
+    Rest,
+}
+
+/// From its peer.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Answer {
+    /// Here it is.
+    Opened { window: Descriptor },
+    /// Arrivals are counted here from now on.
+    Playing { slot: Slot },
+    /// Nothing is under way.
+    Resting,
+}
+
+impl Ask {
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Open { .. } => "open",
+            Self::Play { .. } => "play",
+            Self::Rest => "rest",
+        }
+    }
+}
+
+pub(super) fn encode(message: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(message).expect("these messages have a JSON form")
+}
+
+pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+    serde_json::from_slice(bytes).ok()
+}

@@ -1,0 +1,74 @@
+//! The other process: lends memory, and plays ping-pong with it.
+
+use tranship_transport::{Access, Descriptor, Engine, Incoming, Peer, Region, Slot, Window};
+
+use super::asks::{Answer, Ask, decode, encode};
+use super::{PATIENCE, Pieces, done, engine, pages};
+use crate::bench::{Error, child};
+
+/// Serves the process `parent` until it hangs up.
+///
+/// # Errors
+/// When there is no engine or no memory, or a transfer fails.
+pub fn run(parent: u32, busy: bool) -> Result<(), Error> {
+    child::end_with(parent)?;
+    let engine = engine(busy, 0)?;
+    child::tell_address(&engine)?;
+    let mut lent = None;
+    loop {
+        match engine.recv(PATIENCE) {
+            Some(Incoming::Message { from, bytes }) => answer(&engine, &mut lent, from, &bytes)?,
+            Some(Incoming::Disconnected { .. }) => return Ok(()),
+            Some(Incoming::Connected(_)) | None => {}
+        }
+    }
+}
+
+type Lent = Option<(Window, Region)>;
+
+fn answer(engine: &Engine, lent: &mut Lent, from: Peer, bytes: &[u8]) -> Result<(), Error> {
+    let answer = match decode(bytes).ok_or(Error::Answer { question: "ask" })? {
+        Ask::Open { bytes } => {
+            *lent = None;
+            let region = engine.register(pages::memory(bytes)?)?;
+            let access = Access::WRITE | Access::READ | Access::MAP;
+            let window = region.window_with(0..region.len(), access)?;
+            let descriptor = window.descriptor();
+            *lent = Some((window, region));
+            Answer::Opened { window: descriptor }
+        }
+        Ask::Play { window, slot, size } => {
+            let (_, region) = lent.as_ref().ok_or(Error::Answer { question: "open" })?;
+            return play(engine, from, region, &window, slot, size);
+        }
+        Ask::Rest => Answer::Resting,
+    };
+    done(engine.send(from, encode(&answer)).wait())
+}
+
+/// Answers each ping by a pong, until a message comes.
+fn play(
+    engine: &Engine,
+    from: Peer,
+    region: &Region,
+    window: &Descriptor,
+    slot: Slot,
+    size: u64,
+) -> Result<(), Error> {
+    let pings = engine.counter()?;
+    let theirs = engine.open_at(from, window)?;
+    done(engine.send(from, encode(&Answer::Playing { slot: pings.slot() })).wait())?;
+    let mut pieces = Pieces::new(size, region.len());
+    let mut answered = 0;
+    loop {
+        engine.wait_until(PATIENCE, || pings.count() > answered || engine.has_incoming());
+        if pings.count() == answered {
+            // A message, or nothing at all; the caller knows.
+            return Ok(());
+        }
+        let piece = pieces.turn();
+        let (here, there) = (region.slice(piece.clone())?, theirs.slice(piece)?);
+        done(engine.write(here, there).immediate(slot).wait())?;
+        answered += 1;
+    }
+}

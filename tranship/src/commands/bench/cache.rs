@@ -1,0 +1,91 @@
+//! `tranship bench cache`
+
+use clap::ValueEnum;
+
+use super::{Options, child, payload, report};
+use crate::bench::cache::{Bench, Op};
+use crate::bench::child::Other;
+use crate::commands::target::endpoint;
+use crate::commands::{Context, Error, Target};
+use crate::exit::Exit;
+use crate::units::Size;
+
+/// Blocks of one lease in the second line of `get`.
+const GET_BATCH: u32 = 16;
+/// Keys of one lookup in the second line of `lookup`.
+const LOOKUP_BATCH: u32 = 1024;
+
+/// What can be measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Operation {
+    /// Blocks into engine memory, one at a time and 16 at a time.
+    Get,
+    /// Blocks into the cache.
+    Put,
+    /// Prefix lookups, of --keys and of 1,024 keys.
+    Lookup,
+}
+
+/// Arguments of `bench cache`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Operations, separated by commas
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "get,put,lookup")]
+    ops: Vec<Operation>,
+    /// Block sizes, separated by commas
+    #[arg(
+        long,
+        value_name = "SIZE",
+        value_delimiter = ',',
+        value_parser = payload,
+        default_value = "1MiB"
+    )]
+    sizes: Vec<Size>,
+    /// Keys of one lookup
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    keys: u32,
+    #[command(flatten)]
+    options: Options,
+    /// Which daemon; without --to, one is started for the measurement.
+    #[command(flatten)]
+    target: Target,
+}
+
+impl Args {
+    pub(super) fn run(&self, context: &Context) -> Result<Exit, Error> {
+        let plan = self.options.plan();
+        let sizes: Vec<u64> = self.sizes.iter().map(|size| size.bytes()).collect();
+        let (address, _daemon) = match &self.target.to {
+            Some(address) => (endpoint(address)?, None),
+            None => {
+                let capacity = Bench::capacity(&plan, &sizes);
+                let daemon = Other::start(child::DaemonArgs::command_line(plan.busy, capacity))?;
+                (daemon.address().clone(), Some(daemon))
+            }
+        };
+        let tenant = self.target.tenant.as_str();
+        let bench = Bench::new(plan, &address, tenant, self.target.timeout.duration())?;
+        let ops = self.operations(&sizes);
+        report::print(context, ops.len(), ops.iter().map(|op| bench.measure(*op)))?;
+        Ok(Exit::Done)
+    }
+
+    /// One for each line of the result.
+    fn operations(&self, sizes: &[u64]) -> Vec<Op> {
+        let mut ops = Vec::new();
+        for op in &self.ops {
+            match op {
+                Operation::Get => ops.extend(
+                    sizes
+                        .iter()
+                        .flat_map(|&size| [1, GET_BATCH].map(|batch| Op::Get { size, batch })),
+                ),
+                Operation::Put => ops.extend(sizes.iter().map(|&size| Op::Put { size })),
+                Operation::Lookup => {
+                    ops.extend([self.keys, LOOKUP_BATCH].map(|keys| Op::Lookup { keys }));
+                }
+            }
+        }
+        ops
+    }
+}

@@ -1,0 +1,68 @@
+//! `tranship bench`
+
+mod cache;
+mod child;
+mod report;
+mod transport;
+
+use clap::Subcommand;
+
+use crate::bench::Plan;
+use crate::commands::{Context, Error};
+use crate::exit::Exit;
+use crate::units::{Size, Span};
+
+/// The `bench` commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Measure one-sided transfers between two processes
+    Transport(transport::Args),
+    /// Measure a cache daemon from a client
+    Cache(cache::Args),
+    /// The second process of `bench transport`
+    #[command(hide = true)]
+    Peer(child::PeerArgs),
+    /// The daemon of `bench cache`
+    #[command(hide = true)]
+    Daemon(child::DaemonArgs),
+}
+
+impl Command {
+    pub(super) fn run(&self, context: &Context) -> Result<Exit, Error> {
+        match self {
+            Self::Transport(args) => args.run(context),
+            Self::Cache(args) => args.run(context),
+            Self::Peer(args) => args.run(),
+            Self::Daemon(args) => args.run(),
+        }
+    }
+}
+
+/// Options of both benchmarks.
+#[derive(Debug, clap::Args)]
+struct Options {
+    /// Time for each line of the result
+    #[arg(long, value_name = "DURATION", default_value = "1s")]
+    time: Span,
+    /// Never sleep: lowest latency, one core each side
+    #[arg(long)]
+    busy: bool,
+    /// Bytes on each side that are used in turn, at least 4 of each size: more than the caches hold
+    #[arg(long, value_name = "SIZE", default_value = "256MiB")]
+    working_set: Size,
+}
+
+impl Options {
+    fn plan(&self) -> Plan {
+        Plan { time: self.time.duration(), busy: self.busy, working_set: self.working_set.bytes() }
+    }
+}
+
+/// A payload size; there is no rate of nothing.
+fn payload(text: &str) -> Result<Size, String> {
+    match text.parse::<Size>() {
+        Ok(size) if size.bytes() == 0 => Err(format!("{text:?}: expected at least one byte")),
+        Ok(size) => Ok(size),
+        Err(error) => Err(error.to_string()),
+    }
+}

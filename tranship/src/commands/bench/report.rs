@@ -1,0 +1,66 @@
+//! How the results of both benchmarks are printed.
+
+use crate::bench::line::Noise;
+use crate::bench::{self, Line, RULE};
+use crate::commands::{Context, Error};
+use crate::output::Table;
+use crate::units::{Size, human};
+
+/// Prints the lines: as they come with `--json`, else as a table in the end.
+pub(super) fn print(
+    context: &Context,
+    count: usize,
+    lines: impl Iterator<Item = Result<Line, bench::Error>>,
+) -> Result<(), Error> {
+    let output = &context.output;
+    let mut progress = output.progress("measuring", count as u64);
+    let mut table = Table::new([
+        "op", "size", "batch", "GB/s", "limit", "ratio", "keys/s", "latency", "p50 µs", "p99 µs",
+        "n",
+    ]);
+    for column in [1, 2, 3, 4, 5, 6, 8, 9, 10] {
+        table = table.right(column);
+    }
+    let mut last = None;
+    for (done, line) in (1..).zip(lines) {
+        let line = line?;
+        if output.is_json() {
+            output.object("bench", &line)?;
+        } else {
+            table.row(row(&line));
+        }
+        progress.at(done);
+        last = Some(line);
+    }
+    drop(progress);
+    if let Some(line) = last.filter(|_| !output.is_json()) {
+        let Noise { cpu, cores, load_1m } = &line.noise;
+        output.line(format_args!(
+            "{} over {} · {} polling · {cpu}, {cores} cores, load {load_1m}",
+            line.bench, line.fabric, line.polling
+        ))?;
+        output.line(format_args!("counted: {RULE}"))?;
+        output.table(&table)?;
+    }
+    Ok(())
+}
+
+fn row(line: &Line) -> [String; 11] {
+    let (rate, limit, ratio) = line.throughput.map_or_else(Default::default, |it| {
+        let two = |value: f64| format!("{value:.2}");
+        (two(it.gb_per_s), two(it.limit_gb_per_s), two(it.ratio))
+    });
+    [
+        line.op.to_owned(),
+        if line.size == 0 { String::new() } else { Size::new(line.size).to_string() },
+        line.batch.to_string(),
+        rate,
+        limit,
+        ratio,
+        line.keys_per_s.map_or_else(String::new, |keys| human::count(keys as u64)),
+        line.latency.name().to_owned(),
+        format!("{:.2}", line.p50_us),
+        format!("{:.2}", line.p99_us),
+        human::count(line.n),
+    ]
+}

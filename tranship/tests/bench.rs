@@ -1,0 +1,98 @@
+//! Short runs of the benchmarks: every line is there, whole, and makes sense.
+
+use std::process::Command;
+
+use serde_json::Value;
+
+/// Runs with `--json` and returns the lines.
+fn lines(args: &[&str]) -> Vec<Value> {
+    let output = Command::new(env!("CARGO_BIN_EXE_tranship"))
+        .args(args)
+        .args(["--json", "--time", "50ms", "--working-set", "256KiB"])
+        .env_clear()
+        .output()
+        .expect("the binary starts");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{args:?}: {stderr}");
+    let stdout = String::from_utf8(output.stdout).expect("UTF-8");
+    stdout.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
+}
+
+fn number(line: &Value, field: &str) -> f64 {
+    line[field].as_f64().unwrap_or_else(|| panic!("no number {field} in {line}"))
+}
+
+/// What each line has, whatever it measured.
+fn check(line: &Value, bench: &str, latency: &str) {
+    assert_eq!(line["schema"], "tranship.bench/1");
+    assert_eq!((&line["bench"], &line["fabric"]), (&bench.into(), &"shm".into()));
+    assert_eq!(line["latency"], latency);
+    assert_eq!(line["polling"], "adaptive");
+    assert!(line["cpu"].is_string() && line["op"].is_string(), "{line}");
+    for positive in ["batch", "p50_us", "p99_us", "n", "cores"] {
+        assert!(number(line, positive) > 0.0, "{positive} of {line}");
+    }
+    for any in ["size", "copy_threads", "working_set", "load_1m"] {
+        assert!(number(line, any) >= 0.0, "{any} of {line}");
+    }
+    assert!(number(line, "p50_us") <= number(line, "p99_us"), "{line}");
+}
+
+fn check_rates(line: &Value) {
+    for positive in ["gb_per_s", "limit_gb_per_s", "ratio"] {
+        assert!(number(line, positive) > 0.0, "{positive} of {line}");
+    }
+}
+
+#[test]
+fn transport_lines_are_whole() {
+    let lines = lines(&["bench", "transport", "--sizes", "4KiB,100,128KiB", "--batch", "3"]);
+    assert_eq!(lines.len(), 9);
+    let sizes = [4096, 100, 128 << 10].into_iter().cycle();
+    for (index, (line, size)) in lines.iter().zip(sizes).enumerate() {
+        let (op, latency, batch) =
+            [("write", "completion", 3), ("read", "completion", 3), ("pingpong", "one_way", 1)]
+                [index / 3];
+        check(line, "transport", latency);
+        check_rates(line);
+        assert_eq!((&line["op"], &line["batch"]), (&op.into(), &batch.into()));
+        assert_eq!(line["size"], size);
+        assert!(number(line, "working_set") >= 4.0 * f64::from(size));
+    }
+}
+
+#[test]
+fn cache_lines_are_whole() {
+    let lines = lines(&["bench", "cache", "--sizes", "16KiB", "--keys", "8"]);
+    let ops = [("get", 1), ("get", 16), ("put", 1), ("lookup", 8), ("lookup", 1024)];
+    assert_eq!(lines.len(), ops.len());
+    for (line, (op, batch)) in lines.iter().zip(ops) {
+        check(line, "cache", "call");
+        assert_eq!((&line["op"], &line["batch"]), (&op.into(), &batch.into()));
+        if op == "lookup" {
+            assert!(number(line, "keys_per_s") > 0.0, "{line}");
+            assert!(line.get("ratio").is_none(), "no payload, no rate: {line}");
+        } else {
+            check_rates(line);
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_measured_is_said_in_one_line() {
+    for (args, exit, words) in [
+        (&["transport", "--sizes", "0"][..], 2, "expected at least one byte"),
+        (&["transport", "--batch", "0"], 2, "0 is not in 1..=1024"),
+        (&["cache", "--to", "tcp://host:1"], 2, "only daemons of this host"),
+        (&["cache", "--to", "unix:///nowhere/at.sock"], 5, "start one with `tranship serve`"),
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_tranship"))
+            .arg("bench")
+            .args(args)
+            .output()
+            .expect("the binary starts");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(exit), "{args:?}: {stderr}");
+        assert!(stderr.contains(words) && stderr.lines().count() == 1, "{args:?}: {stderr}");
+    }
+}
