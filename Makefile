@@ -6,6 +6,8 @@ SHELL := bash
 
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
+# The suite that every fabric must pass.
+FEATURES := tranship-transport/conformance
 
 .PHONY: help demo test unit loom lint audit deny fmt doc bench sample clean
 
@@ -19,7 +21,7 @@ demo: ## build a release and run the demonstration
 test: lint unit loom doc audit ## everything that must pass before a change is merged
 
 unit: ## unit, integration and documentation tests
-	$(CARGO) test --workspace
+	$(CARGO) test --workspace --features $(FEATURES)
 
 # Loom replaces the atomics of every crate that is compiled with its flag, so these models have a
 # target directory of their own and nothing else is built there.
@@ -34,7 +36,7 @@ loom: ## model checks of the lock-free parts
 
 lint: ## formatting and clippy, warnings are errors
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --workspace --all-targets --features $(FEATURES) -- -D warnings
 
 audit: ## licences, banned crates and sources
 	@if $(CARGO) deny --version >/dev/null 2>&1; then \
@@ -50,7 +52,7 @@ fmt: ## format the code
 	$(CARGO) fmt --all
 
 doc: ## build the API documentation, warnings are errors
-	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps --features $(FEATURES)
 
 bench: ## measure transport and cache on this machine, JSON lines
 	$(CARGO) build --release -p tranship

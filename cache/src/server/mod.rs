@@ -310,7 +310,7 @@ impl Server {
             tracing::warn!(session = session.id.0, "connected but never said hello; hung up");
             self.engine.disconnect(*peer);
         }
-        let sessions = self.sessions.values().filter_map(|session| session.info(self.started));
+        let sessions = self.sessions.values().filter_map(Session::info);
         self.observed.set_sessions(sessions.collect());
     }
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::time::Millis;
+use tranship_transport::Time;
 
 /// Upper bounds of the latency buckets, seconds.
 pub const BUCKET_BOUNDS_SECONDS: [f64; 12] =
@@ -66,8 +66,8 @@ pub struct SessionInfo {
     pub name: String,
     /// Its tenant.
     pub tenant: String,
-    /// When it connected, on the server's clock.
-    pub since: Millis,
+    /// When it connected, on the engine's clock.
+    pub since: Time,
     /// Leases it holds.
     pub leases: usize,
     /// Reservations it holds.

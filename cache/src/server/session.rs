@@ -90,14 +90,13 @@ impl Session {
         self.greeted.is_none() && now.since(self.since) > HELLO_DEADLINE
     }
 
-    /// What lists say of it; `started` is when the server's clock began.
-    pub(super) fn info(&self, started: Time) -> Option<SessionInfo> {
+    pub(super) fn info(&self) -> Option<SessionInfo> {
         let greeted = self.greeted.as_ref()?;
         Some(SessionInfo {
             id: self.id.0,
             name: greeted.name.clone(),
             tenant: greeted.tenant.name().to_owned(),
-            since: self.since.since(started).into(),
+            since: self.since,
             leases: self.leases.len(),
             reservations: self.reserved.len(),
         })

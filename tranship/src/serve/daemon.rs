@@ -309,13 +309,14 @@ fn tiers(tenants: &[server::TenantConfig]) -> Vec<TierInfo> {
 }
 
 fn observe(server: &Server) -> Observe {
-    let engine = server.engine().clone();
+    let (engine, clock) = (server.engine().clone(), server.engine().clone());
     Observe {
         store: server.store().clone(),
         engine: Arc::new(move || engine.stats()),
         server: Arc::new(server.stats()),
         sessions: Arc::new(server.sessions()),
         now: Arc::new(server.clock()),
+        clock: Arc::new(move || clock.now()),
         since: Instant::now(),
         started: Default::default(),
     }

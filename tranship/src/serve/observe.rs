@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use tranship_cache::server::{ServerStats, SessionInfo};
 use tranship_cache::{Millis, Store};
-use tranship_transport::Stats;
+use tranship_transport::{Stats, Time};
 
 /// Reads a value from its owner.
 pub(crate) type Source<T> = Arc<dyn Fn() -> T + Send + Sync>;
@@ -23,8 +23,10 @@ pub(crate) struct Observe {
     pub(crate) server: Source<ServerStats>,
     /// Clients connected now.
     pub(crate) sessions: Source<Vec<SessionInfo>>,
-    /// The time that is passed to the store.
+    /// The time that the server passes to the store.
     pub(crate) now: Source<Millis>,
+    /// The engine's clock, by which sessions are dated.
+    pub(crate) clock: Source<Time>,
     /// Since when the daemon runs.
     pub(crate) since: Instant,
     /// Whether the daemon has finished starting.

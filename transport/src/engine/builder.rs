@@ -11,7 +11,7 @@ use super::worker::{Drive, Polling, Worker};
 use super::{Engine, Inner};
 use crate::address::EngineId;
 use crate::counter::Counters;
-use crate::fabric::{Fabric, OpenError, Provider, Setup, shm};
+use crate::fabric::{Fabric, OpenError, Provider, Setup};
 use crate::peer::Incoming;
 use crate::time::{Clock, MonotonicClock, Steppable};
 
@@ -96,7 +96,7 @@ impl Builder {
     pub fn build(self) -> Result<Engine, BuildError> {
         let id = EngineId::random();
         let setup = Setup { engine: id, clock: Arc::clone(&self.clock) };
-        let provider = self.fabric.unwrap_or_else(|| Box::new(shm::Config::new()));
+        let provider = self.fabric.unwrap_or_else(|| Box::new(crate::fabric::shm::Config::new()));
         let fabrics: Vec<Box<dyn Fabric>> = vec![provider.open(&setup)?];
         let limits = fabrics.iter().map(|fabric| fabric.limits());
         let windows_max = limits.clone().map(|l| l.windows_max).min().unwrap_or(0);

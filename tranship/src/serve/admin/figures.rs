@@ -1,10 +1,10 @@
 //! Figures, in the words of the service.
 
 use tonic::Status;
-use tranship_cache::Scope;
 use tranship_cache::server::{RequestStats, ServerStats, SessionInfo};
 use tranship_cache::stats::{Amount, Counters, Gauges, TenantStats};
 use tranship_cache::tier::Tier;
+use tranship_cache::{Millis, Scope};
 use tranship_transport::Stats;
 
 use super::pb;
@@ -50,12 +50,12 @@ pub(super) fn identities(
 }
 
 pub(super) fn sessions(observe: &Observe) -> pb::SessionsResponse {
-    let now = (observe.now)();
+    let now = (observe.clock)();
     let session = |session: SessionInfo| pb::Session {
         id: session.id,
         name: session.name,
         tenant: session.tenant,
-        connected_ms: (now - session.since).0,
+        connected_ms: Millis::from(now.since(session.since)).0,
         leases: session.leases as u64,
         reservations: session.reservations as u64,
     };

@@ -12,11 +12,10 @@ use std::time::{Duration, Instant};
 use tranship_cache::arena::checksum;
 use tranship_cache::block::SessionId;
 use tranship_cache::identity::{Geometry, Identity};
+use tranship_cache::server::{RequestStats, ServerStats, SessionInfo};
 use tranship_cache::store::{Grant, Item, Options as StoreOptions, Store, TenantOptions};
 use tranship_cache::{Chain, Key, Link, Millis, Scope, Tenant};
-use tranship_transport::{HostMemory, Stats};
-
-use tranship_cache::server::{RequestStats, ServerStats, SessionInfo};
+use tranship_transport::{HostMemory, Stats, Time};
 
 use super::{Observe, Options, Running, runtime::run};
 
@@ -25,6 +24,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// When blocks are committed, and when they are looked at.
 const COMMITTED: Millis = Millis(1000);
 const NOW: Millis = Millis(5000);
+/// When the one session connected.
+const CONNECTED: Time = Time::from_nanos(1_000_000);
 const ARENA_BYTES: usize = 1 << 20;
 const SESSION: SessionId = SessionId(7);
 
@@ -111,7 +112,7 @@ fn observe(store: &Store) -> Observe {
         id: SESSION.0,
         name: "engine-0".into(),
         tenant: "default".into(),
-        since: COMMITTED,
+        since: CONNECTED,
         leases: 1,
         reservations: 2,
     };
@@ -121,6 +122,7 @@ fn observe(store: &Store) -> Observe {
         server: Arc::new(server),
         sessions: Arc::new(move || vec![session()]),
         now: Arc::new(|| NOW),
+        clock: Arc::new(|| CONNECTED + Duration::from_secs(4)),
         since: Instant::now(),
         started: Default::default(),
     }
