@@ -83,7 +83,7 @@ fn what_cannot_be_measured_is_said_in_one_line() {
     for (args, exit, words) in [
         (&["transport", "--sizes", "0"][..], 2, "expected at least one byte"),
         (&["transport", "--batch", "0"], 2, "0 is not in 1..=1024"),
-        (&["cache", "--to", "tcp://host:1"], 2, "only daemons of this host"),
+        (&["cache", "--to", "tcp://host:1"], 2, "use unix:///PATH"),
         (&["cache", "--to", "unix:///nowhere/at.sock"], 5, "start one with `tranship serve`"),
     ] {
         let output = Command::new(env!("CARGO_BIN_EXE_tranship"))
