@@ -8,13 +8,13 @@
 //! long, and say which field is wrong.
 
 mod codec;
+mod entry;
 mod reply;
 mod request;
 
 pub use codec::{Malformed, Reader, Writer};
-pub use reply::{
-    Blocks, Committed, Event, Fault, FaultCode, Fetched, Leased, Lookup, Reply, Reserved, Welcome,
-};
+pub use entry::{Committed, Event, Fetched, Leased, Reserved};
+pub use reply::{Blocks, Fault, FaultCode, Lookup, Reply, Welcome};
 pub use request::{Fetch, Hello, Item, Request};
 
 /// "TRANSHIP", read as a little-endian word.

@@ -3,8 +3,8 @@
 use tranship_transport::Descriptor;
 
 use super::codec::{Malformed, Reader, Writer};
-use super::{BATCH_MAX, HEADER_BYTES, Header, WHY_BYTES_MAX};
-use crate::key::{KEY_BYTES, Key};
+use super::entry::{Committed, Entry, Event, Fetched, Leased, Reserved};
+use super::{BATCH_MAX, HEADER_BYTES, Header};
 
 /// Longest statistics document, bytes.
 const STATS_BYTES_MAX: usize = 48 << 10;
@@ -43,68 +43,6 @@ impl Lookup {
     pub const RESIDENT: u8 = 2;
 }
 
-/// The answer to one item of a reservation.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reserved {
-    /// Fill it: so many bytes as asked for, from this offset in the arena.
-    Granted {
-        /// Names the reservation.
-        reservation: u64,
-        /// Where in the arena, bytes.
-        offset: u64,
-    },
-    /// The block is resident.
-    Exists,
-    /// Somebody else is filling it.
-    InFlight,
-    /// Not taken.
-    Refused {
-        /// When to try again, milliseconds; none when trying again cannot help.
-        retry_ms: Option<u64>,
-        /// Why, and what to do.
-        why: String,
-    },
-}
-
-/// The answer to one commit.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Committed {
-    /// Readable now.
-    Stored,
-    /// The bytes in the arena have another checksum; the reservation stands.
-    Mismatch {
-        /// Checksum of the bytes found.
-        found: u64,
-    },
-    /// Nothing was stored: the reservation is not the session's, or was taken back.
-    Refused {
-        /// Why.
-        why: String,
-    },
-}
-
-/// What a lease or a fetch says of one block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Leased {
-    /// Readable, and in place until the lease ends.
-    Ready {
-        /// Where in the arena, bytes.
-        offset: u64,
-        /// How long, bytes.
-        len: u64,
-        /// CRC-64/NVMe of the bytes.
-        checksum: u64,
-        /// Which filling of the block.
-        generation: u64,
-    },
-    /// Still being filled when the wait ended.
-    Late,
-    /// Not there.
-    Gone,
-    /// Its bytes did not match their checksum; the block was dropped.
-    Corrupt,
-}
-
 /// The answer to a lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Blocks {
@@ -112,74 +50,6 @@ pub struct Blocks {
     pub lease: u64,
     /// One result a key.
     pub results: Vec<Leased>,
-}
-
-/// What a fetch says of one block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fetched {
-    /// All its bytes were written and counted.
-    Written {
-        /// How long, bytes.
-        len: u64,
-        /// CRC-64/NVMe of the bytes: compare with what arrived.
-        checksum: u64,
-        /// Which filling of the block.
-        generation: u64,
-    },
-    /// Still being filled when the wait ended.
-    Late,
-    /// Not there.
-    Gone,
-    /// The write did not arrive; the reason's code
-    /// ([`Reason`](tranship_transport::Reason) as a number).
-    Failed(u8),
-}
-
-/// Something that happened to a block of the tenant.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// Numbers that the subscriber missed, both ends included.
-    Gap {
-        /// First.
-        from: u64,
-        /// Last.
-        to: u64,
-    },
-    /// A block became readable.
-    Stored {
-        /// Number of the event.
-        sequence: u64,
-        /// The identity.
-        identity: [u8; KEY_BYTES],
-        /// The block.
-        key: Key,
-        /// The block before it.
-        parent: Option<Key>,
-        /// Blocks before it in its sequence.
-        position: u32,
-        /// How long, bytes.
-        len: u64,
-        /// The tier's number.
-        tier: u8,
-    },
-    /// A block left a tier.
-    Removed {
-        /// Number of the event.
-        sequence: u64,
-        /// The identity.
-        identity: [u8; KEY_BYTES],
-        /// The block.
-        key: Key,
-        /// The tier's number.
-        tier: u8,
-    },
-    /// All blocks of the identity are gone.
-    Cleared {
-        /// Number of the event.
-        sequence: u64,
-        /// The identity.
-        identity: [u8; KEY_BYTES],
-    },
 }
 
 /// Why a request failed as a whole.
@@ -252,9 +122,6 @@ mod kind {
     pub(super) const FAULT: u8 = 139;
 }
 
-/// "No retry" on the wire.
-const NEVER: u64 = u64::MAX;
-
 impl Reply {
     /// The message, header included.
     #[must_use]
@@ -273,16 +140,16 @@ impl Reply {
                 to.u32(found.prefix);
                 to.bytes(&found.presence);
             }
-            Self::Reserved(blocks) => list(&mut to, blocks, put_reserved),
-            Self::Committed(blocks) => list(&mut to, blocks, put_committed),
+            Self::Reserved(blocks) => list(&mut to, blocks),
+            Self::Committed(blocks) => list(&mut to, blocks),
             Self::Leased(blocks) => {
                 to.u64(blocks.lease);
-                list(&mut to, &blocks.results, put_leased);
+                list(&mut to, &blocks.results);
             }
-            Self::Fetched(blocks) => list(&mut to, blocks, put_fetched),
+            Self::Fetched(blocks) => list(&mut to, blocks),
             Self::Count(count) => to.u64(*count),
             Self::Stats(json) => to.bytes(json),
-            Self::Events(events) => list(&mut to, events, put_event),
+            Self::Events(events) => list(&mut to, events),
             Self::Fault(fault) => {
                 to.u8(fault.code as u8);
                 to.text(&fault.text);
@@ -343,16 +210,16 @@ impl Reply {
                 }
                 Self::Lookup(Lookup { prefix, presence })
             }
-            kind::RESERVED => Self::Reserved(take(&mut from, BATCH_MAX, 1, take_reserved)?),
-            kind::COMMITTED => Self::Committed(take(&mut from, BATCH_MAX, 1, take_committed)?),
+            kind::RESERVED => Self::Reserved(take(&mut from, BATCH_MAX)?),
+            kind::COMMITTED => Self::Committed(take(&mut from, BATCH_MAX)?),
             kind::LEASED => Self::Leased(Blocks {
                 lease: from.u64("lease")?,
-                results: take(&mut from, BATCH_MAX, 1, take_leased)?,
+                results: take(&mut from, BATCH_MAX)?,
             }),
-            kind::FETCHED => Self::Fetched(take(&mut from, BATCH_MAX, 1, take_fetched)?),
+            kind::FETCHED => Self::Fetched(take(&mut from, BATCH_MAX)?),
             kind::COUNT => Self::Count(from.u64("count")?),
             kind::STATS => Self::Stats(from.bytes("statistics", STATS_BYTES_MAX)?.to_vec()),
-            kind::EVENTS => Self::Events(take(&mut from, EVENTS_MAX, 1, take_event)?),
+            kind::EVENTS => Self::Events(take(&mut from, EVENTS_MAX)?),
             kind::FAULT => {
                 Self::Fault(Fault { code: fault_code(from.u8("code")?)?, text: from.text("text")? })
             }
@@ -363,195 +230,16 @@ impl Reply {
     }
 }
 
-fn list<T>(to: &mut Writer, items: &[T], put: impl Fn(&mut Writer, &T)) {
+fn list<T: Entry>(to: &mut Writer, items: &[T]) {
     to.count(items.len());
     for item in items {
-        put(to, item);
+        item.put(to);
     }
 }
 
-fn take<T>(
-    from: &mut Reader<'_>,
-    max: usize,
-    each_bytes: usize,
-    one: impl Fn(&mut Reader<'_>) -> Result<T, Malformed>,
-) -> Result<Vec<T>, Malformed> {
-    let count = from.count("count", max, each_bytes)?;
-    (0..count).map(|_| one(from)).collect()
-}
-
-fn put_reserved(to: &mut Writer, block: &Reserved) {
-    match block {
-        Reserved::Granted { reservation, offset } => {
-            to.u8(0);
-            to.u64(*reservation);
-            to.u64(*offset);
-        }
-        Reserved::Exists => to.u8(1),
-        Reserved::InFlight => to.u8(2),
-        Reserved::Refused { retry_ms, why } => {
-            to.u8(3);
-            to.u64(retry_ms.unwrap_or(NEVER));
-            to.text_within(why, WHY_BYTES_MAX);
-        }
-    }
-}
-
-fn take_reserved(from: &mut Reader<'_>) -> Result<Reserved, Malformed> {
-    Ok(match from.u8("status")? {
-        0 => {
-            Reserved::Granted { reservation: from.u64("reservation")?, offset: from.u64("offset")? }
-        }
-        1 => Reserved::Exists,
-        2 => Reserved::InFlight,
-        3 => {
-            let retry_ms = Some(from.u64("retry")?).filter(|retry| *retry != NEVER);
-            Reserved::Refused { retry_ms, why: from.text("why")? }
-        }
-        other => return Err(Malformed::value("status", other, "0 to 3")),
-    })
-}
-
-fn put_committed(to: &mut Writer, block: &Committed) {
-    match block {
-        Committed::Stored => to.u8(0),
-        Committed::Mismatch { found } => {
-            to.u8(1);
-            to.u64(*found);
-        }
-        Committed::Refused { why } => {
-            to.u8(2);
-            to.text_within(why, WHY_BYTES_MAX);
-        }
-    }
-}
-
-fn take_committed(from: &mut Reader<'_>) -> Result<Committed, Malformed> {
-    Ok(match from.u8("status")? {
-        0 => Committed::Stored,
-        1 => Committed::Mismatch { found: from.u64("found")? },
-        2 => Committed::Refused { why: from.text("why")? },
-        other => return Err(Malformed::value("status", other, "0 to 2")),
-    })
-}
-
-fn put_leased(to: &mut Writer, block: &Leased) {
-    match *block {
-        Leased::Ready { offset, len, checksum, generation } => {
-            to.u8(0);
-            to.u64(offset);
-            to.u64(len);
-            to.u64(checksum);
-            to.u64(generation);
-        }
-        Leased::Late => to.u8(1),
-        Leased::Gone => to.u8(2),
-        Leased::Corrupt => to.u8(3),
-    }
-}
-
-fn take_leased(from: &mut Reader<'_>) -> Result<Leased, Malformed> {
-    Ok(match from.u8("status")? {
-        0 => Leased::Ready {
-            offset: from.u64("offset")?,
-            len: from.u64("length")?,
-            checksum: from.u64("checksum")?,
-            generation: from.u64("generation")?,
-        },
-        1 => Leased::Late,
-        2 => Leased::Gone,
-        3 => Leased::Corrupt,
-        other => return Err(Malformed::value("status", other, "0 to 3")),
-    })
-}
-
-fn put_fetched(to: &mut Writer, block: &Fetched) {
-    match *block {
-        Fetched::Written { len, checksum, generation } => {
-            to.u8(0);
-            to.u64(len);
-            to.u64(checksum);
-            to.u64(generation);
-        }
-        Fetched::Late => to.u8(1),
-        Fetched::Gone => to.u8(2),
-        Fetched::Failed(reason) => {
-            to.u8(3);
-            to.u8(reason);
-        }
-    }
-}
-
-fn take_fetched(from: &mut Reader<'_>) -> Result<Fetched, Malformed> {
-    Ok(match from.u8("status")? {
-        0 => Fetched::Written {
-            len: from.u64("length")?,
-            checksum: from.u64("checksum")?,
-            generation: from.u64("generation")?,
-        },
-        1 => Fetched::Late,
-        2 => Fetched::Gone,
-        3 => Fetched::Failed(from.u8("reason")?),
-        other => return Err(Malformed::value("status", other, "0 to 3")),
-    })
-}
-
-fn put_event(to: &mut Writer, event: &Event) {
-    match event {
-        Event::Gap { from, to: last } => {
-            to.u8(0);
-            to.u64(*from);
-            to.u64(*last);
-        }
-        Event::Stored { sequence, identity, key, parent, position, len, tier } => {
-            to.u8(1);
-            to.u64(*sequence);
-            to.raw(identity);
-            to.raw(key.as_bytes());
-            to.u8(u8::from(parent.is_some()));
-            to.raw(parent.map_or([0; KEY_BYTES], |parent| *parent.as_bytes()).as_slice());
-            to.u32(*position);
-            to.u64(*len);
-            to.u8(*tier);
-        }
-        Event::Removed { sequence, identity, key, tier } => {
-            to.u8(2);
-            to.u64(*sequence);
-            to.raw(identity);
-            to.raw(key.as_bytes());
-            to.u8(*tier);
-        }
-        Event::Cleared { sequence, identity } => {
-            to.u8(3);
-            to.u64(*sequence);
-            to.raw(identity);
-        }
-    }
-}
-
-fn take_event(from: &mut Reader<'_>) -> Result<Event, Malformed> {
-    let identity = |from: &mut Reader<'_>| from.key("identity").map(|key| *key.as_bytes());
-    Ok(match from.u8("event")? {
-        0 => Event::Gap { from: from.u64("from")?, to: from.u64("to")? },
-        1 => {
-            let sequence = from.u64("sequence")?;
-            let identity = identity(from)?;
-            let key = from.key("key")?;
-            let has_parent = from.u8("has parent")? != 0;
-            let parent = Some(from.key("parent")?).filter(|_| has_parent);
-            let (position, len) = (from.u32("position")?, from.u64("length")?);
-            let tier = from.u8("tier")?;
-            Event::Stored { sequence, identity, key, parent, position, len, tier }
-        }
-        2 => Event::Removed {
-            sequence: from.u64("sequence")?,
-            identity: identity(from)?,
-            key: from.key("key")?,
-            tier: from.u8("tier")?,
-        },
-        3 => Event::Cleared { sequence: from.u64("sequence")?, identity: identity(from)? },
-        other => return Err(Malformed::value("event", other, "0 to 3")),
-    })
+fn take<T: Entry>(from: &mut Reader<'_>, max: usize) -> Result<Vec<T>, Malformed> {
+    let count = from.count("count", max, 1)?;
+    (0..count).map(|_| T::take(from)).collect()
 }
 
 fn fault_code(code: u8) -> Result<FaultCode, Malformed> {
@@ -572,6 +260,7 @@ mod tests {
     use tranship_transport::{Access, Address, EngineId, Kind, Route, WindowId};
 
     use super::*;
+    use crate::key::{KEY_BYTES, Key};
 
     fn replies() -> impl Strategy<Value = Reply> {
         let key = || any::<[u8; KEY_BYTES]>().prop_map(Key::from_bytes);
@@ -580,7 +269,7 @@ mod tests {
                 .prop_map(|(reservation, offset)| Reserved::Granted { reservation, offset }),
             Just(Reserved::Exists),
             Just(Reserved::InFlight),
-            (proptest::option::of(0..NEVER), ".{0,40}")
+            (proptest::option::of(0..u64::MAX), ".{0,40}")
                 .prop_map(|(retry_ms, why)| Reserved::Refused { retry_ms, why }),
         ];
         let leased = prop_oneof![
