@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, eventfd};
 
-use crate::sync::{AtomicU32, Condvar, Mutex, fence};
+use crate::sync::{AtomicU32, Condvar, Mutex, MutexGuard, fence};
 
 /// A descriptor that becomes readable when a transfer it was given to ends
 /// ([`eventfd(2)`](https://man7.org/linux/man-pages/man2/eventfd.2.html), non-blocking).
@@ -51,8 +51,8 @@ impl AsFd for Notifier {
 /// side that makes it happen while nobody sleeps.
 ///
 /// Either the sleeper, which counts itself, fences and looks, sees what happened, or the other side,
-/// which made it happen, fences and looks, sees the sleeper; then the epoch it changes under the
-/// lock ends the sleep.
+/// which made it happen, fences and looks, sees the sleeper; then the epoch it changes, which the
+/// sleeper had read before it looked, ends the sleep.
 #[derive(Debug)]
 pub(crate) struct EventCount {
     sleepers: AtomicU32,
@@ -69,18 +69,20 @@ impl EventCount {
     pub(crate) fn wake_all(&self) {
         fence(Ordering::SeqCst);
         if self.sleepers.load(Ordering::Relaxed) != 0 {
-            *self.epoch.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+            *self.lock() += 1;
             self.changed.notify_all();
         }
     }
 
-    /// Sleeps until woken or `timeout` passed, unless `ready` is true already.
+    /// Sleeps until woken or `timeout` passed, unless `ready` is true already. No lock is held while
+    /// `ready` is asked: it may wake sleepers itself.
     pub(crate) fn sleep(&self, timeout: Duration, ready: impl FnOnce() -> bool) {
-        let mut epoch = self.epoch.lock().unwrap_or_else(PoisonError::into_inner);
         self.sleepers.fetch_add(1, Ordering::SeqCst);
         fence(Ordering::SeqCst);
+        let seen = *self.lock();
         if !ready() {
-            let (seen, began) = (*epoch, Instant::now());
+            let began = Instant::now();
+            let mut epoch = self.lock();
             while *epoch == seen {
                 let left = timeout.saturating_sub(began.elapsed());
                 if left.is_zero() {
@@ -91,6 +93,10 @@ impl EventCount {
             }
         }
         self.sleepers.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, u64> {
+        self.epoch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -108,6 +114,16 @@ mod tests {
         notifier.clone().ring();
         assert_eq!(notifier.take(), 2);
         assert_eq!(notifier.take(), 0);
+    }
+
+    #[test]
+    fn whoever_looks_before_sleeping_may_wake_others() {
+        let count = EventCount::new();
+        // Its own wake-up ends the sleep at once, and nothing is locked twice.
+        count.sleep(Duration::from_secs(3600), || {
+            count.wake_all();
+            false
+        });
     }
 
     #[test]

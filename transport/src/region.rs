@@ -9,13 +9,14 @@ use std::time::Duration;
 use crate::engine::Engine;
 use crate::fabric::{Local, RegionId};
 use crate::memory::Memory;
+use crate::notify::Notifier;
 use crate::outcome::Reason;
 use crate::window::{Access, Descriptor, Route, WindowId};
 
 /// Memory registered with every fabric of an engine.
 ///
 /// Dropping it is safe at any time: the memory itself goes only when the last transfer that touches
-/// it has provably ended. [`Region::close`] waits for that.
+/// it has provably ended and the engine is driven again. [`Region::close`] waits for the proof.
 pub struct Region {
     pub(crate) engine: Engine,
     pub(crate) inner: Arc<Registered>,
@@ -34,13 +35,24 @@ pub(crate) struct Registered {
 }
 
 /// Regions that nobody can reach any more. A region may be dropped while the engine's lock is held
-/// (with the last operation on it), so the fabrics are told later.
-#[derive(Default)]
-pub(crate) struct Graveyard(Mutex<Vec<(RegionId, Arc<Memory>)>>);
+/// (with the last operation on it), so the fabrics are told later, by who sleeps on the doorbell.
+pub(crate) struct Graveyard {
+    dead: Mutex<Vec<(RegionId, Arc<Memory>)>>,
+    doorbell: Notifier,
+}
 
 impl Graveyard {
+    pub(crate) fn new(doorbell: &Notifier) -> Self {
+        Self { dead: Mutex::default(), doorbell: doorbell.clone() }
+    }
+
     pub(crate) fn take(&self) -> Vec<(RegionId, Arc<Memory>)> {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *self.dead.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn bury(&self, region: RegionId, memory: Arc<Memory>) {
+        self.dead.lock().unwrap_or_else(PoisonError::into_inner).push((region, memory));
+        self.doorbell.ring();
     }
 }
 
@@ -54,8 +66,7 @@ impl Registered {
 impl Drop for Registered {
     fn drop(&mut self) {
         for graveyard in &self.graveyards {
-            let dead = (self.id, Arc::clone(&self.memory));
-            graveyard.0.lock().unwrap_or_else(PoisonError::into_inner).push(dead);
+            graveyard.bury(self.id, Arc::clone(&self.memory));
         }
     }
 }

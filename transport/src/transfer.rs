@@ -262,6 +262,8 @@ pub(crate) struct Completion {
     fenced: AtomicBool,
     /// The operation, once admitted.
     pub(crate) op: AtomicU64,
+    /// Whether it was asked to end early.
+    pub(crate) cancelled: AtomicBool,
     waker: Mutex<Option<Waker>>,
     notifier: Option<Notifier>,
     tally: Option<Arc<AtomicU64>>,
@@ -277,6 +279,7 @@ impl Completion {
             code: AtomicU32::new(code::PENDING),
             fenced: AtomicBool::new(false),
             op: AtomicU64::new(Self::NO_OP),
+            cancelled: AtomicBool::new(false),
             waker: Mutex::new(None),
             notifier: notifier.clone(),
             tally: tally.clone(),

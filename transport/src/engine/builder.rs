@@ -12,7 +12,9 @@ use super::{Engine, Inner};
 use crate::address::EngineId;
 use crate::counter::Counters;
 use crate::fabric::{Fabric, OpenError, Provider, Setup};
+use crate::notify::Notifier;
 use crate::peer::Incoming;
+use crate::region::Graveyard;
 use crate::time::{Clock, MonotonicClock, Steppable};
 
 /// The time transfers have when they name none.
@@ -102,21 +104,26 @@ impl Builder {
         let windows_max = limits.clone().map(|l| l.windows_max).min().unwrap_or(0);
         let message_bytes_max = limits.map(|l| l.message_bytes_max).min().unwrap_or(0);
         let addresses = fabrics.iter().map(|fabric| fabric.address()).collect();
+        let doorbells: Vec<_> = fabrics
+            .iter()
+            .map(|_| Notifier::new())
+            .collect::<Result<_, _>>()
+            .map_err(BuildError::System)?;
         let shared = Arc::new(Shared {
             clock: Arc::clone(&self.clock),
             counters: Arc::new(Counters::new(self.counters)),
             sink: self.sink,
             inbox: Inbox::default(),
             windows: Windows::new(windows_max, fabrics.len()),
-            graveyards: fabrics.iter().map(|_| Arc::default()).collect(),
+            graveyards: doorbells.iter().map(|it| Arc::new(Graveyard::new(it))).collect(),
         });
         let mut workers = Vec::with_capacity(fabrics.len());
-        for (index, fabric) in fabrics.into_iter().enumerate() {
+        for (index, (fabric, doorbell)) in fabrics.into_iter().zip(doorbells).enumerate() {
             let tallies = Arc::new(Tallies::default());
             let core = Core::new(index as u16, fabric, Arc::clone(&shared), Arc::clone(&tallies));
             let clock = Arc::clone(&self.clock);
-            let worker = Worker::new(core, tallies, clock, self.polling, self.drive);
-            workers.push(Arc::new(worker.map_err(BuildError::System)?));
+            let worker = Worker::new(core, tallies, clock, self.polling, self.drive, doorbell);
+            workers.push(Arc::new(worker));
         }
         let mut threads = Vec::new();
         if self.drive == Drive::Thread {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use slab::Slab;
 
 use super::links::{Links, State};
-use super::shared::Shared;
+use super::shared::{INBOX_MAX, Shared};
 use super::stats::Tallies;
 use crate::address::Address;
 use crate::fabric::{Event, Fabric, Grant, OpId, PeerId, Posted, RegionId, Status};
@@ -29,11 +29,10 @@ use crate::window::WindowId;
 const CANCEL_MARGIN_MAX: Duration = Duration::from_millis(20);
 /// Operations under way at once, parked ones included.
 const OPS_MAX: usize = 1 << 16;
+/// Deadlines of ended operations that are kept at least, before they are looked through.
+const DEADLINES_SPARE: usize = 64;
 /// Messages taken from the fabric in one step.
 const MESSAGES_PER_STEP: usize = 64;
-/// Messages kept for [`Engine::recv`](crate::Engine::recv); beyond that they stay with the fabric,
-/// and the senders wait.
-const INBOX_MAX: usize = 4096;
 
 /// An operation that did not end at once.
 struct Op {
@@ -77,7 +76,8 @@ pub(super) struct Core {
     /// Links with parked operations that may go on.
     runnable: VecDeque<LinkId>,
     deadlines: BinaryHeap<Reverse<(Time, OpId)>>,
-    /// Windows on their way out (in order, so that a simulated run repeats itself), with the memory that must stay until they are fenced.
+    /// Windows on their way out (in order, so that a simulated run repeats itself), with the memory
+    /// that must stay until they are fenced.
     revoking: BTreeMap<WindowId, Arc<Registered>>,
     /// Windows in use, for fencing a region as a whole.
     granted: BTreeMap<WindowId, Arc<Registered>>,
@@ -149,7 +149,7 @@ impl Core {
             Tallies::add(&self.tallies.parked, 1);
             let entry = self.links.get_mut(link).expect("looked up above");
             entry.parked.push_back(id);
-            if entry.parked.len() == 1 {
+            if !std::mem::replace(&mut entry.runnable, true) {
                 self.runnable.push_back(link);
             }
         }
@@ -159,6 +159,7 @@ impl Core {
         let completion = completion();
         completion.op.store(id.0, Ordering::Release);
         let margin = (timeout / 8).min(CANCEL_MARGIN_MAX);
+        self.trim_deadlines();
         self.deadlines.push(Reverse((deadline.before(margin), id)));
         let running = Started::Running(Arc::clone(&completion));
         self.ops.insert(Op { serial, link, task, deadline, stage, completion });
@@ -224,7 +225,7 @@ impl Core {
             Stage::Parked => {
                 let link = op.link;
                 if let Some(entry) = self.links.get_mut(link) {
-                    entry.parked.retain(|parked| *parked != id);
+                    entry.unpark(id);
                 }
                 self.finish(id, Outcome::Rejected(why));
             }
@@ -354,8 +355,10 @@ impl Core {
         for _ in 0..self.runnable.len() {
             let Some(link) = self.runnable.pop_front() else { break };
             let Some(entry) = self.links.get_mut(link) else { continue };
+            entry.runnable = false;
             let State::Up(peer) = entry.state else {
                 if !entry.parked.is_empty() {
+                    entry.runnable = true;
                     self.runnable.push_back(link);
                 }
                 continue;
@@ -366,6 +369,7 @@ impl Core {
                 let index = (id.0 & u64::from(u32::MAX)) as usize;
                 let posted = self.fabric.post(id, peer, self.ops[index].task.work());
                 if posted == Posted::Busy {
+                    entry.runnable = true;
                     self.runnable.push_back(link);
                     break;
                 }
@@ -401,15 +405,26 @@ impl Core {
             let (deadline, stage) = (op.deadline, op.stage);
             self.deadlines.pop();
             *progress = Progress { worked: true, news: true };
-            if deadline <= now && stage != Stage::Parked {
-                if stage == Stage::Posted {
-                    self.fabric.cancel(id, Reason::Deadline);
-                }
+            if deadline <= now && stage == Stage::Cancelled {
                 self.finish(id, Outcome::Lost(Reason::Deadline));
             } else {
-                self.deadlines.push(Reverse((deadline, id)));
+                // Whoever drives may be late, too: the fabric is polled at least once between the
+                // cancelling and the loss.
+                let lost = deadline.max(now + Duration::from_nanos(1));
+                self.deadlines.push(Reverse((lost, id)));
                 self.stop(id, Reason::Deadline);
             }
+        }
+    }
+
+    /// Forgets the deadlines of operations that have ended, when they are most of what is kept.
+    fn trim_deadlines(&mut self) {
+        if self.deadlines.len() > DEADLINES_SPARE + 2 * self.ops.len() {
+            let ops = &self.ops;
+            self.deadlines.retain(|Reverse((_, id))| {
+                let op = ops.get((id.0 & u64::from(u32::MAX)) as usize);
+                op.is_some_and(|op| u64::from(op.serial) == id.0 >> 32 && op.stage != Stage::Lost)
+            });
         }
     }
 

@@ -20,6 +20,8 @@ pub(super) struct Link {
     pub(super) last_end: Option<Reason>,
     /// Operations that wait, in order.
     pub(super) parked: VecDeque<OpId>,
+    /// Whether it is in the core's list of links to try again.
+    pub(super) runnable: bool,
 }
 
 /// What a link is now.
@@ -31,6 +33,19 @@ pub(super) enum State {
     Connecting(PeerId),
     /// Connected.
     Up(PeerId),
+}
+
+impl Link {
+    /// Takes an operation out of those that wait. They are in the order of their serial numbers,
+    /// which may wrap.
+    pub(super) fn unpark(&mut self, id: OpId) {
+        let serial = |id: OpId| (id.0 >> 32) as u32;
+        let Some(first) = self.parked.front().map(|first| serial(*first)) else { return };
+        let age = |id: &OpId| serial(*id).wrapping_sub(first);
+        if let Ok(at) = self.parked.binary_search_by_key(&age(&id), age) {
+            self.parked.remove(at);
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -83,7 +98,30 @@ impl Links {
         let serial = self.next_serial;
         self.next_serial = serial.wrapping_add(1);
         let parked = VecDeque::new();
-        let index = self.slots.insert(Link { serial, address, state, last_end: None, parked });
+        let link = Link { serial, address, state, last_end: None, parked, runnable: false };
+        let index = self.slots.insert(link);
         LinkId { index: u32::try_from(index).expect("fewer than 2^32 links"), serial }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_is_found_across_the_wrap_of_serial_numbers() {
+        let mut links = Links::default();
+        let id = links.accept(PeerId(0));
+        let link = links.get_mut(id).unwrap();
+        let op = |serial: u32| OpId(u64::from(serial) << 32 | 7);
+        let serials = [u32::MAX - 1, u32::MAX, 0, 3];
+        for missing in serials {
+            link.parked = serials.map(op).into();
+            link.unpark(op(missing));
+            link.unpark(op(1));
+            let left: Vec<_> =
+                serials.iter().filter(|it| **it != missing).map(|it| op(*it)).collect();
+            assert_eq!(link.parked, left);
+        }
     }
 }

@@ -188,6 +188,8 @@ impl Engine {
         let until = self.now() + timeout;
         for worker in &self.inner.workers {
             worker.with(|core| core.begin_fence(region));
+            // What was parked has ended already, and others may wait for it.
+            worker.tell();
             worker.wake_sleeper();
         }
         self.all_workers(until, |worker| worker.with(|core| core.fence_is_complete(region)))
@@ -368,10 +370,10 @@ impl Engine {
         self.inner.workers.iter().fold(false, |worked, worker| worker.step() | worked)
     }
 
-    /// Wakes a thread that sleeps in [`Engine::recv`] or another wait, so that it looks again.
+    /// Wakes the threads that sleep in [`Engine::recv`] or another wait, so that they look again.
     pub fn wake(&self) {
         for worker in &self.inner.workers {
-            worker.wake_sleeper();
+            worker.tell();
         }
     }
 

@@ -5,14 +5,19 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::counter::Counters;
-use crate::peer::Incoming;
+use crate::peer::{Incoming, Peer};
 use crate::region::Graveyard;
 use crate::time::Clock;
 use crate::window::WindowId;
 
+/// Messages kept for [`Engine::recv`](crate::Engine::recv); beyond that they stay with the fabric,
+/// and the senders wait.
+pub(super) const INBOX_MAX: usize = 4096;
+
 /// Takes what comes in instead of [`Engine::recv`](crate::Engine::recv). Runs on whichever thread
-/// drives the engine, under its lock: it must not block or wait for the engine. It may submit; what
-/// it submits goes out right after.
+/// drives the engine, under its lock: it must not block, wait for the engine, or drop the last handle
+/// of it. It may submit and cancel; what it submits goes out right after. A sink that keeps a handle
+/// of its own engine keeps the engine alive.
 pub type Sink = Box<dyn Fn(Incoming) + Send + Sync>;
 
 pub(super) struct Shared {
@@ -46,9 +51,20 @@ impl Inbox {
         self.len.load(Ordering::Acquire)
     }
 
+    /// Messages stay with the fabric when there is no room. Connections do not: where nobody
+    /// receives, one that came and went without a word is forgotten, so that the queue stays bounded
+    /// by the messages and by the connections there are.
     fn push(&self, incoming: Incoming) {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        queue.push_back(incoming);
+        if let Incoming::Disconnected { peer, .. } = incoming
+            && queue.len() >= INBOX_MAX
+            && let Some(at) = queue.iter().rposition(|it| concerns(it, peer))
+            && matches!(queue[at], Incoming::Connected(_))
+        {
+            queue.remove(at);
+        } else {
+            queue.push_back(incoming);
+        }
         self.len.store(queue.len(), Ordering::Release);
     }
 
@@ -60,6 +76,14 @@ impl Inbox {
         let incoming = queue.pop_front();
         self.len.store(queue.len(), Ordering::Release);
         incoming
+    }
+}
+
+fn concerns(incoming: &Incoming, wanted: Peer) -> bool {
+    match incoming {
+        Incoming::Connected(peer)
+        | Incoming::Message { from: peer, .. }
+        | Incoming::Disconnected { peer, .. } => *peer == wanted,
     }
 }
 
@@ -122,6 +146,32 @@ impl Windows {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use crate::outcome::Reason;
+    use crate::peer::LinkId;
+
+    #[test]
+    fn connections_that_nobody_hears_of_do_not_pile_up() {
+        let inbox = Inbox::default();
+        let peer = |serial| Peer { worker: 0, link: LinkId { index: 0, serial } };
+        let down = |peer| Incoming::Disconnected { peer, reason: Reason::PeerGone };
+        for serial in 0..INBOX_MAX as u32 {
+            inbox.push(Incoming::Connected(peer(serial)));
+        }
+        for serial in 0..100_000 {
+            inbox.push(Incoming::Connected(peer(1 << 20 | serial)));
+            inbox.push(down(peer(1 << 20 | serial)));
+        }
+        assert_eq!(inbox.len(), INBOX_MAX);
+        // What a peer has said is kept, with its coming and going.
+        inbox.push(Incoming::Connected(peer(1 << 30)));
+        inbox.push(Incoming::Message { from: peer(1 << 30), bytes: vec![1] });
+        inbox.push(down(peer(1 << 30)));
+        assert_eq!(inbox.len(), INBOX_MAX + 3);
+        // So is the end of a connection that was heard of.
+        let Some(Incoming::Connected(first)) = inbox.pop() else { panic!("connected first") };
+        inbox.push(down(first));
+        assert_eq!(inbox.len(), INBOX_MAX + 3);
+    }
 
     #[test]
     fn a_window_place_is_free_when_all_workers_fenced_it() {

@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
-use crossbeam_queue::ArrayQueue;
+use crossbeam_queue::{ArrayQueue, SegQueue};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::core::{Core, Progress};
@@ -78,15 +78,20 @@ fn pause(idle: Duration) {
     }
 }
 
-/// Something for the holder of the lock.
-enum Command {
-    Submit { task: Task, deadline: Time, timeout: Duration, completion: Arc<Completion> },
-    Cancel(Arc<Completion>),
+/// A task for the holder of the lock.
+struct Queued {
+    task: Task,
+    deadline: Time,
+    timeout: Duration,
+    completion: Arc<Completion>,
 }
 
 pub(super) struct Worker {
     core: Mutex<Core>,
-    queue: ArrayQueue<Command>,
+    queue: ArrayQueue<Queued>,
+    /// Transfers to be cancelled, each once: bounded by the transfers there are, so that a sink that
+    /// cancels under the lock never waits for room.
+    cancels: SegQueue<Arc<Completion>>,
     pub(super) tallies: Arc<Tallies>,
     clock: Arc<dyn Clock>,
     polling: Polling,
@@ -111,10 +116,12 @@ impl Worker {
         clock: Arc<dyn Clock>,
         polling: Polling,
         drive: Drive,
-    ) -> std::io::Result<Self> {
-        Ok(Self {
+        doorbell: Notifier,
+    ) -> Self {
+        Self {
             core: Mutex::new(core),
             queue: ArrayQueue::new(QUEUE_MAX),
+            cancels: SegQueue::new(),
             tallies,
             clock,
             polling,
@@ -122,11 +129,11 @@ impl Worker {
             drivers: AtomicU32::new(0),
             news: EventCount::new(),
             sleeper: Mutex::new(()),
-            doorbell: Notifier::new()?,
+            doorbell,
             asleep: AtomicBool::new(false),
             sleeps_until: AtomicU64::new(0),
             stop: AtomicBool::new(false),
-        })
+        }
     }
 
     /// Runs `f` on the core, after the commands that were queued before.
@@ -150,23 +157,30 @@ impl Worker {
     /// Takes all queued commands.
     fn drain(&self, core: &mut Core) -> bool {
         let mut any = false;
+        // Counted first: what these cancel was queued before them, so it is taken below.
+        let cancels = self.cancels.len();
         // Bounded, so that a flood of submissions cannot keep the fabric from being polled.
         for _ in 0..QUEUE_MAX {
-            match self.queue.pop() {
-                Some(Command::Submit { task, deadline, timeout, completion }) => {
-                    let place = Arc::clone(&completion);
-                    if let Started::Ended(outcome) =
-                        core.submit(task, deadline, timeout, move || place)
-                    {
-                        completion.end(outcome);
-                    }
-                }
-                Some(Command::Cancel(completion)) => core.cancel(&completion),
-                None => break,
+            let Some(Queued { task, deadline, timeout, completion }) = self.queue.pop() else {
+                break;
+            };
+            let place = Arc::clone(&completion);
+            if let Started::Ended(outcome) = core.submit(task, deadline, timeout, move || place) {
+                completion.end(outcome);
             }
             any = true;
         }
+        for _ in 0..cancels {
+            let Some(completion) = self.cancels.pop() else { break };
+            core.cancel(&completion);
+            any = true;
+        }
         any
+    }
+
+    /// Whether no command waits for the lock's holder.
+    fn is_drained(&self) -> bool {
+        self.queue.is_empty() && self.cancels.is_empty()
     }
 
     /// Gives the lock back, and takes it again for what was queued meanwhile. `drained`: whether
@@ -175,7 +189,7 @@ impl Worker {
         loop {
             drop(core);
             fence(Ordering::SeqCst);
-            if self.queue.is_empty() {
+            if self.is_drained() {
                 break;
             }
             match self.try_core() {
@@ -192,7 +206,7 @@ impl Worker {
 
     /// Wakes whoever may wait for what just happened: the threads that sleep on the event count and,
     /// where waiting threads take turns to sleep on the fabric, the one that does.
-    fn tell(&self) {
+    pub(super) fn tell(&self) {
         self.news.wake_all();
         if self.drive == Drive::Caller && self.asleep.load(Ordering::SeqCst) {
             self.doorbell.ring();
@@ -238,11 +252,12 @@ impl Worker {
         let Some(mut core) = self.try_core() else {
             let completion = place();
             let started = Started::Running(Arc::clone(&completion));
-            let command = Command::Submit { task, deadline, timeout, completion };
-            return match self.push(command) {
-                Ok(()) => Ok(started),
-                Err(Command::Submit { task, .. }) => Err(task),
-                Err(Command::Cancel(_)) => unreachable!("what was pushed comes back"),
+            return match self.queue.push(Queued { task, deadline, timeout, completion }) {
+                Ok(()) => {
+                    self.drain_if_free();
+                    Ok(started)
+                }
+                Err(back) => Err(back.task),
             };
         };
         let drained = self.drain(&mut core);
@@ -255,24 +270,20 @@ impl Worker {
     }
 
     pub(super) fn cancel(&self, completion: &Arc<Completion>) {
-        let mut command = Command::Cancel(Arc::clone(completion));
-        // A full queue means that somebody holds the lock and is about to take from it, or that
-        // the lock is free and this call takes from it.
-        while let Err(back) = self.push(command) {
-            command = back;
-            self.step();
-            std::hint::spin_loop();
+        if completion.cancelled.swap(true, Ordering::AcqRel) {
+            return;
         }
+        self.cancels.push(Arc::clone(completion));
+        self.drain_if_free();
     }
 
-    fn push(&self, command: Command) -> Result<(), Command> {
-        self.queue.push(command)?;
+    /// Takes what was just queued, unless the lock's holder will.
+    fn drain_if_free(&self) {
         fence(Ordering::SeqCst);
         if let Some(mut core) = self.try_core() {
             let drained = self.drain(&mut core);
             self.release(core, drained);
         }
-        Ok(())
     }
 
     /// Wakes the sleeper, if there is one, to drive or to reckon with a new deadline.
@@ -373,7 +384,7 @@ impl Worker {
         self.release(core, false);
         // What came before `asleep` was set rang no bell: look for it once more.
         fence(Ordering::SeqCst);
-        if ready && self.queue.is_empty() && !done() {
+        if ready && self.is_drained() && !done() {
             let now = self.clock.now();
             let timeout = until.since(now).min(SLEEP_MAX);
             let timeout = Timespec::try_from(timeout).expect("at most an hour");
@@ -394,7 +405,13 @@ impl Worker {
     /// Stops driving.
     fn leave(&self) {
         if self.drivers.fetch_sub(1, Ordering::SeqCst) == 1 {
-            self.rearm();
+            match self.polling {
+                Polling::Adaptive { .. } => {
+                    self.rearm();
+                }
+                // The background thread spins again.
+                Polling::Busy => self.wake_sleeper(),
+            }
         }
     }
 

@@ -272,8 +272,9 @@ impl Shm {
                             return false;
                         }
                     }
-                    Ok(Received::Nothing) => return true,
-                    Ok(Received::End) | Err(_) => return false,
+                    Ok(Received::End) => return false,
+                    // An error, such as a packet whose descriptors found no room, proves nothing.
+                    Ok(Received::Nothing) | Err(_) => return true,
                 }
             }
         });
@@ -441,7 +442,7 @@ impl Shm {
             State::Ending { gone: known, .. } => {
                 *known |= gone;
                 if *known {
-                    peer.line = None;
+                    self.stop_hearing(index);
                 }
             }
             State::Up(_) => {
@@ -462,12 +463,20 @@ impl Shm {
                 for job in self.jobs.iter_mut().filter(|job| job.peer == peer.id) {
                     job.stop(reason);
                 }
-                if gone {
-                    peer.line = None;
-                }
                 peer.state = State::Ending { link, reason, gone, drain: gone };
+                if gone {
+                    self.stop_hearing(index);
+                }
                 self.advance_jobs();
             }
+        }
+    }
+
+    /// Looks at a socket no more that has nothing to say. It stays open: that it ends tells a peer
+    /// that lives that we copy no more, and our chunks may still be out.
+    fn stop_hearing(&self, index: usize) {
+        if let Some(line) = &self.peers[index].line {
+            self.watch.remove(line);
         }
     }
 }

@@ -226,8 +226,9 @@ impl Line {
         Ok(())
     }
 
-    /// Tells the other side that nothing more will be sent.
-    pub(super) fn say_no_more(&self) {
+    /// Tells the other side that nothing more will be sent; what waits is dropped.
+    pub(super) fn say_no_more(&mut self) {
+        self.outbox.clear();
         let _ = shutdown(&self.socket, Shutdown::Write);
     }
 

@@ -199,7 +199,7 @@ impl Shm {
             if let Some(line) = &mut peer.line {
                 let _ = line.send(Packet::Bye, Vec::new());
             }
-            if !gone && let Some(line) = peer.line {
+            if !gone && let Some(mut line) = peer.line {
                 line.say_no_more();
                 self.ghosts.push(Ghost {
                     id: peer.id,

@@ -3,6 +3,7 @@
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::*;
+use crate::fabric::shm::hazard;
 
 /// Whether the descriptor to wait for becomes readable within `millis`.
 fn readable(node: &Node, millis: u64) -> bool {
@@ -122,6 +123,50 @@ fn nothing_lands_after_a_fence() {
         assert!(bytes(&there, 0..LEN as usize).iter().all(|&byte| byte == 0xee), "a late write");
     }
     assert!(stopped > 0, "no fence came in between");
+}
+
+/// The owner hangs up while a copying thread of the other side is in the middle of a chunk: the other
+/// side learns that its peer is gone, but its socket tells of its end only after that chunk.
+#[test]
+fn a_fence_waits_for_chunks_of_a_connection_that_was_given_up() {
+    const LEN: u64 = 256 << 10;
+    let mut pair = Pair::of(Config::new().copy_threads(0), Config::new());
+    let (theirs, _there) = pair.b.region(LEN as usize);
+    let (ours, here) = pair.a.region(LEN as usize);
+    let remote = pair.b.grant(theirs, 0..LEN, ALL());
+    assert_eq!(pair.run(write(local(ours, &here, 0..8), remote, None)), Status::Done);
+    let (op, posted) = pair.a.post(pair.to_b, write(local(ours, &here, 0..LEN), remote, None));
+    assert_eq!(posted, Posted::Pending);
+    // What a copying thread does up to the middle of the copy.
+    let chunk = pair.a.fabric.jobs[0].issue();
+    let index = pair.a.fabric.find(pair.to_b).unwrap();
+    let connection = pair.a.fabric.peers[index].link().unwrap().connection.clone();
+    let claim = hazard::claim(remote.window);
+    connection.hazard(1).store(claim, Ordering::SeqCst);
+
+    pair.b.fabric.disconnect(pair.to_a);
+    pair.b.fabric.revoke(remote.window);
+    let to_a = pair.to_a;
+    pair.until("hanging up", |_, b| b.down(to_a));
+    let mut early = false;
+    for _ in 0..100 {
+        // Every poll looks at the sockets.
+        pair.a.fabric.look = true;
+        pair.a.poll();
+        pair.b.fabric.look = true;
+        pair.b.poll();
+        early |= pair.b.revoked(remote.window).is_some();
+    }
+    let down = pair.a.down(pair.to_b);
+
+    // The chunk comes back before anything is asserted: closing would wait for it for ever.
+    hazard::leave(connection.hazard(1));
+    pair.a.fabric.jobs[0].take_back(chunk.len, true);
+    assert!(!early, "fenced while a chunk was under way");
+    assert_eq!(down, None, "chunks end before their connection");
+    assert_eq!(pair.until("the end", |a, _| a.status(op)), Status::Done);
+    pair.until("a fence", |_, b| b.revoked(remote.window));
+    assert_eq!(pair.a.down(pair.to_b), Some(Reason::PeerGone));
 }
 
 #[test]

@@ -1,0 +1,187 @@
+//! What the engine owes whatever the fabric: bounded queues that give back, ends that reach whoever
+//! waits, and memory that goes when nothing touches it.
+
+#![cfg(not(loom))]
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+use tranship_transport::{
+    Drive, Engine, HostMemory, Incoming, Notifier, Outcome, Polling, Reason, Transfer,
+};
+
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// A wake-up that is lost shows as a wait of this length or more.
+const LOST: Duration = Duration::from_secs(3);
+const LEN: u64 = 1 << 20;
+
+fn engine(drive: Drive) -> Engine {
+    let polling = Polling::Adaptive { spin: Duration::ZERO };
+    Engine::builder().drive(drive).polling(polling).deadline(TIMEOUT).build().unwrap()
+}
+
+#[test]
+fn wake_reaches_every_waiting_thread() {
+    for drive in [Drive::Thread, Drive::Caller] {
+        let engine = engine(drive);
+        for _ in 0..100 {
+            let (done, asked) = (AtomicBool::new(false), AtomicU32::new(0));
+            std::thread::scope(|scope| {
+                for _ in 0..2 {
+                    scope.spawn(|| {
+                        let began = Instant::now();
+                        assert!(engine.wait_until(TIMEOUT, || {
+                            asked.fetch_add(1, Ordering::SeqCst);
+                            done.load(Ordering::SeqCst)
+                        }));
+                        assert!(began.elapsed() < LOST, "{drive:?}: a wake-up was lost");
+                    });
+                }
+                // A thread asks for the third time when it is about to sleep.
+                while asked.load(Ordering::SeqCst) < 6 {
+                    std::thread::yield_now();
+                }
+                done.store(true, Ordering::SeqCst);
+                engine.wake();
+            });
+        }
+    }
+}
+
+#[test]
+fn closing_a_region_wakes_who_waits_for_its_parked_transfers() {
+    // Nobody drives the owner: what is written to it stays parked behind the handshake.
+    let owner = engine(Drive::Caller);
+    let there = owner.alloc(HostMemory::new(LEN as usize)).unwrap();
+    let window = there.window(0..LEN).unwrap();
+    let writer = engine(Drive::Thread);
+    let here = writer.alloc(HostMemory::new(LEN as usize)).unwrap();
+    let remote = writer.open(&window.descriptor()).unwrap();
+    let (local, remote) = (here.slice(0..LEN).unwrap(), remote.slice(0..LEN).unwrap());
+    let transfer = writer.write(local, remote).submit().unwrap();
+    let asked = AtomicU32::new(0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let began = Instant::now();
+            writer.wait_until(TIMEOUT, || {
+                asked.fetch_add(1, Ordering::SeqCst);
+                transfer.outcome().is_some()
+            });
+            assert_eq!(transfer.outcome(), Some(Outcome::Rejected(Reason::Closed)));
+            assert!(began.elapsed() < LOST, "a wake-up was lost");
+        });
+        while asked.load(Ordering::SeqCst) < 3 {
+            std::thread::yield_now();
+        }
+        here.close(TIMEOUT).unwrap();
+    });
+}
+
+/// Submits from the sink until the queue is full, and cancels: neither waits for the lock that the
+/// sink itself runs under.
+#[test]
+fn a_sink_fills_the_queue_and_cancels() {
+    type Full = (Vec<Transfer>, Duration);
+    let this: Arc<Mutex<Option<Engine>>> = Arc::default();
+    let full: Arc<OnceLock<Full>> = Arc::default();
+    let service = Engine::builder()
+        .deadline(TIMEOUT)
+        .on_incoming({
+            let (this, full) = (Arc::clone(&this), Arc::clone(&full));
+            move |incoming| {
+                let Incoming::Message { from, bytes } = incoming else { return };
+                let this = this.lock().unwrap().clone().expect("set before anybody connects");
+                let mut transfers = Vec::new();
+                let back = loop {
+                    let submission = this.send(from, bytes.clone()).deadline(TIMEOUT / 2);
+                    match submission.submit() {
+                        Ok(transfer) => transfers.push(transfer),
+                        Err(error) => break error.submission,
+                    }
+                };
+                assert!(format!("{back:?}").contains("15s"), "the very submission comes back");
+                for transfer in &transfers {
+                    transfer.cancel();
+                    transfer.cancel();
+                }
+                let _ = full.set((transfers, TIMEOUT));
+            }
+        })
+        .build()
+        .unwrap();
+    *this.lock().unwrap() = Some(service.clone());
+    let client = engine(Drive::Thread);
+    let peer = client.connect(&service.addresses()[0], TIMEOUT).unwrap();
+    assert!(client.send(peer, vec![1]).wait().is_done());
+    assert!(service.wait_until(TIMEOUT, || full.get().is_some()));
+    let (transfers, _) = full.get().unwrap();
+    assert!(!transfers.is_empty());
+    let mut done = 0;
+    for transfer in transfers {
+        match transfer.wait() {
+            Outcome::Done => done += 1,
+            outcome => assert_eq!(outcome, Outcome::Rejected(Reason::Cancelled)),
+        }
+    }
+    let mut messages = 0;
+    while messages < done {
+        if let Incoming::Message { .. } = client.recv(TIMEOUT).expect("what was done arrives") {
+            messages += 1;
+        }
+    }
+    this.lock().unwrap().take();
+}
+
+#[test]
+fn operations_beyond_the_limit_are_rejected_and_the_others_go_on() {
+    const LIMIT: usize = 1 << 16;
+    let (owner, writer) = (engine(Drive::Caller), engine(Drive::Caller));
+    let peer = writer.peer(&owner.addresses()[0]).unwrap();
+    let first = writer.send(peer, vec![]).submit().unwrap();
+    for _ in 1..LIMIT {
+        assert_eq!(writer.send(peer, vec![]).submit().unwrap().outcome(), None);
+    }
+    let beyond = writer.send(peer, vec![]).submit().unwrap();
+    assert_eq!(beyond.outcome(), Some(Outcome::Rejected(Reason::Full)));
+    first.cancel();
+    assert_eq!(first.outcome(), Some(Outcome::Rejected(Reason::Cancelled)));
+    assert_eq!(writer.send(peer, vec![]).submit().unwrap().outcome(), None);
+}
+
+#[test]
+fn dropping_the_engine_ends_what_is_in_flight() {
+    const TRANSFERS: u64 = 16;
+    let owner = engine(Drive::Thread);
+    let there = owner.alloc(HostMemory::new(LEN as usize)).unwrap();
+    let window = there.window(0..LEN).unwrap();
+    for _ in 0..20 {
+        let notifier = Notifier::new().unwrap();
+        let writer = engine(Drive::Thread);
+        let here = writer.alloc(HostMemory::new(LEN as usize)).unwrap();
+        let memory = Arc::downgrade(here.memory());
+        let remote = writer.open(&window.descriptor()).unwrap();
+        for _ in 0..TRANSFERS {
+            let (local, remote) = (here.slice(0..LEN).unwrap(), remote.slice(0..LEN).unwrap());
+            drop(writer.write(local, remote).notify(&notifier).submit().unwrap());
+        }
+        drop((here, remote, writer));
+        assert_eq!(notifier.take(), TRANSFERS, "every transfer has ended");
+        assert!(memory.upgrade().is_none(), "its memory is gone");
+    }
+}
+
+#[test]
+fn the_memory_of_a_dropped_region_goes_though_nobody_waits() {
+    let engine = engine(Drive::Thread);
+    for _ in 0..50 {
+        let region = engine.alloc(HostMemory::new(4096)).unwrap();
+        let memory = Arc::downgrade(region.memory());
+        drop(region);
+        let began = Instant::now();
+        while memory.upgrade().is_some() {
+            assert!(began.elapsed() < LOST, "the memory is kept");
+            std::thread::yield_now();
+        }
+    }
+}
