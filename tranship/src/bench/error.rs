@@ -3,7 +3,6 @@
 use std::io;
 
 use tranship_cache::client;
-use tranship_cache::server::StartError;
 use tranship_transport::memory::MemoryError;
 use tranship_transport::{
     BuildError, CountError, CountersExhausted, MapError, Outcome, PeerError, RangeError,
@@ -61,9 +60,6 @@ pub enum Error {
     /// A transfer that did not begin.
     #[error(transparent)]
     Submit(#[from] SubmitError),
-    /// The daemon did not take the store.
-    #[error(transparent)]
-    Server(#[from] StartError),
     /// The cache refused a call.
     #[error(transparent)]
     Cache(#[from] client::Error),

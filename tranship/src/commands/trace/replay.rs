@@ -5,12 +5,10 @@
 //! | `engine` | one engine process: looks up, loads, verifies, stores; a line a request |
 //! | `coordinator` | starts the engines, restarts those that die, adds up their lines |
 //! | `figures` | the sums, and what is printed of them |
-//! | `server` | a daemon of the replay's own, as a child process |
 
 pub(crate) mod coordinator;
 pub mod engine;
 pub(crate) mod figures;
-pub(crate) mod server;
 
 use std::path::{Path, PathBuf};
 
@@ -18,7 +16,7 @@ use tranship_cache::client::Client;
 use tranship_transport::Drive;
 
 use self::coordinator::Replay;
-use self::server::Server;
+use super::super::server::Server;
 use super::super::target::endpoint;
 use super::super::{Context, Error};
 use crate::config::Address;
@@ -112,7 +110,7 @@ impl Args {
                 replay.run(context, requests, address, None)
             }
             None => {
-                let server = Server::start(context, self.capacity)?;
+                let server = Server::start(context, self.capacity, None)?;
                 let exit = replay.run(context, requests, server.address(), Some(server.pid()));
                 server.stop()?;
                 exit
