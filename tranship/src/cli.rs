@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::error::{ContextKind, ErrorKind};
 use clap::{ArgAction, ColorChoice, CommandFactory, FromArgMatches, Parser};
 use serde::Serialize;
+use serde_json::json;
 
 use crate::commands::{Command, Context};
 use crate::config::LogFlags;
@@ -18,6 +19,7 @@ use crate::output::{self, Output, style};
 #[derive(Debug, Parser)]
 #[command(
     name = "tranship",
+    bin_name = "tranship",
     version,
     arg_required_else_help = true,
     after_help = exit::HELP,
@@ -116,6 +118,12 @@ fn report(message: &str, kind: &str, exit: Exit, json: bool) {
 /// Help and version are results; anything else is one line of error.
 fn usage(error: &clap::Error, json: bool) -> Exit {
     match error.kind() {
+        ErrorKind::DisplayVersion if json => {
+            let version = json!({ "version": env!("CARGO_PKG_VERSION") });
+            // Help and version may be cut off by whoever reads them, as other results.
+            let _ = Output::new(true).object("version", &version);
+            Exit::Done
+        }
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             let _ = error.print();
             Exit::Done

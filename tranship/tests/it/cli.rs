@@ -27,6 +27,8 @@ fn help_and_version_are_results() {
     let scene = Scene::new();
     assert!(scene.stdout(&["--help"]).contains("Exit codes:"));
     assert_eq!(scene.stdout(&["--version"]), format!("tranship {}\n", env!("CARGO_PKG_VERSION")));
+    let version = &objects(&scene.stdout(&["--version", "--json"]), "tranship.version/1")[0];
+    assert_eq!(version["version"], env!("CARGO_PKG_VERSION"));
 }
 
 #[test]
@@ -36,6 +38,11 @@ fn a_bad_size_names_input_position_and_units() {
         scene.error(2, &["config", "explain", "--capacity", "4Gb"]),
         "error: --dram-capacity \"4Gb\": unknown unit \"Gb\" at character 2; \
          use B, KB, MB, GB, TB, KiB, MiB, GiB or TiB"
+    );
+    assert_eq!(
+        scene.error(2, &["config", "explain", "--capacity", "4"]),
+        "error: dram.capacity is 4B, less than one block of 4KiB; give the cache some memory, with \
+         a unit, as in 4GiB"
     );
 }
 
@@ -86,6 +93,9 @@ fn doctor_reports_every_fabric() {
     assert!(fabrics.iter().all(|fabric| {
         matches!(fabric["state"].as_str(), Some("ready" | "absent" | "warning"))
     }));
+    for measured in ["gb_per_s", "one_way_us"] {
+        assert!(fabrics[0][measured].as_f64().is_some_and(|figure| figure > 0.0), "{report}");
+    }
     let human = scene.stdout(&["doctor"]);
     assert!(human.starts_with("tranship ") && human.contains("\nshm "), "{human}");
     assert!(!human.contains('\u{1b}'), "no colours without a terminal");
