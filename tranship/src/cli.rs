@@ -152,13 +152,18 @@ fn one_line(error: &clap::Error) -> String {
         return format!("{} {reason}", flag.split_whitespace().next().unwrap_or(&flag));
     }
     let text = error.render().to_string();
-    let parts: Vec<&str> = text
+    let mut parts: Vec<&str> = text
         .lines()
         .map(str::trim)
         .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"))
         .filter(|line| !line.is_empty())
         .map(|line| line.trim_start_matches("error: ").trim_start_matches("tip: "))
         .collect();
+    if let ([_], ErrorKind::InvalidSubcommand | ErrorKind::UnknownArgument) =
+        (&*parts, error.kind())
+    {
+        parts.push("see tranship --help");
+    }
     parts.join("; ").replace(":; ", ": ")
 }
 

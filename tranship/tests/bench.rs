@@ -84,6 +84,8 @@ fn what_cannot_be_measured_is_said_in_one_line() {
     for (args, exit, words) in [
         (&["transport", "--sizes", "0"][..], 2, "expected at least one byte"),
         (&["transport", "--batch", "0"], 2, "0 is not in 1..=1024"),
+        (&["cache", "--working-set", "9000TiB"], 6, "a smaller --working-set needs less"),
+        (&["transport", "--working-set", "9000TiB"], 6, "a smaller --working-set needs less"),
         (&["cache", "--to", "tcp://host:1"], 2, "reaches UNIX sockets only"),
         (&["cache", "--to", "unix:///nowhere/at.sock"], 5, "start one with `tranship serve`"),
     ] {

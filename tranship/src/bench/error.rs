@@ -9,6 +9,8 @@ use tranship_transport::{
     RegionError, SubmitError, WindowError,
 };
 
+use crate::units::human;
+
 /// Why there is no result.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -36,6 +38,18 @@ pub enum Error {
     /// No memory.
     #[error("{0}; a smaller --working-set needs less")]
     Memory(#[from] MemoryError),
+    /// No memory for the daemon's arena.
+    #[error(
+        "an arena of {} does not fit: {} free; a smaller --working-set needs less",
+        human::size(*arena_bytes),
+        human::size(*free_bytes)
+    )]
+    Room {
+        /// What the measurement takes.
+        arena_bytes: u64,
+        /// What there is.
+        free_bytes: u64,
+    },
     /// No window.
     #[error(transparent)]
     Window(#[from] WindowError),

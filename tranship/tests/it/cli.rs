@@ -17,6 +17,10 @@ fn usage_errors_exit_2_with_one_line() {
         "error: unrecognized subcommand 'doctr'; a similar subcommand exists: 'doctor'"
     );
     assert!(scene.error(2, &["--bogus"]).starts_with("error: unexpected argument '--bogus' found"));
+    assert_eq!(
+        scene.error(2, &["nonsense"]),
+        "error: unrecognized subcommand 'nonsense'; see tranship --help"
+    );
     assert!(scene.error(2, &["trace", "stats"]).contains("<FILE>"));
     let object = &objects(&scene.error(2, &["--json", "doctr"]), "tranship.error/1")[0];
     assert_eq!((&object["kind"], &object["exit"]), (&"usage".into(), &2.into()));

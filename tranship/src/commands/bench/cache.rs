@@ -3,12 +3,13 @@
 use clap::ValueEnum;
 
 use super::{Options, payload, report};
-use crate::bench::Plan;
 use crate::bench::cache::{Bench, Op};
+use crate::bench::{self, Plan};
 use crate::commands::server::Server;
 use crate::commands::target::{endpoint, token};
 use crate::commands::{Context, Error, Target};
 use crate::config::{Address, Polling};
+use crate::doctor::host;
 use crate::exit::Exit;
 use crate::units::Size;
 
@@ -53,6 +54,17 @@ pub struct Args {
     target: Target,
 }
 
+/// What `serve` would say of its own capacity, in terms of what was given here.
+fn fits(capacity: Size) -> Result<(), Error> {
+    match host::memory() {
+        Some(memory) if capacity > memory.available => Err(Error::Bench(bench::Error::Room {
+            arena_bytes: capacity.bytes(),
+            free_bytes: memory.available.bytes(),
+        })),
+        _ => Ok(()),
+    }
+}
+
 impl Args {
     pub(super) fn run(&self, context: &Context) -> Result<Exit, Error> {
         let plan = self.options.plan();
@@ -63,6 +75,7 @@ impl Args {
             None => {
                 let polling = if plan.busy { Polling::Busy } else { Polling::Adaptive };
                 let capacity = Size::new(Bench::capacity(&plan, &ops));
+                fits(capacity)?;
                 let daemon = Server::start(context, Some(capacity), Some(polling))?;
                 let exit = self.measure(context, plan, &ops, daemon.address());
                 daemon.stop()?;

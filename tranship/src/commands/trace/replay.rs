@@ -12,12 +12,8 @@ pub(crate) mod figures;
 
 use std::path::{Path, PathBuf};
 
-use tranship_cache::client::Client;
-use tranship_transport::Drive;
-
 use self::coordinator::Replay;
 use super::super::server::Server;
-use super::super::target::endpoint;
 use super::super::{Context, Error};
 use crate::config::Address;
 use crate::exit::Exit;
@@ -104,11 +100,7 @@ impl Args {
         let loaded = context.config_with(None)?;
         context.start_logging(&loaded)?;
         match &self.to {
-            Some(address) => {
-                // Engines take a daemon that is not there for misses, so it is asked for once.
-                Client::builder().drive(Drive::Caller).connect(&endpoint(address)?)?;
-                replay.run(context, requests, address, None)
-            }
+            Some(address) => replay.run(context, requests, address, None),
             None => {
                 let server = Server::start(context, self.capacity, None)?;
                 let exit = replay.run(context, requests, server.address(), Some(server.pid()));
