@@ -178,7 +178,9 @@ fn synthesis_is_repeatable_and_well_formed() {
 fn completions_for_every_shell() {
     let scene = Scene::new();
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
-        assert!(scene.stdout(&["completions", shell]).contains("tranship"), "{shell}");
+        let script = scene.stdout(&["completions", shell]);
+        assert!(script.contains("replay") && script.contains("dram-capacity"), "{shell}");
+        assert!(!script.contains("replay-engine"), "{shell}");
     }
     assert!(scene.error(2, &["completions", "nush"]).contains("possible values: bash"));
 }
