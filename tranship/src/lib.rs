@@ -2,7 +2,7 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`bench`] | measurements of the transport and of the cache |
+//! | [`mod@bench`] | measurements of the transport and of the cache |
 //! | [`cli`] | the command line: global options, parsing, exit codes on the way out |
 //! | [`commands`] | one file per command, and the one error they all end in |
 //! | [`config`] | the configuration schema, where each value came from, and how to load it |

@@ -7,7 +7,7 @@
 //! | [`child`] | the other process of a transfer: this program again |
 //! | [`rounds`] | an operation and its limit, measured in turns so that noise hits both alike |
 //! | [`pages`] | memory larger than the caches, used piece by piece |
-//! | [`line`] | one line of the result |
+//! | [`mod@line`] | one line of the result |
 //! | [`error`] | what can go wrong |
 //!
 //! Payload bytes count once, whatever crosses the memory bus for them; a GB is 10⁹ bytes.
