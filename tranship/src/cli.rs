@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::error::{ContextKind, ErrorKind};
 use clap::{ArgAction, ColorChoice, CommandFactory, FromArgMatches, Parser};
 use serde::Serialize;
+use serde_json::json;
 
 use crate::commands::{Command, Context};
 use crate::config::LogFlags;
@@ -18,6 +19,7 @@ use crate::output::{self, Output, style};
 #[derive(Debug, Parser)]
 #[command(
     name = "tranship",
+    bin_name = "tranship",
     version,
     arg_required_else_help = true,
     after_help = exit::HELP,
@@ -116,6 +118,12 @@ fn report(message: &str, kind: &str, exit: Exit, json: bool) {
 /// Help and version are results; anything else is one line of error.
 fn usage(error: &clap::Error, json: bool) -> Exit {
     match error.kind() {
+        ErrorKind::DisplayVersion if json => {
+            let version = json!({ "version": env!("CARGO_PKG_VERSION") });
+            // Help and version may be cut off by whoever reads them, as other results.
+            let _ = Output::new(true).object("version", &version);
+            Exit::Done
+        }
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             let _ = error.print();
             Exit::Done
@@ -144,13 +152,18 @@ fn one_line(error: &clap::Error) -> String {
         return format!("{} {reason}", flag.split_whitespace().next().unwrap_or(&flag));
     }
     let text = error.render().to_string();
-    let parts: Vec<&str> = text
+    let mut parts: Vec<&str> = text
         .lines()
         .map(str::trim)
         .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"))
         .filter(|line| !line.is_empty())
         .map(|line| line.trim_start_matches("error: ").trim_start_matches("tip: "))
         .collect();
+    if let ([_], ErrorKind::InvalidSubcommand | ErrorKind::UnknownArgument) =
+        (&*parts, error.kind())
+    {
+        parts.push("see tranship --help");
+    }
     parts.join("; ").replace(":; ", ": ")
 }
 

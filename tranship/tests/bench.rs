@@ -71,6 +71,7 @@ fn cache_lines_are_whole() {
         assert_eq!((&line["op"], &line["batch"]), (&op.into(), &batch.into()));
         if op == "lookup" {
             assert!(number(line, "keys_per_s") > 0.0, "{line}");
+            assert_eq!(line["resident_keys"], 32_768);
             assert!(line.get("ratio").is_none(), "no payload, no rate: {line}");
         } else {
             check_rates(line);
@@ -83,7 +84,9 @@ fn what_cannot_be_measured_is_said_in_one_line() {
     for (args, exit, words) in [
         (&["transport", "--sizes", "0"][..], 2, "expected at least one byte"),
         (&["transport", "--batch", "0"], 2, "0 is not in 1..=1024"),
-        (&["cache", "--to", "tcp://host:1"], 2, "use unix:///PATH"),
+        (&["cache", "--working-set", "9000TiB"], 6, "a smaller --working-set needs less"),
+        (&["transport", "--working-set", "9000TiB"], 6, "a smaller --working-set needs less"),
+        (&["cache", "--to", "tcp://host:1"], 2, "reaches UNIX sockets only"),
         (&["cache", "--to", "unix:///nowhere/at.sock"], 5, "start one with `tranship serve`"),
     ] {
         let output = Command::new(env!("CARGO_BIN_EXE_tranship"))

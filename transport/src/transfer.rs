@@ -291,8 +291,10 @@ impl Completion {
         code::unpack(self.code.load(Ordering::Acquire))
     }
 
-    /// Writes the end. Called once, by the engine.
-    pub(crate) fn end(&self, outcome: Outcome) {
+    /// Writes the end. Called once, by the engine; returns the waker of the task that awaits it, to
+    /// be woken once no lock is held.
+    #[must_use]
+    pub(crate) fn end(&self, outcome: Outcome) -> Option<Waker> {
         debug_assert!(self.outcome().is_none(), "a transfer ends once");
         if outcome.pages_are_free() {
             self.fenced.store(true, Ordering::Release);
@@ -303,13 +305,10 @@ impl Completion {
             tally.fetch_add(1, Ordering::Release);
         }
         self.code.store(code::pack(outcome), Ordering::Release);
-        let waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(waker) = waker {
-            waker.wake();
-        }
         if let Some(notifier) = &self.notifier {
             notifier.ring();
         }
+        self.waker.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// The fabric proved that nothing moves any more, after a `Lost`.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tranship_transport::{
-    Address, BuildError, CountersExhausted, Outcome, PeerError, RangeError, RegionError,
+    Address, BuildError, CountersExhausted, Outcome, PeerError, RangeError, Reason, RegionError,
     RevokeError, WindowError,
 };
 
@@ -18,8 +18,8 @@ pub enum Error {
     /// The transport could not be set up.
     #[error(transparent)]
     Engine(#[from] BuildError),
-    /// Nobody serves there.
-    #[error("no daemon there: {error}; start one with `tranship serve`")]
+    /// Nobody serves there, or not to this client.
+    #[error("daemon at {address}: {}; {}", what(error), remedy(error))]
     Unreachable {
         /// Where.
         address: Address,
@@ -94,6 +94,31 @@ pub enum Error {
     /// The daemon named bytes outside its arena.
     #[error("the daemon named bytes outside its arena: {0}")]
     Arena(#[from] RangeError),
+}
+
+/// What stands in the way of a connection.
+fn what(error: &PeerError) -> String {
+    match error {
+        PeerError::Refused { why: Reason::Unreachable, .. } => "nobody is there".to_owned(),
+        PeerError::Refused { why, .. } => why.to_string(),
+        PeerError::Silent { timeout, .. } => format!("no answer within {timeout:?}"),
+        other => other.to_string(),
+    }
+}
+
+/// What to do about it.
+fn remedy(error: &PeerError) -> &'static str {
+    match error {
+        PeerError::Refused { why: Reason::Version, .. } => {
+            "use a client and a daemon of the same release"
+        }
+        PeerError::Refused { why: Reason::Full, .. } => "raise limits.max_clients",
+        PeerError::Refused { why: Reason::Unreachable | Reason::PeerGone, .. } => {
+            "start one with `tranship serve`"
+        }
+        PeerError::Silent { .. } => "it is starting, stopped or overloaded: see its log, try again",
+        _ => "see the daemon's log",
+    }
 }
 
 /// A block that could not be read.

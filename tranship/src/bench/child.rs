@@ -1,13 +1,11 @@
 //! The other process: this program again, started with a hidden command.
 //!
-//! It prints its address on standard output; everything else is said over the fabric. It never
-//! outlives the process that started it: the kernel kills it then (prctl(2), `PR_SET_PDEATHSIG`).
+//! It prints its address on standard output; everything else is said over the fabric.
 
 use std::ffi::OsStr;
 use std::io::{self, BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 
-use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 use tranship_transport::{Address, Engine};
 
 use super::Error;
@@ -63,17 +61,6 @@ fn end(child: &mut Child) {
     // It may have ended by itself.
     let _ = child.kill();
     let _ = child.wait();
-}
-
-/// Makes this process, started by process `parent`, end with it.
-///
-/// # Errors
-/// When the kernel refuses, or the parent is gone already.
-pub fn end_with(parent: u32) -> Result<(), Error> {
-    let failed = |source| Error::Child { what: "cannot be tied to the first", source };
-    set_parent_process_death_signal(Some(Signal::KILL)).map_err(|errno| failed(errno.into()))?;
-    let now = getppid().map_or(0, |pid: Pid| pid.as_raw_nonzero().get().cast_unsigned());
-    if now == parent { Ok(()) } else { Err(failed(io::ErrorKind::NotFound.into())) }
 }
 
 /// Tells the process that waits in [`Other::start`] where `engine` is.

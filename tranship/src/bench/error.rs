@@ -3,12 +3,13 @@
 use std::io;
 
 use tranship_cache::client;
-use tranship_cache::server::StartError;
 use tranship_transport::memory::MemoryError;
 use tranship_transport::{
     BuildError, CountError, CountersExhausted, MapError, Outcome, PeerError, RangeError,
     RegionError, SubmitError, WindowError,
 };
+
+use crate::units::human;
 
 /// Why there is no result.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +38,18 @@ pub enum Error {
     /// No memory.
     #[error("{0}; a smaller --working-set needs less")]
     Memory(#[from] MemoryError),
+    /// No memory for the daemon's arena.
+    #[error(
+        "an arena of {} does not fit: {} free; a smaller --working-set needs less",
+        human::size(*arena_bytes),
+        human::size(*free_bytes)
+    )]
+    Room {
+        /// What the measurement takes.
+        arena_bytes: u64,
+        /// What there is.
+        free_bytes: u64,
+    },
     /// No window.
     #[error(transparent)]
     Window(#[from] WindowError),
@@ -61,9 +74,6 @@ pub enum Error {
     /// A transfer that did not begin.
     #[error(transparent)]
     Submit(#[from] SubmitError),
-    /// The daemon did not take the store.
-    #[error(transparent)]
-    Server(#[from] StartError),
     /// The cache refused a call.
     #[error(transparent)]
     Cache(#[from] client::Error),

@@ -25,6 +25,9 @@ pub struct Line {
     /// Keys looked up a second, by one client and one thread of the daemon.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keys_per_s: Option<f64>,
+    /// Keys in the daemon's catalog that lookups walk through.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resident_keys: Option<u64>,
     /// What `p50_us` and `p99_us` are of.
     pub latency: Latency,
     /// Half of the operations took no longer, µs.

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`transport`] | one-sided writes and reads and ping-pong between two processes |
 //! | [`cache`] | get, put and lookup against a daemon in a process of its own |
-//! | [`child`] | the other process: this program again, which ends with the one that measures |
+//! | [`child`] | the other process of a transfer: this program again |
 //! | [`rounds`] | an operation and its limit, measured in turns so that noise hits both alike |
 //! | [`pages`] | memory larger than the caches, used piece by piece |
 //! | [`mod@line`] | one line of the result |

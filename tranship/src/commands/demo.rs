@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use super::server::Server;
 use super::trace::replay::coordinator::Replay;
-use super::trace::replay::server::Server;
 use super::{Context, Error};
 use crate::exit::Exit;
 use crate::presets::Preset;
@@ -39,7 +39,7 @@ pub struct Args {
 impl Args {
     pub(super) fn run(&self, context: &Context) -> Result<Exit, Error> {
         context.start_logging(&context.config_with(None)?)?;
-        let server = Server::start(context, self.capacity)?;
+        let server = Server::start(context, self.capacity, None)?;
         if let Some(ready) = server.ready().filter(|_| !context.output.is_json()) {
             context.output.line(ready)?;
         }

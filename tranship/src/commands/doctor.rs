@@ -1,5 +1,6 @@
 //! `tranship doctor`
 
+use super::bench::probe;
 use super::{Context, Error};
 use crate::doctor::{Finding, Report, State};
 use crate::exit::Exit;
@@ -14,7 +15,8 @@ impl Args {
     #[expect(clippy::unused_self, reason = "every command has the same shape")]
     pub(super) fn run(&self, context: &Context) -> Result<Exit, Error> {
         let loaded = context.config_with(None)?;
-        let report = Report::examine(&loaded.config);
+        let report =
+            Report::examine(&loaded.config, probe::shm().map_err(|error| error.to_string()));
         let exit = if report.can_serve() { Exit::Done } else { Exit::Failure };
         if context.output.is_json() {
             context.output.object("doctor", &report)?;
@@ -41,7 +43,7 @@ impl Args {
 
 fn table(heading: &str, findings: &[Finding]) -> Table {
     let mut table = Table::new([heading, "state", "detail"]);
-    for Finding { name, state, detail, remedy } in findings {
+    for Finding { name, state, detail, remedy, .. } in findings {
         let look = match state {
             State::Ready => style::GOOD,
             State::Absent => style::DIM,

@@ -129,6 +129,9 @@ impl Error {
             Self::Client(error) => client(error),
             Self::Admin(_, exit) | Self::Child { exit, .. } => *exit,
             Self::Bench(bench::Error::Cache(error)) => client(error),
+            Self::Bench(
+                bench::Error::Memory(_) | bench::Error::Region(_) | bench::Error::Room { .. },
+            ) => Exit::Refused,
             Self::Bench(_)
             | Self::Failed(_)
             | Self::Sum(_)
@@ -195,7 +198,10 @@ impl From<CallError> for Error {
 
 fn configuration(error: &config::Error) -> Exit {
     match error {
-        config::Error::Read { source, .. } => not_found(source),
+        // A file that is not text is a wrong configuration, as is one that is not TOML.
+        config::Error::Read { source, .. } if source.kind() != io::ErrorKind::InvalidData => {
+            not_found(source)
+        }
         config::Error::DoesNotFit { .. } => Exit::Refused,
         _ => Exit::Usage,
     }

@@ -18,6 +18,7 @@ pub mod ls;
 pub mod put;
 pub mod rm;
 pub mod serve;
+mod server;
 pub mod stat;
 mod target;
 

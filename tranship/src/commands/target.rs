@@ -91,7 +91,7 @@ pub(super) fn link(identity: &Identity, name: &str) -> Link {
 }
 
 /// The token of a tenant, as configured; empty for none.
-pub(super) fn token(config: &Config, tenant: &str) -> String {
+pub(in crate::commands) fn token(config: &Config, tenant: &str) -> String {
     let configured = config.tenants.iter().find(|known| known.name == tenant);
     let token = configured.and_then(|tenant| tenant.token.as_ref());
     token.map_or_else(String::new, |token| token.reveal().to_owned())

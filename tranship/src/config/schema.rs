@@ -106,6 +106,9 @@ fn default_capacity() -> Size {
     CAPACITY_DEFAULT.min(quarter)
 }
 
+/// What the smallest block takes; a number without its unit is mostly below.
+const CAPACITY_MIN_BYTES: u64 = 4096;
+
 impl Config {
     /// Checks what no single value can show: settings that contradict each other.
     ///
@@ -114,8 +117,12 @@ impl Config {
     pub fn check(&self) -> Result<(), Error> {
         let conflict = |text: String| Err(Error::Conflict(text));
         let Dram { capacity, high_watermark: high, low_watermark: low, .. } = &self.dram;
-        if capacity.bytes() == 0 {
-            return conflict("dram.capacity is 0; give the cache some memory".to_owned());
+        if capacity.bytes() < CAPACITY_MIN_BYTES {
+            let least = Size::new(CAPACITY_MIN_BYTES);
+            return conflict(format!(
+                "dram.capacity is {capacity}, less than one block of {least}; give the cache some \
+                 memory, with a unit, as in 4GiB"
+            ));
         }
         if low >= high {
             return conflict(format!(

@@ -13,18 +13,22 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
 
-use super::{Finding, sys};
+use super::{Finding, Speed, sys};
 
-pub(super) fn examine() -> Vec<Finding> {
-    vec![shm(), tcp(), verbs(), ofi(), cuda()]
+pub(super) fn examine(speed: Result<Speed, String>) -> Vec<Finding> {
+    vec![shm(speed), tcp(), verbs(), ofi(), cuda()]
 }
 
 /// Shared memory between processes: a sealed memfd, handed over a UNIX socket.
-fn shm() -> Finding {
-    match share_memory() {
-        Ok(()) => Finding::ready("shm", "memfd, seals and SCM_RIGHTS work"),
-        Err((step, error)) => Finding::absent("shm", format!("{step}: {error}"))
+fn shm(speed: Result<Speed, String>) -> Finding {
+    match (share_memory(), speed) {
+        (Err((step, error)), _) => Finding::absent("shm", format!("{step}: {error}"))
             .remedy("allow memfd_create and UNIX sockets in the sandbox, on Linux 3.17 or newer"),
+        (Ok(()), Ok(speed)) => Finding::ready("shm", speed.to_string()).measured(speed),
+        (Ok(()), Err(why)) => {
+            Finding::warning("shm", format!("memfd and SCM_RIGHTS work, a transfer did not: {why}"))
+                .remedy("tranship bench transport -vv shows more")
+        }
     }
 }
 
@@ -136,15 +140,19 @@ mod tests {
     use super::*;
     use crate::doctor::State;
 
+    const SPEED: Speed = Speed { gb_per_s: 28.71, one_way_us: 0.36 };
+
     #[test]
     fn shared_memory_works_where_tests_run() {
-        let finding = shm();
+        let finding = shm(Ok(SPEED));
         assert_eq!(finding.state, State::Ready, "{}", finding.detail);
+        assert_eq!(finding.detail, "28.7 GB/s, 0.4 µs");
+        assert_eq!(shm(Err("the peer is gone".to_owned())).state, State::Warning);
     }
 
     #[test]
     fn every_fabric_is_reported_once() {
-        let names: Vec<_> = examine().iter().map(|finding| finding.name).collect();
+        let names: Vec<_> = examine(Ok(SPEED)).iter().map(|finding| finding.name).collect();
         assert_eq!(names, ["shm", "tcp", "verbs", "ofi", "cuda"]);
     }
 }

@@ -86,8 +86,9 @@ fn huge_pages(arena_bytes: u64) -> Finding {
     }
 }
 
+/// Room for POSIX shared memory: memfds do not come from there, what engines use may.
 fn shared_memory_mount() -> Finding {
-    /// Less room than this and programs that use POSIX shared memory start to fail.
+    /// Less room than this and programs that use it start to fail.
     const ROOM_BYTES_MIN: u64 = 64 << 20;
     match rustix::fs::statvfs("/dev/shm") {
         Err(error) => Finding::absent("/dev/shm", error.to_string()).remedy("mount a tmpfs there"),
@@ -96,8 +97,11 @@ fn shared_memory_mount() -> Finding {
             let detail = format!("{} of {} free", human::size(free), human::size(total));
             match free {
                 ROOM_BYTES_MIN.. => Finding::ready("/dev/shm", detail),
-                _ => Finding::warning("/dev/shm", detail)
-                    .remedy("remove stale files or mount -o remount,size=1G /dev/shm"),
+                _ => Finding::warning(
+                    "/dev/shm",
+                    format!("{detail}; tranship needs none (memfd), engines may"),
+                )
+                .remedy("remove stale files or mount -o remount,size=1G /dev/shm"),
             }
         }
     }

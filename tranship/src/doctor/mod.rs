@@ -36,6 +36,24 @@ pub struct Finding {
     /// What to do about it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remedy: Option<String>,
+    /// How fast it is, where that was measured.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub speed: Option<Speed>,
+}
+
+/// What a fabric did between two processes, a moment ago.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Speed {
+    /// 10⁹ payload bytes a second, in writes of 1 MiB.
+    pub gb_per_s: f64,
+    /// From the submission of a small write with an immediate until it is seen over there, median, µs.
+    pub one_way_us: f64,
+}
+
+impl fmt::Display for Speed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.1} GB/s, {:.1} µs", self.gb_per_s, self.one_way_us)
+    }
 }
 
 /// How a thing is.
@@ -62,15 +80,20 @@ impl fmt::Display for State {
 
 impl Finding {
     fn ready(name: &'static str, detail: impl Into<String>) -> Self {
-        Self { name, state: State::Ready, detail: detail.into(), remedy: None }
+        Self { name, state: State::Ready, detail: detail.into(), remedy: None, speed: None }
     }
 
     fn absent(name: &'static str, detail: impl Into<String>) -> Self {
-        Self { name, state: State::Absent, detail: detail.into(), remedy: None }
+        Self { name, state: State::Absent, detail: detail.into(), remedy: None, speed: None }
     }
 
     fn warning(name: &'static str, detail: impl Into<String>) -> Self {
-        Self { name, state: State::Warning, detail: detail.into(), remedy: None }
+        Self { name, state: State::Warning, detail: detail.into(), remedy: None, speed: None }
+    }
+
+    fn measured(mut self, speed: Speed) -> Self {
+        self.speed = Some(speed);
+        self
     }
 
     fn remedy(mut self, remedy: impl Into<String>) -> Self {
@@ -88,12 +111,13 @@ pub fn memlock_warning(config: &Config) -> Option<String> {
 }
 
 impl Report {
-    /// Looks at everything; `config` says what will be needed.
+    /// Looks at everything; `config` says what will be needed, `shm` how fast that fabric is, or why
+    /// it could not be measured.
     #[must_use]
-    pub fn examine(config: &Config) -> Self {
+    pub fn examine(config: &Config, shm: Result<Speed, String>) -> Self {
         Self {
             host: host::Host::examine(),
-            fabrics: fabrics::examine(),
+            fabrics: fabrics::examine(shm),
             limits: limits::examine(config),
         }
     }

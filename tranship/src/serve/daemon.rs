@@ -135,6 +135,12 @@ impl Daemon {
         if let Some(memory) = host::memory() {
             config.check_memory(&memory)?;
         }
+        let admin = Options {
+            admin_socket: admin,
+            metrics: config.serve.metrics.as_ref().copied(),
+            allow_remote: false,
+        };
+        admin.check()?;
         directory::prepare(&listen)?;
         let engine = engine(config, &listen)?;
         let tenants = arena::build(config, &progress)?;
@@ -145,14 +151,7 @@ impl Daemon {
         };
         let mut server = Server::new(engine.clone(), options, tenants)?;
         let store = server.store().clone();
-        let admin = runtime::run(
-            observe(&server),
-            &Options {
-                admin_socket: admin,
-                metrics: config.serve.metrics.as_ref().copied(),
-                allow_remote: false,
-            },
-        )?;
+        let admin = runtime::run(observe(&server), &admin)?;
         let stop = Arc::new(AtomicBool::new(false));
         let (ask, events) = channel();
         let farewell = Farewell(ask.clone());

@@ -81,8 +81,9 @@ pub(super) async fn stopped(mut stop: watch::Receiver<Stop>) {
 /// # Errors
 /// When a socket or address cannot be had.
 pub(crate) fn run(observe: Observe, options: &Options) -> Result<Running, Error> {
+    options.check()?;
     let (socket, grpc) = Listening::open(&options.admin_socket)?;
-    let http = options.metrics.map(|address| bind(address, options.allow_remote)).transpose()?;
+    let http = options.metrics.map(bind).transpose()?;
     let metrics = http.as_ref().map(TcpListener::local_addr).transpose().map_err(Error::Thread)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -103,10 +104,20 @@ pub(crate) fn run(observe: Observe, options: &Options) -> Result<Running, Error>
     Ok(Running { stop, thread: Some(thread), socket, metrics, started })
 }
 
-fn bind(address: SocketAddr, allow_remote: bool) -> Result<TcpListener, Error> {
-    if !address.ip().is_loopback() && !allow_remote {
-        return Err(Error::NotLoopback(address));
+impl Options {
+    /// Finds what can be refused before anything is started.
+    ///
+    /// # Errors
+    /// When metrics would be seen by other machines without leave.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        match self.metrics.filter(|address| !address.ip().is_loopback() && !self.allow_remote) {
+            Some(address) => Err(Error::NotLoopback(address)),
+            None => Ok(()),
+        }
     }
+}
+
+fn bind(address: SocketAddr) -> Result<TcpListener, Error> {
     let open = || {
         let listener = TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;

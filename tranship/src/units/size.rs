@@ -3,8 +3,6 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
 use super::ParseError;
 use super::number::Units;
 
@@ -84,18 +82,6 @@ impl fmt::Display for Size {
     }
 }
 
-impl Serialize for Size {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Size {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -158,13 +144,6 @@ mod tests {
         #[test]
         fn no_near_miss_panics(text in "[0-9]{0,30}[.]?[0-9]{0,30} ?[KMGTiB]{0,4}") {
             let _ = text.parse::<Size>();
-        }
-
-        #[test]
-        fn serde_goes_through_text(bytes: u64) {
-            let size = Size::new(bytes);
-            let json = serde_json::to_string(&size).unwrap();
-            prop_assert_eq!(serde_json::from_str::<Size>(&json).unwrap(), size);
         }
     }
 }

@@ -17,6 +17,10 @@ fn usage_errors_exit_2_with_one_line() {
         "error: unrecognized subcommand 'doctr'; a similar subcommand exists: 'doctor'"
     );
     assert!(scene.error(2, &["--bogus"]).starts_with("error: unexpected argument '--bogus' found"));
+    assert_eq!(
+        scene.error(2, &["nonsense"]),
+        "error: unrecognized subcommand 'nonsense'; see tranship --help"
+    );
     assert!(scene.error(2, &["trace", "stats"]).contains("<FILE>"));
     let object = &objects(&scene.error(2, &["--json", "doctr"]), "tranship.error/1")[0];
     assert_eq!((&object["kind"], &object["exit"]), (&"usage".into(), &2.into()));
@@ -27,6 +31,8 @@ fn help_and_version_are_results() {
     let scene = Scene::new();
     assert!(scene.stdout(&["--help"]).contains("Exit codes:"));
     assert_eq!(scene.stdout(&["--version"]), format!("tranship {}\n", env!("CARGO_PKG_VERSION")));
+    let version = &objects(&scene.stdout(&["--version", "--json"]), "tranship.version/1")[0];
+    assert_eq!(version["version"], env!("CARGO_PKG_VERSION"));
 }
 
 #[test]
@@ -36,6 +42,11 @@ fn a_bad_size_names_input_position_and_units() {
         scene.error(2, &["config", "explain", "--capacity", "4Gb"]),
         "error: --dram-capacity \"4Gb\": unknown unit \"Gb\" at character 2; \
          use B, KB, MB, GB, TB, KiB, MiB, GiB or TiB"
+    );
+    assert_eq!(
+        scene.error(2, &["config", "explain", "--capacity", "4"]),
+        "error: dram.capacity is 4B, less than one block of 4KiB; give the cache some memory, with \
+         a unit, as in 4GiB"
     );
 }
 
@@ -86,6 +97,9 @@ fn doctor_reports_every_fabric() {
     assert!(fabrics.iter().all(|fabric| {
         matches!(fabric["state"].as_str(), Some("ready" | "absent" | "warning"))
     }));
+    for measured in ["gb_per_s", "one_way_us"] {
+        assert!(fabrics[0][measured].as_f64().is_some_and(|figure| figure > 0.0), "{report}");
+    }
     let human = scene.stdout(&["doctor"]);
     assert!(human.starts_with("tranship ") && human.contains("\nshm "), "{human}");
     assert!(!human.contains('\u{1b}'), "no colours without a terminal");
@@ -164,7 +178,9 @@ fn synthesis_is_repeatable_and_well_formed() {
 fn completions_for_every_shell() {
     let scene = Scene::new();
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
-        assert!(scene.stdout(&["completions", shell]).contains("tranship"), "{shell}");
+        let script = scene.stdout(&["completions", shell]);
+        assert!(script.contains("replay") && script.contains("dram-capacity"), "{shell}");
+        assert!(!script.contains("replay-engine"), "{shell}");
     }
     assert!(scene.error(2, &["completions", "nush"]).contains("possible values: bash"));
 }

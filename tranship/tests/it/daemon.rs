@@ -176,6 +176,20 @@ fn something_else_at_the_socket_is_no_daemon() {
 }
 
 #[test]
+fn a_replay_that_is_let_in_nowhere_says_so() {
+    let scene = Scene::new();
+    let trace = scene.path("trace.jsonl").display().to_string();
+    scene.stdout(&["trace", "synth", "--requests", "2", "--output", &trace]);
+    let file = scene.file("tranship.toml", "[[tenant]]\nname = \"search\"\n");
+    let args = ["trace", "replay", "--trace", &trace, "--capacity", "16MiB", "--config", &file];
+    let output = scene.run(&args);
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(6), "{stderr}");
+    let last = stderr.lines().last().expect("an error");
+    assert_eq!(last, "error: no tenant \"default\" here; configure it under [[tenant]]");
+}
+
+#[test]
 fn a_replay_adds_up() {
     let scene = Scene::new();
     let trace = scene.path("trace.jsonl").display().to_string();

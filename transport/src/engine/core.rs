@@ -1,12 +1,14 @@
 //! The state of one worker: a fabric, the operations on it, and who waits for what.
 //!
 //! Only the holder of the worker's lock touches it. It never blocks and never calls into user code
-//! except the sink for incoming messages and the wakers of futures; both may submit, which queues.
+//! except the sink for incoming messages, which may submit: that queues. Wakers of futures are handed
+//! to whoever releases the lock.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Waker;
 use std::time::Duration;
 
 use slab::Slab;
@@ -82,6 +84,8 @@ pub(super) struct Core {
     /// Windows in use, for fencing a region as a whole.
     granted: BTreeMap<WindowId, Arc<Registered>>,
     events: Vec<Event>,
+    /// Tasks to be woken once the lock is released: a waker is somebody else's code.
+    pub(super) wakers: Vec<Waker>,
     closed: bool,
 }
 
@@ -105,6 +109,7 @@ impl Core {
             revoking: BTreeMap::new(),
             granted: BTreeMap::new(),
             events: Vec::new(),
+            wakers: Vec::new(),
             closed: false,
         }
     }
@@ -335,7 +340,7 @@ impl Core {
         if outcome.pages_are_free() {
             self.forget(id);
         }
-        completion.end(outcome);
+        self.wakers.extend(completion.end(outcome));
     }
 
     fn forget(&mut self, id: OpId) {

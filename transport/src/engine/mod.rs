@@ -451,7 +451,9 @@ impl Drop for Inner {
             worker.close();
             worker.stop();
         }
-        for thread in self.threads.drain(..) {
+        let here = std::thread::current().id();
+        // A waker may drop the last handle on a worker's own thread, which ends by itself then.
+        for thread in self.threads.drain(..).filter(|thread| thread.thread().id() != here) {
             // Its panic, if any, was printed when it happened.
             let _ = thread.join();
         }

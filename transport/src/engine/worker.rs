@@ -166,7 +166,7 @@ impl Worker {
             };
             let place = Arc::clone(&completion);
             if let Started::Ended(outcome) = core.submit(task, deadline, timeout, move || place) {
-                completion.end(outcome);
+                core.wakers.extend(completion.end(outcome));
             }
             any = true;
         }
@@ -187,7 +187,11 @@ impl Worker {
     /// the caller took commands of others, which nobody may be driving.
     fn release<'a>(&'a self, mut core: MutexGuard<'a, Core>, mut drained: bool) {
         loop {
+            let wakers = std::mem::take(&mut core.wakers);
             drop(core);
+            for waker in wakers {
+                waker.wake();
+            }
             fence(Ordering::SeqCst);
             if self.is_drained() {
                 break;

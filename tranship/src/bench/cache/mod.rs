@@ -1,7 +1,5 @@
 //! The cache, as a client of a daemon in another process sees it.
 
-pub mod daemon;
-
 use std::time::{Duration, Instant};
 
 use tranship_cache::client::{Cache, Client, Stored};
@@ -17,8 +15,12 @@ use super::{Error, Line, Plan};
 
 /// Blocks of one call while preparing.
 const STORE_BATCH: usize = 64;
-/// Bytes of the blocks that are looked up and never read.
+/// Blocks that are resident, at least, while keys are looked up: more entries of the catalog than a
+/// core keeps close.
+const CATALOG_KEYS: u32 = 32_768;
+/// Bytes of the blocks that are looked up and never read; each takes a page of the arena.
 const TOKEN_BYTES: usize = 64;
+const PAGE_BYTES: u64 = 4096;
 
 /// An operation to be measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +37,7 @@ pub enum Op {
         /// Bytes of a block.
         size: u64,
     },
-    /// Find the longest prefix of resident blocks.
+    /// Find the longest prefix of resident blocks, of one chain after the other.
     Lookup {
         /// Keys of one lookup.
         keys: u32,
@@ -52,12 +54,15 @@ impl Bench {
     /// The arena a daemon needs for these measurements, bytes: the blocks of a working set twice,
     /// and room.
     #[must_use]
-    pub fn capacity(plan: &Plan, sizes: &[u64]) -> u64 {
-        let sets = sizes.iter().map(|size| plan.working_set_for(*size));
-        3 * sets.max().unwrap_or(plan.working_set) + (64 << 20)
+    pub fn capacity(plan: &Plan, ops: &[Op]) -> u64 {
+        let bytes = ops.iter().map(|op| match *op {
+            Op::Get { size, .. } | Op::Put { size } => plan.working_set_for(size),
+            Op::Lookup { keys } => u64::from(CATALOG_KEYS + keys) * PAGE_BYTES,
+        });
+        3 * bytes.max().unwrap_or(0) + (64 << 20)
     }
 
-    /// Connects to the daemon at `address`.
+    /// Connects to the daemon at `address`, as `tenant` with its `token`, which may be empty.
     ///
     /// # Errors
     /// When it cannot be reached or refuses.
@@ -65,6 +70,7 @@ impl Bench {
         plan: Plan,
         address: &Address,
         tenant: &str,
+        token: &str,
         timeout: Duration,
     ) -> Result<Self, Error> {
         let client = Client::builder()
@@ -73,11 +79,12 @@ impl Bench {
             .fabric(shm::Config::new())
             .polling(plan.polling())
             .drive(Drive::Caller)
-            .tenant(tenant, "")
+            .tenant(tenant, token)
             .connect(address)?;
         let mut identity = Identity::new("tranship-bench", "1", "u8", Geometry::default(), 1);
         // Blocks of another run are not to be found.
         identity.salt = client.engine().id().to_string();
+        identity.tenant = tenant.to_owned();
         Ok(Self { plan, cache: client.cache(identity) })
     }
 
@@ -106,6 +113,7 @@ impl Bench {
             batch,
             throughput,
             keys_per_s: (name == "lookup").then(|| measured.units_per_s()),
+            resident_keys: (name == "lookup").then(|| chains(batch) * u64::from(batch)),
             latency: Latency::Call,
             p50_us: measured.percentile_us(50.0),
             p99_us: measured.percentile_us(99.0),
@@ -179,21 +187,24 @@ impl Bench {
     }
 
     fn lookup(&self, count: u32) -> Result<Measured, Error> {
-        let links = self.links("lookup", u64::from(count));
-        let keys = keys(&links);
-        self.store(links.iter().map(|link| (*link, &[0; TOKEN_BYTES][..])))?;
+        let chain = |number| self.links(&format!("lookup {number}"), u64::from(count));
+        let links: Vec<Vec<Link>> = (0..chains(count)).map(chain).collect();
+        self.store(links.iter().flatten().map(|link| (*link, &[0; TOKEN_BYTES][..])))?;
+        let keys: Vec<Vec<Key>> = links.iter().map(|links| keys(links)).collect();
+        let mut next = keys.iter().cycle();
         let mut lookup = |tally: &mut Tally| {
+            let asked = next.next().expect("chains go round and round");
             let began = Instant::now();
-            let found = self.cache.lookup(&keys)?;
+            let found = self.cache.lookup(asked)?;
             let took = tally.worked(began, u64::from(count), 0);
             tally.latency(took);
-            match keys.len() - found.prefix {
+            match asked.len() - found.prefix {
                 0 => Ok(()),
-                missing => Err(Error::Evicted { missing, asked: keys.len() }),
+                missing => Err(Error::Evicted { missing, asked: asked.len() }),
             }
         };
-        let [measured] = in_turns(self.plan.time, 1000, [&mut lookup])?;
-        self.cache.remove(&keys)?;
+        let [measured] = in_turns(self.plan.time, chains(count), [&mut lookup])?;
+        self.cache.remove(&keys.concat())?;
         Ok(measured)
     }
 
@@ -207,6 +218,11 @@ impl Bench {
         let blocks: Vec<_> = blocks.collect();
         blocks.chunks(STORE_BATCH).try_for_each(|some| all_stored(self.cache.store(some)?))
     }
+}
+
+/// How many chains of `keys` blocks make a full catalog.
+fn chains(keys: u32) -> u64 {
+    u64::from(CATALOG_KEYS.div_ceil(keys))
 }
 
 fn all_stored(stored: Vec<Stored>) -> Result<(), Error> {

@@ -89,6 +89,7 @@ impl Bench {
             batch,
             throughput: Some(Throughput::of(&measured, &limit)),
             keys_per_s: None,
+            resident_keys: None,
             latency,
             p50_us: measured.percentile_us(50.0),
             p99_us: measured.percentile_us(99.0),

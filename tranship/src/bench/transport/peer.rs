@@ -5,13 +5,15 @@ use tranship_transport::{Access, Descriptor, Engine, Incoming, Peer, Region, Slo
 use super::asks::{Answer, Ask, decode, encode};
 use super::{PATIENCE, Pieces, done, engine, pages};
 use crate::bench::{Error, child};
+use crate::orphan;
 
 /// Serves the process `parent` until it hangs up.
 ///
 /// # Errors
 /// When there is no engine or no memory, or a transfer fails.
 pub fn run(parent: u32, busy: bool) -> Result<(), Error> {
-    child::end_with(parent)?;
+    orphan::end_with(parent)
+        .map_err(|source| Error::Child { what: "cannot be tied to the first", source })?;
     let engine = engine(busy, 0)?;
     child::tell_address(&engine)?;
     let mut lent = None;

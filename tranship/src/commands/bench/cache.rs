@@ -2,11 +2,14 @@
 
 use clap::ValueEnum;
 
-use super::{Options, child, payload, report};
+use super::{Options, payload, report};
 use crate::bench::cache::{Bench, Op};
-use crate::bench::child::Other;
-use crate::commands::target::endpoint;
+use crate::bench::{self, Plan};
+use crate::commands::server::Server;
+use crate::commands::target::{endpoint, token};
 use crate::commands::{Context, Error, Target};
+use crate::config::{Address, Polling};
+use crate::doctor::host;
 use crate::exit::Exit;
 use crate::units::Size;
 
@@ -22,7 +25,7 @@ enum Operation {
     Get,
     /// Blocks into the cache.
     Put,
-    /// Prefix lookups, of --keys and of 1,024 keys.
+    /// Prefix lookups among 32,768 resident keys, of --keys and of 1,024 keys.
     Lookup,
 }
 
@@ -51,21 +54,47 @@ pub struct Args {
     target: Target,
 }
 
+/// What `serve` would say of its own capacity, in terms of what was given here.
+fn fits(capacity: Size) -> Result<(), Error> {
+    match host::memory() {
+        Some(memory) if capacity > memory.available => Err(Error::Bench(bench::Error::Room {
+            arena_bytes: capacity.bytes(),
+            free_bytes: memory.available.bytes(),
+        })),
+        _ => Ok(()),
+    }
+}
+
 impl Args {
     pub(super) fn run(&self, context: &Context) -> Result<Exit, Error> {
         let plan = self.options.plan();
         let sizes: Vec<u64> = self.sizes.iter().map(|size| size.bytes()).collect();
-        let (address, _daemon) = match &self.target.to {
-            Some(address) => (endpoint(address)?, None),
-            None => {
-                let capacity = Bench::capacity(&plan, &sizes);
-                let daemon = Other::start(child::DaemonArgs::command_line(plan.busy, capacity))?;
-                (daemon.address().clone(), Some(daemon))
-            }
-        };
-        let tenant = self.target.tenant.as_str();
-        let bench = Bench::new(plan, &address, tenant, self.target.timeout.duration())?;
         let ops = self.operations(&sizes);
+        match &self.target.to {
+            Some(address) => self.measure(context, plan, &ops, address),
+            None => {
+                let polling = if plan.busy { Polling::Busy } else { Polling::Adaptive };
+                let capacity = Size::new(Bench::capacity(&plan, &ops));
+                fits(capacity)?;
+                let daemon = Server::start(context, Some(capacity), Some(polling))?;
+                let exit = self.measure(context, plan, &ops, daemon.address());
+                daemon.stop()?;
+                exit
+            }
+        }
+    }
+
+    fn measure(
+        &self,
+        context: &Context,
+        plan: Plan,
+        ops: &[Op],
+        address: &Address,
+    ) -> Result<Exit, Error> {
+        let tenant = self.target.tenant.as_str();
+        let token = token(&context.config_with(None)?.config, tenant);
+        let timeout = self.target.timeout.duration();
+        let bench = Bench::new(plan, &endpoint(address)?, tenant, &token, timeout)?;
         report::print(context, ops.len(), ops.iter().map(|op| bench.measure(*op)))?;
         Ok(Exit::Done)
     }

@@ -1,13 +1,12 @@
-//! The hidden commands that run the second process of a benchmark.
+//! The hidden command that runs the second process of `bench transport`.
 
-use crate::bench::cache::daemon;
 use crate::bench::transport::peer;
 use crate::commands::Error;
 use crate::exit::Exit;
 
-/// Arguments of both.
+/// Arguments of `bench peer`.
 #[derive(Debug, clap::Args)]
-struct Common {
+pub struct PeerArgs {
     /// Process to end with
     #[arg(long)]
     parent: u32,
@@ -16,51 +15,17 @@ struct Common {
     busy: bool,
 }
 
-/// The arguments that start `command`.
-fn command_line(command: &str, busy: bool) -> Vec<String> {
-    let parent = std::process::id().to_string();
-    let mut line = ["bench", command, "--parent", &parent].map(str::to_owned).to_vec();
-    line.extend(busy.then(|| "--busy".to_owned()));
-    line
-}
-
-/// Arguments of `bench peer`.
-#[derive(Debug, clap::Args)]
-pub struct PeerArgs {
-    #[command(flatten)]
-    common: Common,
-}
-
 impl PeerArgs {
-    pub(super) fn command_line(busy: bool) -> Vec<String> {
-        command_line("peer", busy)
-    }
-
-    pub(super) fn run(&self) -> Result<Exit, Error> {
-        peer::run(self.common.parent, self.common.busy)?;
-        Ok(Exit::Done)
-    }
-}
-
-/// Arguments of `bench daemon`.
-#[derive(Debug, clap::Args)]
-pub struct DaemonArgs {
-    #[command(flatten)]
-    common: Common,
-    /// Bytes of its arena
-    #[arg(long)]
-    capacity: u64,
-}
-
-impl DaemonArgs {
-    pub(super) fn command_line(busy: bool, capacity: u64) -> Vec<String> {
-        let mut line = command_line("daemon", busy);
-        line.extend(["--capacity".to_owned(), capacity.to_string()]);
+    /// The arguments that start it.
+    pub(in crate::commands) fn command_line(busy: bool) -> Vec<String> {
+        let parent = std::process::id().to_string();
+        let mut line = ["bench", "peer", "--parent", &parent].map(str::to_owned).to_vec();
+        line.extend(busy.then(|| "--busy".to_owned()));
         line
     }
 
     pub(super) fn run(&self) -> Result<Exit, Error> {
-        daemon::run(self.common.parent, self.common.busy, self.capacity)?;
+        peer::run(self.parent, self.busy)?;
         Ok(Exit::Done)
     }
 }

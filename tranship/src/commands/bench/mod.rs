@@ -2,6 +2,7 @@
 
 mod cache;
 mod child;
+pub(super) mod probe;
 mod report;
 mod transport;
 
@@ -22,9 +23,6 @@ pub enum Command {
     /// The second process of `bench transport`
     #[command(hide = true)]
     Peer(child::PeerArgs),
-    /// The daemon of `bench cache`
-    #[command(hide = true)]
-    Daemon(child::DaemonArgs),
 }
 
 impl Command {
@@ -33,7 +31,6 @@ impl Command {
             Self::Transport(args) => args.run(context),
             Self::Cache(args) => args.run(context),
             Self::Peer(args) => args.run(),
-            Self::Daemon(args) => args.run(),
         }
     }
 }

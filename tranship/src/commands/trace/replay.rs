@@ -5,21 +5,15 @@
 //! | `engine` | one engine process: looks up, loads, verifies, stores; a line a request |
 //! | `coordinator` | starts the engines, restarts those that die, adds up their lines |
 //! | `figures` | the sums, and what is printed of them |
-//! | `server` | a daemon of the replay's own, as a child process |
 
 pub(crate) mod coordinator;
 pub mod engine;
 pub(crate) mod figures;
-pub(crate) mod server;
 
 use std::path::{Path, PathBuf};
 
-use tranship_cache::client::Client;
-use tranship_transport::Drive;
-
 use self::coordinator::Replay;
-use self::server::Server;
-use super::super::target::endpoint;
+use super::super::server::Server;
 use super::super::{Context, Error};
 use crate::config::Address;
 use crate::exit::Exit;
@@ -106,13 +100,9 @@ impl Args {
         let loaded = context.config_with(None)?;
         context.start_logging(&loaded)?;
         match &self.to {
-            Some(address) => {
-                // Engines take a daemon that is not there for misses, so it is asked for once.
-                Client::builder().drive(Drive::Caller).connect(&endpoint(address)?)?;
-                replay.run(context, requests, address, None)
-            }
+            Some(address) => replay.run(context, requests, address, None),
             None => {
-                let server = Server::start(context, self.capacity)?;
+                let server = Server::start(context, self.capacity, None)?;
                 let exit = replay.run(context, requests, server.address(), Some(server.pid()));
                 server.stop()?;
                 exit

@@ -9,7 +9,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use tranship_cache::client::Client;
+use tranship_transport::Drive;
 
+use super::super::super::target::endpoint;
 use super::super::super::{Context, Error};
 use super::engine::Report;
 use super::figures::Figures;
@@ -99,6 +102,8 @@ impl Replay {
         to: &Address,
         daemon: Option<u32>,
     ) -> Result<Exit, Error> {
+        // Engines take a daemon that is not there or lets nobody in for misses, so it is asked once.
+        Client::builder().drive(Drive::Caller).connect(&endpoint(to)?)?;
         let began = Instant::now();
         let mut figures = self.play(context, requests, to, began)?;
         let elapsed = began.elapsed();

@@ -1,4 +1,4 @@
-//! A daemon of the replay's own: the same binary as a child process, in a directory of its own.
+//! A daemon of a command's own: the same binary as a child process, in a directory of its own.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
@@ -9,9 +9,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
 use tempfile::TempDir;
 
-use super::super::super::serve::{Ready, Starting};
-use super::super::super::{Context, Error};
-use crate::config::Address;
+use super::serve::{Ready, Starting};
+use super::{Context, Error};
+use crate::config::{Address, Polling};
 use crate::exit::Exit;
 use crate::output::{self, Progress};
 use crate::units::Size;
@@ -36,8 +36,13 @@ struct Failure {
 }
 
 impl Server {
-    /// Starts a daemon as configured but for its sockets, and waits until it is ready.
-    pub(crate) fn start(context: &Context, capacity: Option<Size>) -> Result<Self, Error> {
+    /// Starts a daemon as configured but for its sockets and what is given here, and waits until it
+    /// is ready.
+    pub(crate) fn start(
+        context: &Context,
+        capacity: Option<Size>,
+        polling: Option<Polling>,
+    ) -> Result<Self, Error> {
         let failed = |source| Error::System { doing: "start a daemon", source };
         let directory = tempfile::Builder::new().prefix("tranship-").tempdir().map_err(failed)?;
         let address = Address::Unix(directory.path().join("tranship.sock"));
@@ -49,10 +54,13 @@ impl Server {
         if let Some(capacity) = capacity {
             command.arg(format!("--capacity={capacity}"));
         }
+        if let Some(polling) = polling {
+            command.arg(format!("--transport-polling={polling}"));
+        }
         if let Some(file) = &context.globals.config {
             command.arg("--config").arg(file);
         }
-        // Only what needs attention: a replay has its own things to say.
+        // Only what needs attention: the command has its own things to say.
         if context.globals.verbose == 0 {
             command.arg("--log-level=warn");
         }

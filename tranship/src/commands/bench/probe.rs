@@ -1,0 +1,38 @@
+//! A short look at what the shm fabric does on this machine, for `doctor`.
+
+use std::time::Duration;
+
+use super::child::PeerArgs;
+use crate::bench::child::Other;
+use crate::bench::transport::{Bench, Op};
+use crate::bench::{Error, Plan};
+use crate::doctor::Speed;
+
+/// Time for each of the two figures.
+const TIME: Duration = Duration::from_millis(40);
+/// Enough to tell, little enough to be had at once.
+const WORKING_SET_BYTES: u64 = 16 << 20;
+/// Large writes run at the speed of memory, small ones show what a message costs.
+const LARGE_BYTES: u64 = 1 << 20;
+const SMALL_BYTES: u64 = 64;
+
+/// Measures writes to a second process: `bench transport`, in a tenth of a second.
+///
+/// # Errors
+/// When there is no second process, or it cannot be written to.
+pub(in crate::commands) fn shm() -> Result<Speed, Error> {
+    // Busy polling would be faster on a quiet machine, and tell of nothing but the scheduler on any
+    // other.
+    let plan = Plan { time: TIME, busy: false, working_set: WORKING_SET_BYTES };
+    let write = bench(plan)?.measure(Op::Write, LARGE_BYTES, 1)?;
+    // All pieces are visited before any is measured, so a ping-pong gets few.
+    let pong = bench(Plan { working_set: 0, ..plan })?.measure(Op::Pingpong, SMALL_BYTES, 1)?;
+    Ok(Speed {
+        gb_per_s: write.throughput.map_or(0.0, |throughput| throughput.gb_per_s),
+        one_way_us: pong.p50_us,
+    })
+}
+
+fn bench(plan: Plan) -> Result<Bench, Error> {
+    Bench::new(plan, 0, Other::start(PeerArgs::command_line(plan.busy))?)
+}
