@@ -52,6 +52,7 @@ mod notify;
 mod outcome;
 mod peer;
 mod region;
+mod remote;
 mod sync;
 mod time;
 mod transfer;
@@ -68,10 +69,8 @@ pub use memory::{HostMemory, Memory};
 pub use notify::Notifier;
 pub use outcome::{Outcome, Reason};
 pub use peer::{Incoming, Peer};
-pub use region::{
-    CloseError, Mapping, RangeError, Region, RemoteSlice, RemoteWindow, RevokeError, Slice, Window,
-    WindowError,
-};
+pub use region::{CloseError, RangeError, Region, Slice};
+pub use remote::{Mapping, RemoteSlice, RemoteWindow};
 pub use time::{Clock, MonotonicClock, Steppable, Time};
 pub use transfer::{Submission, SubmitError, Transfer};
-pub use window::{Access, Descriptor, Route, WindowId};
+pub use window::{Access, Descriptor, RevokeError, Route, Window, WindowError, WindowId};

@@ -10,8 +10,7 @@ use crate::engine::Engine;
 use crate::fabric::{Local, RegionId};
 use crate::memory::Memory;
 use crate::notify::Notifier;
-use crate::outcome::Reason;
-use crate::window::{Access, Descriptor, Route, WindowId};
+use crate::window::{Access, Descriptor, Window, WindowError};
 
 /// Memory registered with every fabric of an engine.
 ///
@@ -123,7 +122,7 @@ impl Region {
         let len = range.end - range.start;
         let (window, routes) = self.engine.grant(&self.inner, &range, access)?;
         let descriptor = Descriptor { engine: self.engine.id(), window, len, access, routes };
-        Ok(Window { engine: self.engine.clone(), descriptor, revoked: false })
+        Ok(Window::new(self.engine.clone(), descriptor))
     }
 
     /// Takes the region out of use: refuses new transfers, ends those in flight, revokes its
@@ -182,68 +181,6 @@ impl fmt::Debug for Slice {
     }
 }
 
-/// The generation-stamped right to use a part of a region, held by the side that owns the memory.
-/// Dropping it revokes it without waiting.
-pub struct Window {
-    engine: Engine,
-    descriptor: Descriptor,
-    revoked: bool,
-}
-
-impl Window {
-    /// What a peer needs to use it: serialisable, handed over by any channel.
-    #[must_use]
-    pub fn descriptor(&self) -> Descriptor {
-        self.descriptor.clone()
-    }
-
-    /// Its identifier.
-    #[must_use]
-    pub fn id(&self) -> WindowId {
-        self.descriptor.window
-    }
-
-    /// Takes the right back and waits, up to the engine's default deadline, until no late write
-    /// can land.
-    ///
-    /// # Errors
-    /// See [`Window::revoke_within`].
-    pub fn revoke(self) -> Result<(), RevokeError> {
-        let timeout = self.engine.default_deadline();
-        self.revoke_within(timeout)
-    }
-
-    /// Takes the right back and waits until no late write can land: once it returns `Ok` the pages
-    /// may be reused.
-    ///
-    /// # Errors
-    /// When a peer's write could not be proven ended within `timeout` (a peer that is stopped in
-    /// the middle of a copy, say). The window comes back: no new write can begin, but its pages
-    /// are not to be reused until a later call succeeds.
-    pub fn revoke_within(mut self, timeout: Duration) -> Result<(), RevokeError> {
-        self.revoked = true;
-        if self.engine.revoke(self.id(), timeout) {
-            Ok(())
-        } else {
-            Err(RevokeError { window: self, timeout })
-        }
-    }
-}
-
-impl Drop for Window {
-    fn drop(&mut self) {
-        if !self.revoked {
-            self.engine.revoke(self.id(), Duration::ZERO);
-        }
-    }
-}
-
-impl fmt::Debug for Window {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} of {} bytes", self.id(), self.descriptor.len)
-    }
-}
-
 pub(crate) fn check(range: Range<u64>, limit: u64) -> Result<Range<u64>, RangeError> {
     if range.start <= range.end && range.end <= limit {
         Ok(range)
@@ -262,50 +199,6 @@ pub struct RangeError {
     pub limit: u64,
 }
 
-/// A window that cannot be granted.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum WindowError {
-    /// Not inside the region.
-    #[error(transparent)]
-    Range(#[from] RangeError),
-    /// Mapping gives the whole region away, so it must be asked for the whole region.
-    #[error(
-        "a window that may be mapped must cover its region: {}..{} of {region_bytes} bytes",
-        range.start, range.end
-    )]
-    MapsPart {
-        /// The range asked for.
-        range: Range<u64>,
-        /// The region.
-        region_bytes: u64,
-    },
-    /// All places are taken.
-    #[error("all {limit} windows are open; revoke some first")]
-    Full {
-        /// How many there can be.
-        limit: usize,
-    },
-    /// The region or the engine is closing.
-    #[error("the region is closing")]
-    Closed,
-    /// A fabric refused.
-    #[error(transparent)]
-    Fabric(#[from] crate::fabric::RegisterError),
-}
-
-/// A window whose fence could not be proven in time; carries the window.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "{window:?}: a peer's write could not be proven ended within {timeout:?}; do not reuse its pages, revoke again"
-)]
-pub struct RevokeError {
-    /// The window: closed for new writes, not yet fenced.
-    pub window: Window,
-    /// How long was waited.
-    pub timeout: Duration,
-}
-
 /// A region that could not be closed in time; carries the region.
 #[derive(Debug, thiserror::Error)]
 #[error(
@@ -318,139 +211,4 @@ pub struct CloseError {
     pub busy: usize,
     /// How long was waited.
     pub timeout: Duration,
-}
-
-/// A peer's window, as this engine uses it.
-#[derive(Clone)]
-pub struct RemoteWindow {
-    pub(crate) inner: Arc<Opened>,
-}
-
-pub(crate) struct Opened {
-    pub(crate) descriptor: Descriptor,
-    pub(crate) peer: crate::peer::Peer,
-    pub(crate) route: usize,
-}
-
-impl Opened {
-    pub(crate) fn route(&self) -> &Route {
-        &self.descriptor.routes[self.route]
-    }
-}
-
-impl RemoteWindow {
-    /// Its owner.
-    #[must_use]
-    pub fn peer(&self) -> crate::peer::Peer {
-        self.inner.peer
-    }
-
-    /// How long it is, bytes.
-    #[must_use]
-    pub fn len(&self) -> u64 {
-        self.inner.descriptor.len
-    }
-
-    /// Whether it has no bytes.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// What its owner granted.
-    #[must_use]
-    pub fn access(&self) -> Access {
-        self.inner.descriptor.access
-    }
-
-    /// A part of it, to transfer to or from.
-    ///
-    /// # Errors
-    /// When the range is not inside the window.
-    pub fn slice(&self, range: Range<u64>) -> Result<RemoteSlice, RangeError> {
-        let range = check(range, self.len())?;
-        Ok(RemoteSlice { window: self.clone(), range })
-    }
-}
-
-impl fmt::Debug for RemoteWindow {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let d = &self.inner.descriptor;
-        write!(f, "Remote({:?} of {:?} at {})", d.window, d.engine, self.inner.route().address)
-    }
-}
-
-/// A part of a peer's window.
-#[derive(Clone, Debug)]
-pub struct RemoteSlice {
-    pub(crate) window: RemoteWindow,
-    pub(crate) range: Range<u64>,
-}
-
-impl RemoteSlice {
-    /// How long it is, bytes.
-    #[must_use]
-    pub fn len(&self) -> u64 {
-        self.range.end - self.range.start
-    }
-
-    /// Whether it has no bytes.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.range.is_empty()
-    }
-}
-
-/// A peer's window mapped into this process: its bytes can be used in place.
-///
-/// The bytes belong to the peer and to everyone it lets in; they may change at any time. Whoever
-/// reads them checks what was read.
-#[derive(Debug)]
-pub struct Mapping {
-    memory: Memory,
-    offset: usize,
-    len: usize,
-}
-
-impl Mapping {
-    pub(crate) fn new(memory: Memory, offset: usize, len: usize) -> Self {
-        assert!(offset.checked_add(len).is_some_and(|end| end <= memory.len()));
-        Self { memory, offset, len }
-    }
-
-    /// The first byte.
-    #[must_use]
-    pub fn as_ptr(&self) -> *mut u8 {
-        // SAFETY: the offset was checked against the mapping.
-        unsafe { self.memory.as_ptr().add(self.offset) }
-    }
-
-    /// The whole region behind the window.
-    #[must_use]
-    pub fn memory(&self) -> &Memory {
-        &self.memory
-    }
-
-    /// Where the window starts in it, bytes.
-    #[must_use]
-    pub fn offset(&self) -> usize {
-        self.offset
-    }
-
-    /// How long the window is, bytes.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Whether it has no bytes.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-}
-
-/// Why a transfer could not even be submitted; kept small, it is on the hot path.
-pub(crate) fn mismatch(local: u64, remote: u64) -> Option<Reason> {
-    (local != remote).then_some(Reason::OutOfBounds)
 }

@@ -14,7 +14,8 @@ use crate::immediate::{Immediate, Slot};
 use crate::notify::Notifier;
 use crate::outcome::{Outcome, Reason, code};
 use crate::peer::Peer;
-use crate::region::{Mapping, RemoteSlice, Slice};
+use crate::region::Slice;
+use crate::remote::{Mapping, RemoteSlice};
 
 /// What is to be done, with everything it needs kept in place.
 #[derive(Debug, Clone)]

@@ -1,11 +1,14 @@
 //! Windows: the generation-stamped right to use a part of a region.
 
 use std::fmt;
-use std::ops::BitOr;
+use std::ops::{BitOr, Range};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::address::{Address, EngineId};
+use crate::engine::Engine;
+use crate::region::RangeError;
 
 /// A window: its place in the engine's table and the generation of its present owner.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -88,4 +91,114 @@ pub struct Descriptor {
     pub access: Access,
     /// How to get there, best first.
     pub routes: Vec<Route>,
+}
+
+/// The generation-stamped right to use a part of a region, held by the side that owns the memory.
+/// Dropping it revokes it without waiting.
+pub struct Window {
+    engine: Engine,
+    descriptor: Descriptor,
+    revoked: bool,
+}
+
+impl Window {
+    pub(crate) fn new(engine: Engine, descriptor: Descriptor) -> Self {
+        Self { engine, descriptor, revoked: false }
+    }
+
+    /// What a peer needs to use it: serialisable, handed over by any channel.
+    #[must_use]
+    pub fn descriptor(&self) -> Descriptor {
+        self.descriptor.clone()
+    }
+
+    /// Its identifier.
+    #[must_use]
+    pub fn id(&self) -> WindowId {
+        self.descriptor.window
+    }
+
+    /// Takes the right back and waits, up to the engine's default deadline, until no late write
+    /// can land.
+    ///
+    /// # Errors
+    /// See [`Window::revoke_within`].
+    pub fn revoke(self) -> Result<(), RevokeError> {
+        let timeout = self.engine.default_deadline();
+        self.revoke_within(timeout)
+    }
+
+    /// Takes the right back and waits until no late write can land: once it returns `Ok` the pages
+    /// may be reused.
+    ///
+    /// # Errors
+    /// When a peer's write could not be proven ended within `timeout` (a peer that is stopped in
+    /// the middle of a copy, say). The window comes back: no new write can begin, but its pages
+    /// are not to be reused until a later call succeeds.
+    pub fn revoke_within(mut self, timeout: Duration) -> Result<(), RevokeError> {
+        self.revoked = true;
+        if self.engine.revoke(self.id(), timeout) {
+            Ok(())
+        } else {
+            Err(RevokeError { window: self, timeout })
+        }
+    }
+}
+
+impl Drop for Window {
+    fn drop(&mut self) {
+        if !self.revoked {
+            self.engine.revoke(self.id(), Duration::ZERO);
+        }
+    }
+}
+
+impl fmt::Debug for Window {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} of {} bytes", self.id(), self.descriptor.len)
+    }
+}
+
+/// A window that cannot be granted.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WindowError {
+    /// Not inside the region.
+    #[error(transparent)]
+    Range(#[from] RangeError),
+    /// Mapping gives the whole region away, so it must be asked for the whole region.
+    #[error(
+        "a window that may be mapped must cover its region: {}..{} of {region_bytes} bytes",
+        range.start, range.end
+    )]
+    MapsPart {
+        /// The range asked for.
+        range: Range<u64>,
+        /// The region.
+        region_bytes: u64,
+    },
+    /// All places are taken.
+    #[error("all {limit} windows are open; revoke some first")]
+    Full {
+        /// How many there can be.
+        limit: usize,
+    },
+    /// The region or the engine is closing.
+    #[error("the region is closing")]
+    Closed,
+    /// A fabric refused.
+    #[error(transparent)]
+    Fabric(#[from] crate::fabric::RegisterError),
+}
+
+/// A window whose fence could not be proven in time; carries the window.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{window:?}: a peer's write could not be proven ended within {timeout:?}; do not reuse its pages, revoke again"
+)]
+pub struct RevokeError {
+    /// The window: closed for new writes, not yet fenced.
+    pub window: Window,
+    /// How long was waited.
+    pub timeout: Duration,
 }

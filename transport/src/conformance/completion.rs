@@ -12,7 +12,8 @@ use crate::engine::Engine;
 use crate::notify::Notifier;
 use crate::outcome::{Outcome, Reason};
 use crate::peer::Incoming;
-use crate::region::{RemoteWindow, Slice};
+use crate::region::Slice;
+use crate::remote::RemoteWindow;
 use crate::transfer::{Submission, SubmitError, Transfer};
 
 struct Flag(AtomicBool);

@@ -11,8 +11,10 @@ use crate::address::Address;
 use crate::engine::Engine;
 use crate::memory::{HostMemory, Memory};
 use crate::outcome::Outcome;
-use crate::region::{Region, RemoteWindow, Window};
+use crate::region::Region;
+use crate::remote::RemoteWindow;
 use crate::transfer::{Submission, Transfer};
+use crate::window::Window;
 use crate::window::{Access, Descriptor};
 
 /// How long a transfer may take that nothing hinders.

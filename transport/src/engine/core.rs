@@ -21,7 +21,8 @@ use crate::fabric::{Event, Fabric, Grant, OpId, PeerId, Posted, RegionId, Status
 use crate::immediate::Immediate;
 use crate::outcome::{Outcome, Reason};
 use crate::peer::{Incoming, LinkId, Peer};
-use crate::region::{Mapping, Registered};
+use crate::region::Registered;
+use crate::remote::Mapping;
 use crate::time::Time;
 use crate::transfer::{Completion, Started, Task};
 use crate::window::WindowId;
@@ -186,7 +187,7 @@ impl Core {
         }
         match task {
             Task::Write { local, remote, .. } | Task::Read { local, remote, .. } => {
-                crate::region::mismatch(local.len(), remote.len())
+                (local.len() != remote.len()).then_some(Reason::OutOfBounds)
             }
             Task::Send { bytes, .. } => {
                 (bytes.len() > self.fabric.limits().message_bytes_max).then_some(Reason::TooLong)

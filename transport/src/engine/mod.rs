@@ -29,12 +29,11 @@ use crate::memory::{HostMemory, Memory, MemoryError};
 use crate::notify::Notifier;
 use crate::outcome::{Outcome, Reason};
 use crate::peer::{Incoming, Peer};
-use crate::region::{
-    Mapping, Opened, Region, Registered, RemoteSlice, RemoteWindow, Slice, WindowError,
-};
+use crate::region::{Region, Registered, Slice};
+use crate::remote::{Mapping, Opened, RemoteSlice, RemoteWindow};
 use crate::time::{Steppable, Time};
 use crate::transfer::{Completion, Started, Submission, Task};
-use crate::window::{Access, Descriptor, Route, WindowId};
+use crate::window::{Access, Descriptor, Route, WindowError, WindowId};
 
 /// Moves bytes between memories of this process and of its peers. A cheap handle; clones are the
 /// same engine, which ends with the last of them and of its regions, windows and counters.

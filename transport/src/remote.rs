@@ -1,0 +1,140 @@
+//! A peer's windows: transferred to and from, or mapped where both share a host.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::memory::Memory;
+use crate::peer::Peer;
+use crate::region::{RangeError, check};
+use crate::window::{Access, Descriptor, Route};
+
+/// A peer's window, as this engine uses it.
+#[derive(Clone)]
+pub struct RemoteWindow {
+    pub(crate) inner: Arc<Opened>,
+}
+
+pub(crate) struct Opened {
+    pub(crate) descriptor: Descriptor,
+    pub(crate) peer: Peer,
+    pub(crate) route: usize,
+}
+
+impl Opened {
+    pub(crate) fn route(&self) -> &Route {
+        &self.descriptor.routes[self.route]
+    }
+}
+
+impl RemoteWindow {
+    /// Its owner.
+    #[must_use]
+    pub fn peer(&self) -> Peer {
+        self.inner.peer
+    }
+
+    /// How long it is, bytes.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.inner.descriptor.len
+    }
+
+    /// Whether it has no bytes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// What its owner granted.
+    #[must_use]
+    pub fn access(&self) -> Access {
+        self.inner.descriptor.access
+    }
+
+    /// A part of it, to transfer to or from.
+    ///
+    /// # Errors
+    /// When the range is not inside the window.
+    pub fn slice(&self, range: Range<u64>) -> Result<RemoteSlice, RangeError> {
+        let range = check(range, self.len())?;
+        Ok(RemoteSlice { window: self.clone(), range })
+    }
+}
+
+impl fmt::Debug for RemoteWindow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let d = &self.inner.descriptor;
+        write!(f, "Remote({:?} of {:?} at {})", d.window, d.engine, self.inner.route().address)
+    }
+}
+
+/// A part of a peer's window.
+#[derive(Clone, Debug)]
+pub struct RemoteSlice {
+    pub(crate) window: RemoteWindow,
+    pub(crate) range: Range<u64>,
+}
+
+impl RemoteSlice {
+    /// How long it is, bytes.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.range.end - self.range.start
+    }
+
+    /// Whether it has no bytes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.range.is_empty()
+    }
+}
+
+/// A peer's window mapped into this process: its bytes can be used in place.
+///
+/// The bytes belong to the peer and to everyone it lets in; they may change at any time. Whoever
+/// reads them checks what was read.
+#[derive(Debug)]
+pub struct Mapping {
+    memory: Memory,
+    offset: usize,
+    len: usize,
+}
+
+impl Mapping {
+    pub(crate) fn new(memory: Memory, offset: usize, len: usize) -> Self {
+        assert!(offset.checked_add(len).is_some_and(|end| end <= memory.len()));
+        Self { memory, offset, len }
+    }
+
+    /// The first byte.
+    #[must_use]
+    pub fn as_ptr(&self) -> *mut u8 {
+        // SAFETY: the offset was checked against the mapping.
+        unsafe { self.memory.as_ptr().add(self.offset) }
+    }
+
+    /// The whole region behind the window.
+    #[must_use]
+    pub fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// Where the window starts in it, bytes.
+    #[must_use]
+    pub fn offset(&self) -> usize {
+        self.offset
+    }
+
+    /// How long the window is, bytes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it has no bytes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
