@@ -119,7 +119,7 @@ impl Bench {
             p99_us: measured.percentile_us(99.0),
             n: measured.n(),
             polling: self.plan.polling_name(),
-            copy_threads: 0,
+            copy_threads: 1,
             working_set,
             noise: Noise::now(),
         })

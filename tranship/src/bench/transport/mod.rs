@@ -214,7 +214,8 @@ impl Field {
 }
 
 fn engine(busy: bool, copy_threads: usize) -> Result<Engine, Error> {
-    let fabric = shm::Config::new().copy_threads(copy_threads);
+    // The fabric counts the threads that help the one that polls.
+    let fabric = shm::Config::new().copy_threads(copy_threads.saturating_sub(1));
     let engine = Engine::builder().fabric(fabric).polling(polling(busy));
     // Whoever waits drives; nobody else is to take turns with it.
     Ok(engine.drive(Drive::Caller).deadline(PATIENCE).build()?)

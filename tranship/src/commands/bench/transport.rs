@@ -58,8 +58,8 @@ pub struct Args {
     /// Writes or reads in flight at once
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
     batch: u32,
-    /// Threads that help with large copies
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u8).range(..64))]
+    /// Threads that share one large copy, as transport.copy_threads of the daemon
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
     copy_threads: u8,
     #[command(flatten)]
     options: Options,

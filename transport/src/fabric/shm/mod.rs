@@ -56,6 +56,8 @@ mod word;
 
 #[cfg(all(loom, test))]
 mod models;
+#[cfg(test)]
+mod ring_cells;
 #[cfg(all(not(loom), test))]
 mod ring_tests;
 #[cfg(all(not(loom), test))]

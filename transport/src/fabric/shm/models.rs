@@ -10,45 +10,8 @@ use loom::thread;
 
 use super::gate::{Sleeper, Waker};
 use super::hazard;
-use super::ring::{Channel, Consumer, Producer, Pushed};
-
-struct Cells {
-    head: AtomicU64,
-    tail: AtomicU64,
-    wanted: AtomicU64,
-    words: Vec<AtomicU64>,
-}
-
-impl Cells {
-    fn new(words: usize) -> Arc<Self> {
-        Arc::new(Self {
-            head: AtomicU64::new(0),
-            tail: AtomicU64::new(0),
-            wanted: AtomicU64::new(0),
-            words: (0..words).map(|_| AtomicU64::new(0)).collect(),
-        })
-    }
-}
-
-impl Channel for Arc<Cells> {
-    type Word = AtomicU64;
-
-    fn head(&self) -> &AtomicU64 {
-        &self.head
-    }
-
-    fn tail(&self) -> &AtomicU64 {
-        &self.tail
-    }
-
-    fn wanted(&self) -> &AtomicU64 {
-        &self.wanted
-    }
-
-    fn words(&self) -> &[AtomicU64] {
-        &self.words
-    }
-}
+use super::ring::{Consumer, Producer, Pushed};
+use super::ring_cells::Cells;
 
 /// A record is seen whole or not at all, and room is never given away twice.
 #[test]

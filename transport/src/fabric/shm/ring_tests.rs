@@ -2,51 +2,15 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::thread;
 
 use proptest::prelude::*;
 
-use super::ring::{Channel, Consumer, Producer, Pushed};
+use super::ring::{Consumer, Producer, Pushed};
+use super::ring_cells::Cells;
 
 const WORDS: usize = 64;
-
-/// A ring in ordinary memory.
-#[derive(Debug)]
-struct Cells {
-    head: AtomicU64,
-    tail: AtomicU64,
-    wanted: AtomicU64,
-    words: Vec<AtomicU64>,
-}
-
-impl Cells {
-    fn new() -> Arc<Self> {
-        let words = (0..WORDS).map(|_| AtomicU64::new(0)).collect();
-        let [head, tail, wanted] = [const { AtomicU64::new(0) }; 3];
-        Arc::new(Self { head, tail, wanted, words })
-    }
-}
-
-impl Channel for Arc<Cells> {
-    type Word = AtomicU64;
-
-    fn head(&self) -> &AtomicU64 {
-        &self.head
-    }
-
-    fn tail(&self) -> &AtomicU64 {
-        &self.tail
-    }
-
-    fn wanted(&self) -> &AtomicU64 {
-        &self.wanted
-    }
-
-    fn words(&self) -> &[AtomicU64] {
-        &self.words
-    }
-}
 
 fn records() -> impl Strategy<Value = (Option<Vec<u8>>, Option<u32>)> {
     let message = prop::collection::vec(any::<u8>(), 0..200);
@@ -59,7 +23,7 @@ proptest! {
     fn what_is_pushed_comes_out_in_order(
         steps in prop::collection::vec(prop::option::of(records()), 0..400),
     ) {
-        let cells = Cells::new();
+        let cells = Cells::new(WORDS);
         let mut producer = Producer::new(Arc::clone(&cells));
         let mut consumer = Consumer::new(Arc::clone(&cells));
         let mut queue = VecDeque::new();
@@ -89,7 +53,7 @@ proptest! {
         words in prop::collection::vec(any::<u64>(), WORDS),
         tails in prop::collection::vec(prop_oneof![0..200u64, any::<u64>()], 1..8),
     ) {
-        let cells = Cells::new();
+        let cells = Cells::new(WORDS);
         for (cell, word) in cells.words.iter().zip(words) {
             cell.store(word, Ordering::Relaxed);
         }
@@ -106,7 +70,7 @@ proptest! {
 
     #[test]
     fn a_mad_consumer_does_no_harm(heads in prop::collection::vec(any::<u64>(), 1..50)) {
-        let cells = Cells::new();
+        let cells = Cells::new(WORDS);
         let mut producer = Producer::new(Arc::clone(&cells));
         for head in heads {
             cells.head.store(head, Ordering::Relaxed);
@@ -117,7 +81,7 @@ proptest! {
 
     #[test]
     fn the_kinds_are_checked(header: u64, published in 1..=WORDS as u64) {
-        let cells = Cells::new();
+        let cells = Cells::new(WORDS);
         cells.words[0].store(header, Ordering::Relaxed);
         cells.tail.store(published, Ordering::Relaxed);
         let (kind, length) = (header & 0xff, header >> 8 & 0xff_ffff);
@@ -130,7 +94,7 @@ proptest! {
 
 #[test]
 fn room_is_asked_for_and_told() {
-    let cells = Cells::new();
+    let cells = Cells::new(WORDS);
     let mut producer = Producer::new(Arc::clone(&cells));
     let mut consumer = Consumer::new(Arc::clone(&cells));
     for immediate in 0..WORDS as u32 {
@@ -156,7 +120,7 @@ fn room_is_asked_for_and_told() {
 #[test]
 fn two_threads_agree() {
     const RECORDS: u32 = 100_000;
-    let cells = Cells::new();
+    let cells = Cells::new(WORDS);
     let mut producer = Producer::new(Arc::clone(&cells));
     let mut consumer = Consumer::new(cells);
     let sender = thread::spawn(move || {

@@ -113,7 +113,7 @@ impl Replay {
         }
         self.print(context, &figures, elapsed)?;
         figures.check().map_err(Error::Sum)?;
-        Ok(if figures.misses.corrupt > 0 { Exit::Corrupt } else { Exit::Done })
+        Ok(if figures.counts.misses.corrupt > 0 { Exit::Corrupt } else { Exit::Done })
     }
 
     fn play(
@@ -253,7 +253,7 @@ impl Replay {
             self.geometry(block_bytes),
         ))?;
         context.output.table(&figures.table(elapsed))?;
-        Ok(context.output.line(format_args!("corrupt={}", figures.misses.corrupt))?)
+        Ok(context.output.line(format_args!("corrupt={}", figures.counts.misses.corrupt))?)
     }
 
     /// What a block is, and how that differs from the model's.
@@ -279,9 +279,9 @@ fn report(context: &Context, figures: &Figures, engines: &[Engine]) -> Result<()
     let running = engines.iter().filter(|engine| !engine.ended);
     let object = json!({
         "requests": figures.requests,
-        "lookups": figures.lookups,
-        "misses": figures.misses.sum(),
-        "corrupt": figures.misses.corrupt,
+        "lookups": figures.counts.lookups,
+        "misses": figures.counts.misses.sum(),
+        "corrupt": figures.counts.misses.corrupt,
         "engine_deaths": figures.engine_deaths,
         "engine_pids": running.map(|engine| engine.child.id()).collect::<Vec<_>>(),
     });

@@ -19,7 +19,7 @@ use tranship_cache::{Chain, Identity, Key, Link, client};
 use tranship_transport::{Address as Endpoint, Drive};
 
 use super::super::super::{Context, Error, target};
-use super::figures::{Misses, Played};
+use super::figures::{Counts, Misses, Played};
 use crate::config::Address;
 use crate::exit::Exit;
 use crate::orphan;
@@ -189,7 +189,8 @@ impl Engine {
         let links: Vec<Link> =
             blocks.iter().map(|block| chain.push(&block.hash_id.to_le_bytes())).collect();
         let lookups = blocks.len() as u64;
-        let mut played = Played { index: planned.index, lookups, ..Played::default() };
+        let counts = Counts { lookups, ..Counts::default() };
+        let mut played = Played { index: planned.index, counts, ..Played::default() };
         if !blocks.is_empty() {
             let loaded = self.load(&mut played, blocks, &links);
             self.store(&mut played, &blocks[loaded..], &links[loaded..]);
@@ -207,7 +208,7 @@ impl Engine {
             Ok(found) => found,
             Err(error) => {
                 tracing::debug!(%error, "lookup failed: a miss");
-                played.misses.unavailable += keys.len() as u64;
+                played.counts.misses.unavailable += keys.len() as u64;
                 return 0;
             }
         };
@@ -218,7 +219,7 @@ impl Engine {
             .take_while(|presence| matches!(presence, Presence::InFlight | Presence::Resident(_)));
         let wanted = found.prefix + coming.count();
         let absent = (keys.len() - wanted) as u64;
-        played.misses.absent += absent;
+        played.counts.misses.absent += absent;
         if wanted == 0 {
             return 0;
         }
@@ -227,19 +228,19 @@ impl Engine {
         let (loaded, why) = self.load_prefix(&cache, &keys[..wanted], blocks, wait, &mut timer);
         for presence in &found.presence[..loaded] {
             match presence {
-                Presence::Resident(tier) => played.hits[*tier as usize] += 1,
+                Presence::Resident(tier) => played.counts.hits[*tier as usize] += 1,
                 _ => {
-                    played.hits[Tier::Dram as usize] += 1;
-                    played.waited += 1;
+                    played.counts.hits[Tier::Dram as usize] += 1;
+                    played.counts.waited += 1;
                 }
             }
         }
         if loaded > 0 {
             played.load_ns = Some(timer.nanos);
-            played.loaded_bytes = loaded as u64 * self.block_bytes;
+            played.counts.loaded_bytes = loaded as u64 * self.block_bytes;
         }
         // A block behind a break in the prefix is of no use either.
-        why.count(&mut played.misses, (wanted - loaded) as u64);
+        why.count(&mut played.counts.misses, (wanted - loaded) as u64);
         loaded
     }
 
@@ -297,10 +298,10 @@ impl Engine {
             let rest = blocks.len() as u64;
             if refused {
                 // Behind a block that found no room these would be of no use.
-                played.stores.refused += rest;
+                played.counts.stores.refused += rest;
                 continue;
             }
-            let before = played.stores.sum();
+            let before = played.counts.stores.sum();
             match self
                 .cache()
                 .and_then(|cache| timer.time(|| self.store_some(&cache, played, links)))
@@ -308,13 +309,14 @@ impl Engine {
                 Ok(room) => refused = !room,
                 Err(error) => {
                     tracing::debug!(%error, "store failed");
-                    played.stores.unavailable += rest - (played.stores.sum() - before);
+                    played.counts.stores.unavailable +=
+                        rest - (played.counts.stores.sum() - before);
                 }
             }
         }
-        if played.stores.stored > 0 {
+        if played.counts.stores.stored > 0 {
             played.store_ns = Some(timer.nanos);
-            played.stored_bytes = played.stores.stored * self.block_bytes;
+            played.counts.stored_bytes = played.counts.stores.stored * self.block_bytes;
         }
     }
 
@@ -329,7 +331,7 @@ impl Engine {
         let wanted: Vec<_> = links.iter().map(|link| (*link, self.block_bytes)).collect();
         let mut filled = Vec::with_capacity(links.len());
         let mut room = true;
-        let stores = &mut played.stores;
+        let stores = &mut played.counts.stores;
         for (grant, bytes) in cache.reserve(&wanted)?.into_iter().zip(&self.pool) {
             match grant {
                 Grant::Granted(_) if !room => stores.refused += 1,

@@ -10,11 +10,9 @@ use tranship_cache::tier::Tier;
 use crate::output::Table;
 use crate::units::human;
 
-/// What one request came to, as an engine tells it. Counts are blocks, times nanoseconds.
+/// What became of the blocks of one request, or of all.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Played {
-    /// Number of the request in the trace.
-    pub(crate) index: u64,
+pub(crate) struct Counts {
     /// Full blocks that were looked up.
     pub(crate) lookups: u64,
     /// Loaded into the engine's own memory and verified, by tier.
@@ -29,6 +27,16 @@ pub(crate) struct Played {
     pub(crate) loaded_bytes: u64,
     /// Payload bytes of the blocks stored.
     pub(crate) stored_bytes: u64,
+}
+
+/// What one request came to, as an engine tells it. Times are nanoseconds.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Played {
+    /// Number of the request in the trace.
+    pub(crate) index: u64,
+    /// What became of its blocks.
+    #[serde(flatten)]
+    pub(crate) counts: Counts,
     /// Time of the lookup, if the daemon answered.
     pub(crate) lookup_ns: Option<u64>,
     /// Time from asking for a lease until the hits were in the engine's memory.
@@ -71,13 +79,45 @@ pub(crate) struct Stores {
     pub(crate) unavailable: u64,
 }
 
+impl Counts {
+    fn add(&mut self, more: &Self) {
+        self.lookups += more.lookups;
+        for (sum, hits) in self.hits.iter_mut().zip(more.hits) {
+            *sum += hits;
+        }
+        self.misses.add(&more.misses);
+        self.waited += more.waited;
+        self.stores.add(&more.stores);
+        self.loaded_bytes += more.loaded_bytes;
+        self.stored_bytes += more.stored_bytes;
+    }
+}
+
 impl Misses {
+    fn add(&mut self, more: &Self) {
+        self.absent += more.absent;
+        self.gone += more.gone;
+        self.late += more.late;
+        self.caught += more.caught;
+        self.unavailable += more.unavailable;
+        self.corrupt += more.corrupt;
+    }
+
     pub(crate) const fn sum(&self) -> u64 {
         self.absent + self.gone + self.late + self.caught + self.unavailable + self.corrupt
     }
 }
 
 impl Stores {
+    fn add(&mut self, more: &Self) {
+        self.stored += more.stored;
+        self.existing += more.existing;
+        self.in_flight += more.in_flight;
+        self.refused += more.refused;
+        self.mismatched += more.mismatched;
+        self.unavailable += more.unavailable;
+    }
+
     pub(crate) const fn sum(&self) -> u64 {
         self.stored
             + self.existing
@@ -103,13 +143,7 @@ pub(crate) struct Memory {
 #[derive(Debug)]
 pub(crate) struct Figures {
     pub(crate) requests: u64,
-    pub(crate) lookups: u64,
-    pub(crate) hits: [u64; Tier::ALL.len()],
-    pub(crate) misses: Misses,
-    pub(crate) waited: u64,
-    pub(crate) stores: Stores,
-    pub(crate) loaded_bytes: u64,
-    pub(crate) stored_bytes: u64,
+    pub(crate) counts: Counts,
     pub(crate) engine_deaths: u64,
     pub(crate) memory: Memory,
     lookup: Latency,
@@ -122,13 +156,7 @@ impl Default for Figures {
         let latency = Latency::new;
         Self {
             requests: 0,
-            lookups: 0,
-            hits: Default::default(),
-            misses: Misses::default(),
-            waited: 0,
-            stores: Stores::default(),
-            loaded_bytes: 0,
-            stored_bytes: 0,
+            counts: Counts::default(),
             engine_deaths: 0,
             memory: Memory::default(),
             lookup: latency(),
@@ -141,27 +169,7 @@ impl Default for Figures {
 impl Figures {
     pub(crate) fn add(&mut self, played: &Played) {
         self.requests += 1;
-        self.lookups += played.lookups;
-        for (sum, hits) in self.hits.iter_mut().zip(played.hits) {
-            *sum += hits;
-        }
-        let (m, p) = (&mut self.misses, &played.misses);
-        m.absent += p.absent;
-        m.gone += p.gone;
-        m.late += p.late;
-        m.caught += p.caught;
-        m.unavailable += p.unavailable;
-        m.corrupt += p.corrupt;
-        self.waited += played.waited;
-        let (s, p) = (&mut self.stores, &played.stores);
-        s.stored += p.stored;
-        s.existing += p.existing;
-        s.in_flight += p.in_flight;
-        s.refused += p.refused;
-        s.mismatched += p.mismatched;
-        s.unavailable += p.unavailable;
-        self.loaded_bytes += played.loaded_bytes;
-        self.stored_bytes += played.stored_bytes;
+        self.counts.add(&played.counts);
         self.lookup.add(played.lookup_ns);
         self.load.add(played.load_ns);
         self.store.add(played.store_ns);
@@ -172,11 +180,11 @@ impl Figures {
     /// # Errors
     /// Names the sum that is off, with its figures.
     pub(crate) fn check(&self) -> Result<(), String> {
-        let hits: u64 = self.hits.iter().sum();
-        let misses = self.misses.sum();
+        let hits: u64 = self.counts.hits.iter().sum();
+        let misses = self.counts.misses.sum();
         let sums = [
-            ("hits + misses == lookups", hits + misses, self.lookups),
-            ("stored + not stored == misses", self.stores.sum(), misses),
+            ("hits + misses == lookups", hits + misses, self.counts.lookups),
+            ("stored + not stored == misses", self.counts.stores.sum(), misses),
         ];
         for (sum, left, right) in sums {
             if left != right {
@@ -188,30 +196,30 @@ impl Figures {
 
     /// For programs, as `tranship.replay/1` without what the caller knows itself.
     pub(crate) fn object(&self) -> Map<String, Value> {
-        let tiers = Tier::ALL.iter().zip(self.hits);
+        let tiers = Tier::ALL.iter().zip(self.counts.hits);
         let hits: Map<String, Value> =
             tiers.map(|(tier, hits)| (tier.to_string(), hits.into())).collect();
         let object = json!({
             "requests": self.requests,
-            "lookups": self.lookups,
+            "lookups": self.counts.lookups,
             "hits": hits,
-            "misses": self.misses.sum(),
-            "misses_by_reason": self.misses,
-            "waited": self.waited,
-            "stores": self.stores,
+            "misses": self.counts.misses.sum(),
+            "misses_by_reason": self.counts.misses,
+            "waited": self.counts.waited,
+            "stores": self.counts.stores,
             // Payload bytes, and the time that engines spent moving them, all engines together.
-            "loaded_bytes": self.loaded_bytes,
+            "loaded_bytes": self.counts.loaded_bytes,
             "load_seconds": self.load.sum.as_secs_f64(),
-            "loaded_gb_per_s": gb_per_s(self.loaded_bytes, self.load.sum),
-            "stored_bytes": self.stored_bytes,
+            "loaded_gb_per_s": gb_per_s(self.counts.loaded_bytes, self.load.sum),
+            "stored_bytes": self.counts.stored_bytes,
             "store_seconds": self.store.sum.as_secs_f64(),
-            "stored_gb_per_s": gb_per_s(self.stored_bytes, self.store.sum),
+            "stored_gb_per_s": gb_per_s(self.counts.stored_bytes, self.store.sum),
             "lookup_us": self.lookup.object(),
             "load_us": self.load.object(),
             "store_us": self.store.object(),
             "memory": self.memory,
             "engine_deaths": self.engine_deaths,
-            "corrupt": self.misses.corrupt,
+            "corrupt": self.counts.misses.corrupt,
         });
         match object {
             Value::Object(object) => object,
@@ -225,27 +233,29 @@ impl Figures {
         let mut table = Table::pairs();
         let mut row = |name: &str, value: String| table.row([name.to_owned(), value]);
         row("requests", format!("{} in {}", count(self.requests), human::time(elapsed)));
-        let tiers =
-            Tier::ALL.iter().zip(self.hits).filter(|(tier, n)| *n > 0 || **tier == Tier::Dram);
+        let tiers = Tier::ALL
+            .iter()
+            .zip(self.counts.hits)
+            .filter(|(tier, n)| *n > 0 || **tier == Tier::Dram);
         let hits: Vec<String> = tiers.map(|(tier, n)| format!("{tier} {}", count(n))).collect();
         row(
             "lookups",
             format!(
                 "{} blocks   hit {} ({})   miss {}   (sum checked)",
-                count(self.lookups),
+                count(self.counts.lookups),
                 hits.join(" · "),
-                human::percent(self.hits.iter().sum(), self.lookups),
-                count(self.misses.sum()),
+                human::percent(self.counts.hits.iter().sum(), self.counts.lookups),
+                count(self.counts.misses.sum()),
             ),
         );
         row(
             "moved",
             format!(
                 "loaded {} at {}   stored {} at {}   (payload, each engine)",
-                human::size(self.loaded_bytes),
-                human::rate(self.loaded_bytes, self.load.sum),
-                human::size(self.stored_bytes),
-                human::rate(self.stored_bytes, self.store.sum),
+                human::size(self.counts.loaded_bytes),
+                human::rate(self.counts.loaded_bytes, self.load.sum),
+                human::size(self.counts.stored_bytes),
+                human::rate(self.counts.stored_bytes, self.store.sum),
             ),
         );
         row(
@@ -264,9 +274,9 @@ impl Figures {
 
     /// What is not as usual.
     fn asides(&self) -> Option<String> {
-        let (m, s) = (&self.misses, &self.stores);
+        let (m, s) = (&self.counts.misses, &self.counts.stores);
         let asides = [
-            (self.waited, "hits waited for another engine"),
+            (self.counts.waited, "hits waited for another engine"),
             (s.in_flight + s.existing, "stored by another engine meanwhile"),
             (s.refused, "stores refused for want of room"),
             (m.gone + m.late, "misses between lookup and load"),
@@ -362,18 +372,14 @@ mod tests {
     use super::*;
 
     fn played() -> Played {
-        Played {
+        let mut counts = Counts {
             lookups: 5,
-            hits: {
-                let mut hits = [0; Tier::ALL.len()];
-                hits[Tier::Dram as usize] = 2;
-                hits
-            },
             misses: Misses { absent: 2, gone: 1, ..Misses::default() },
             stores: Stores { stored: 2, refused: 1, ..Stores::default() },
-            lookup_ns: Some(6_000),
-            ..Played::default()
-        }
+            ..Counts::default()
+        };
+        counts.hits[Tier::Dram as usize] = 2;
+        Played { counts, lookup_ns: Some(6_000), ..Played::default() }
     }
 
     #[test]
@@ -382,7 +388,9 @@ mod tests {
         figures.add(&played());
         figures.add(&played());
         assert_eq!(figures.check(), Ok(()));
-        figures.add(&Played { lookups: 6, ..played() });
+        let mut more = played();
+        more.counts.lookups += 1;
+        figures.add(&more);
         assert_eq!(figures.check().unwrap_err(), "hits + misses == lookups is off: 15 != 16");
     }
 
