@@ -17,7 +17,7 @@ use tranship_transport::fabric::{
     Setup, Status, Work, shm,
 };
 use tranship_transport::{
-    Access, Address, EngineId, HostMemory, Immediate, Memory, MonotonicClock, WindowId, copy,
+    Access, Address, EngineId, HostMemory, Immediate, Lane, Memory, MonotonicClock, WindowId, copy,
 };
 
 const REGION_BYTES: usize = 256 << 20;
@@ -67,7 +67,7 @@ impl End {
                     Event::PeerUp { peer: up, .. } => {
                         peer = Some(up);
                         let bytes = &ours.key.to_le_bytes();
-                        fabric.post(OpId(0), up, Work::Send { bytes, immediate: None });
+                        fabric.post(OpId(0), up, Lane::Bulk, Work::Send { bytes, immediate: None });
                     }
                     Event::Message { bytes, .. } => {
                         let bytes = <[u8; 8]>::try_from(bytes.as_slice())?;
@@ -87,8 +87,8 @@ impl End {
         let ptr = unsafe { self.memory.as_ptr().add(offset as usize) };
         let local = Local { region: REGION, ptr, len };
         let remote = Remote { window: WINDOW, key: self.key, offset };
-        let work = Work::Write { local, remote, immediate };
-        match self.fabric.post(OpId(self.ops), self.peer, work) {
+        let work = Work::Write { local, remote, pages: None, immediate };
+        match self.fabric.post(OpId(self.ops), self.peer, Lane::Latency, work) {
             Posted::Done => true,
             Posted::Pending => false,
             answer => panic!("{answer:?}"),

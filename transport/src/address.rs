@@ -14,6 +14,8 @@ pub enum Kind {
     Sim,
     /// Shared memory between processes of one host.
     Shm,
+    /// Streams over an IP network.
+    Tcp,
 }
 
 impl Kind {
@@ -23,6 +25,7 @@ impl Kind {
         match self {
             Self::Sim => "sim",
             Self::Shm => "shm",
+            Self::Tcp => "tcp",
         }
     }
 }
@@ -35,8 +38,8 @@ impl fmt::Display for Kind {
 
 /// Where an engine is reached over one fabric, e.g. `shm:/run/user/1000/tranship.sock`.
 ///
-/// `shm:@NAME` is a socket in Linux's abstract namespace (`unix(7)`), `sim:N` a port of a
-/// simulated network.
+/// `shm:@NAME` is a socket in Linux's abstract namespace (`unix(7)`), `tcp:HOST:PORT` a listening
+/// socket (`tcp://HOST:PORT` means the same), `sim:N` a port of a simulated network.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Address {
@@ -82,7 +85,7 @@ impl TryFrom<String> for Address {
 
 /// A text that is no address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("address {text:?}: expected FABRIC:ENDPOINT, with FABRIC one of shm, sim")]
+#[error("address {text:?}: expected FABRIC:ENDPOINT, with FABRIC one of shm, tcp, sim")]
 pub struct ParseAddressError {
     /// The text.
     pub text: String,
@@ -97,7 +100,12 @@ impl FromStr for Address {
         let kind = match kind {
             "sim" => Kind::Sim,
             "shm" => Kind::Shm,
+            "tcp" => Kind::Tcp,
             _ => return Err(wrong()),
+        };
+        let endpoint = match kind {
+            Kind::Tcp => endpoint.strip_prefix("//").unwrap_or(endpoint),
+            _ => endpoint,
         };
         if endpoint.is_empty() {
             return Err(wrong());
@@ -142,7 +150,9 @@ mod tests {
 
     #[test]
     fn addresses_round_trip() {
-        for text in ["shm:/run/x.sock", "shm:@tranship-1", "sim:7"] {
+        for text in
+            ["shm:/run/x.sock", "shm:@tranship-1", "sim:7", "tcp:localhost:7420", "tcp:[::1]:7420"]
+        {
             let address: Address = text.parse().unwrap();
             assert_eq!(address.to_string(), text);
             let json = serde_json::to_string(&address).unwrap();

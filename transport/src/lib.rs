@@ -47,9 +47,11 @@ mod counter;
 mod engine;
 pub mod fabric;
 mod immediate;
+mod lane;
 pub mod memory;
 mod notify;
 mod outcome;
+mod pages;
 mod peer;
 mod region;
 mod remote;
@@ -65,9 +67,11 @@ pub use engine::{
     RegionError, Sink, Stats,
 };
 pub use immediate::{Immediate, Slot};
+pub use lane::Lane;
 pub use memory::{HostMemory, Memory};
 pub use notify::Notifier;
 pub use outcome::{Outcome, Reason};
+pub use pages::{Cursor, Pages, PagesError, Piece, Plan, PlanError, Run};
 pub use peer::{Incoming, Peer};
 pub use region::{CloseError, RangeError, Region, Slice};
 pub use remote::{Mapping, RemoteSlice, RemoteWindow};

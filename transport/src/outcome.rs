@@ -86,11 +86,21 @@ pub enum Reason {
     Closed,
     /// The fabric failed; its log says how.
     Failed,
+    /// Pieces of the destination overlap.
+    Overlapping,
+    /// The two sides are not equally long.
+    Uneven,
+    /// The peer asks for another token.
+    Unauthorised,
+    /// What answers there is no engine.
+    Foreign,
+    /// The peer's name has no address.
+    Unresolved,
 }
 
 impl Reason {
     /// Every reason, in the order of their codes.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 19] = [
         Self::Deadline,
         Self::Cancelled,
         Self::Unreachable,
@@ -105,6 +115,11 @@ impl Reason {
         Self::Unsupported,
         Self::Closed,
         Self::Failed,
+        Self::Overlapping,
+        Self::Uneven,
+        Self::Unauthorised,
+        Self::Foreign,
+        Self::Unresolved,
     ];
 
     /// What happened, as a phrase.
@@ -125,6 +140,11 @@ impl Reason {
             Self::Unsupported => "the fabric cannot do this with this memory",
             Self::Closed => "the region or engine is closed",
             Self::Failed => "the fabric failed; see its log",
+            Self::Overlapping => "pieces of the destination overlap",
+            Self::Uneven => "the two sides are not equally long",
+            Self::Unauthorised => "the peer refuses the token",
+            Self::Foreign => "what answers there is no tranship engine",
+            Self::Unresolved => "the peer's name has no address",
         }
     }
 }

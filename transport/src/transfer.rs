@@ -13,6 +13,7 @@ use crate::fabric::{Remote, RemoteKey, Work};
 use crate::immediate::{Immediate, Slot};
 use crate::notify::Notifier;
 use crate::outcome::{Outcome, Reason, code};
+use crate::pages::Plan;
 use crate::peer::Peer;
 use crate::region::Slice;
 use crate::remote::{Mapping, RemoteSlice};
@@ -20,8 +21,9 @@ use crate::remote::{Mapping, RemoteSlice};
 /// What is to be done, with everything it needs kept in place.
 #[derive(Debug, Clone)]
 pub(crate) enum Task {
-    Write { local: Slice, remote: RemoteSlice, immediate: Option<Immediate> },
-    Read { local: Slice, remote: RemoteSlice, immediate: Option<Immediate> },
+    Write { local: Slice, remote: RemoteSlice, pages: Option<Plan>, immediate: Option<Immediate> },
+    Read { local: Slice, remote: RemoteSlice, pages: Option<Plan>, immediate: Option<Immediate> },
+    Signal { to: Peer, immediate: Immediate },
     Send { to: Peer, bytes: Vec<u8>, immediate: Option<Immediate> },
     Map { remote: RemoteSlice },
 }
@@ -32,7 +34,7 @@ impl Task {
             Self::Write { remote, .. } | Self::Read { remote, .. } | Self::Map { remote } => {
                 remote.window.peer()
             }
-            Self::Send { to, .. } => *to,
+            Self::Send { to, .. } | Self::Signal { to, .. } => *to,
         }
     }
 
@@ -40,18 +42,36 @@ impl Task {
     pub(crate) fn local(&self) -> Option<&Slice> {
         match self {
             Self::Write { local, .. } | Self::Read { local, .. } => Some(local),
-            Self::Send { .. } | Self::Map { .. } => None,
+            Self::Send { .. } | Self::Signal { .. } | Self::Map { .. } => None,
+        }
+    }
+
+    /// How many bytes of payload it moves.
+    pub(crate) fn bytes(&self) -> u64 {
+        match self {
+            Self::Write { local, pages, .. } | Self::Read { local, pages, .. } => {
+                pages.as_ref().map_or(local.len(), Plan::bytes)
+            }
+            Self::Send { bytes, .. } => bytes.len() as u64,
+            Self::Signal { .. } | Self::Map { .. } => 0,
         }
     }
 
     pub(crate) fn work(&self) -> Work<'_> {
         match self {
-            Self::Write { local, remote, immediate } => {
-                Work::Write { local: local.local(), remote: target(remote), immediate: *immediate }
-            }
-            Self::Read { local, remote, immediate } => {
-                Work::Read { local: local.local(), remote: target(remote), immediate: *immediate }
-            }
+            Self::Write { local, remote, pages, immediate } => Work::Write {
+                local: local.local(),
+                remote: target(remote),
+                pages: pages.as_ref(),
+                immediate: *immediate,
+            },
+            Self::Read { local, remote, pages, immediate } => Work::Read {
+                local: local.local(),
+                remote: target(remote),
+                pages: pages.as_ref(),
+                immediate: *immediate,
+            },
+            Self::Signal { immediate, .. } => Work::Signal { immediate: *immediate },
             Self::Send { bytes, immediate, .. } => Work::Send { bytes, immediate: *immediate },
             Self::Map { remote } => Work::Map { remote: target(remote) },
         }
@@ -62,6 +82,7 @@ impl Task {
             Self::Write { immediate, .. }
             | Self::Read { immediate, .. }
             | Self::Send { immediate, .. } => *immediate = Some(slot.into()),
+            Self::Signal { immediate, .. } => *immediate = slot.into(),
             Self::Map { .. } => {}
         }
     }

@@ -19,10 +19,12 @@ use super::stats::Tallies;
 use crate::address::Address;
 use crate::fabric::{Event, Fabric, Grant, OpId, PeerId, Posted, RegionId, Status};
 use crate::immediate::Immediate;
+use crate::lane::Lane;
 use crate::outcome::{Outcome, Reason};
+use crate::pages::{Pages, Plan};
 use crate::peer::{Incoming, LinkId, Peer};
-use crate::region::Registered;
-use crate::remote::Mapping;
+use crate::region::{Registered, Slice};
+use crate::remote::{Mapping, RemoteSlice};
 use crate::time::Time;
 use crate::transfer::{Completion, Started, Task};
 use crate::window::WindowId;
@@ -141,7 +143,7 @@ impl Core {
         match entry.state {
             // What waits goes first, so that messages stay in order.
             State::Up(peer) if entry.parked.is_empty() => {
-                match self.fabric.post(id, peer, task.work()) {
+                match self.fabric.post(id, peer, Lane::Bulk, task.work()) {
                     Posted::Done => return self.ended(Outcome::Done, &task),
                     Posted::Refused(why) => return self.ended(Outcome::Rejected(why), &task),
                     Posted::Pending => stage = Stage::Posted,
@@ -186,13 +188,20 @@ impl Core {
             return Some(Reason::Closed);
         }
         match task {
-            Task::Write { local, remote, .. } | Task::Read { local, remote, .. } => {
-                (local.len() != remote.len()).then_some(Reason::OutOfBounds)
+            Task::Write { local, remote, pages: None, .. }
+            | Task::Read { local, remote, pages: None, .. } => {
+                (local.len() != remote.len()).then_some(Reason::Uneven)
+            }
+            Task::Write { local, remote, pages: Some(plan), .. } => {
+                misfit(plan, local, remote, plan.remote())
+            }
+            Task::Read { local, remote, pages: Some(plan), .. } => {
+                misfit(plan, local, remote, plan.local())
             }
             Task::Send { bytes, .. } => {
                 (bytes.len() > self.fabric.limits().message_bytes_max).then_some(Reason::TooLong)
             }
-            Task::Map { .. } => None,
+            Task::Signal { .. } | Task::Map { .. } => None,
         }
     }
 
@@ -206,12 +215,12 @@ impl Core {
         self.tallies.ended(outcome);
         if outcome.is_done() {
             match task {
-                Task::Write { local, .. } => {
-                    Tallies::add(&self.tallies.written_bytes, local.len());
+                Task::Write { .. } => {
+                    Tallies::add(&self.tallies.written_bytes, task.bytes());
                 }
-                Task::Read { local, .. } => Tallies::add(&self.tallies.read_bytes, local.len()),
+                Task::Read { .. } => Tallies::add(&self.tallies.read_bytes, task.bytes()),
                 Task::Send { .. } => Tallies::add(&self.tallies.messages_sent, 1),
-                Task::Map { .. } => {}
+                Task::Signal { .. } | Task::Map { .. } => {}
             }
         }
     }
@@ -373,7 +382,7 @@ impl Core {
                 && let Some(&id) = entry.parked.front()
             {
                 let index = (id.0 & u64::from(u32::MAX)) as usize;
-                let posted = self.fabric.post(id, peer, self.ops[index].task.work());
+                let posted = self.fabric.post(id, peer, Lane::Bulk, self.ops[index].task.work());
                 if posted == Posted::Busy {
                     entry.runnable = true;
                     self.runnable.push_back(link);
@@ -613,4 +622,12 @@ impl Core {
         }
         self.granted.clear();
     }
+}
+
+/// What is wrong with a plan between two slices; `destination` is the side that is written.
+fn misfit(plan: &Plan, local: &Slice, remote: &RemoteSlice, destination: &Pages) -> Option<Reason> {
+    if plan.local().end() > local.len() || plan.remote().end() > remote.len() {
+        return Some(Reason::OutOfBounds);
+    }
+    destination.overlaps().then_some(Reason::Overlapping)
 }

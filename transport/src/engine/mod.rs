@@ -25,9 +25,11 @@ use self::worker::Worker;
 use crate::address::{Address, EngineId};
 use crate::counter::Counter;
 use crate::fabric::{Grant, RegionId, RegisterError};
+use crate::immediate::Slot;
 use crate::memory::{HostMemory, Memory, MemoryError};
 use crate::notify::Notifier;
 use crate::outcome::{Outcome, Reason};
+use crate::pages::Plan;
 use crate::peer::{Incoming, Peer};
 use crate::region::{Region, Registered, Slice};
 use crate::remote::{Mapping, Opened, RemoteSlice, RemoteWindow};
@@ -281,12 +283,30 @@ impl Engine {
 
     /// Puts local bytes into a peer's window. Both sides must be of one length.
     pub fn write(&self, local: Slice, remote: RemoteSlice) -> Submission {
-        Submission::new(self, Task::Write { local, remote, immediate: None })
+        Submission::new(self, Task::Write { local, remote, pages: None, immediate: None })
     }
 
     /// Gets a peer's bytes into local memory. Both sides must be of one length.
     pub fn read(&self, remote: RemoteSlice, local: Slice) -> Submission {
-        Submission::new(self, Task::Read { local, remote, immediate: None })
+        Submission::new(self, Task::Read { local, remote, pages: None, immediate: None })
+    }
+
+    /// Puts pieces of local bytes into pieces of a peer's window, as a prepared list says. Offsets
+    /// count from the starts of `local` and `remote`. The immediate comes once, after all of them.
+    pub fn write_paged(&self, local: &Slice, remote: &RemoteSlice, plan: &Plan) -> Submission {
+        let (local, remote, pages) = (local.clone(), remote.clone(), Some(plan.clone()));
+        Submission::new(self, Task::Write { local, remote, pages, immediate: None })
+    }
+
+    /// Gets pieces of a peer's window into pieces of local memory; see [`Engine::write_paged`].
+    pub fn read_paged(&self, remote: &RemoteSlice, local: &Slice, plan: &Plan) -> Submission {
+        let (local, remote, pages) = (local.clone(), remote.clone(), Some(plan.clone()));
+        Submission::new(self, Task::Read { local, remote, pages, immediate: None })
+    }
+
+    /// Delivers an immediate to a peer, without payload and without a window.
+    pub fn signal(&self, to: Peer, slot: Slot) -> Submission {
+        Submission::new(self, Task::Signal { to, immediate: slot.into() })
     }
 
     /// Sends a message of at most [`Engine::message_bytes_max`] bytes. `Done` means that it is on

@@ -26,8 +26,10 @@ use std::sync::Arc;
 
 use crate::address::{Address, EngineId, Kind};
 use crate::immediate::Immediate;
+use crate::lane::Lane;
 use crate::memory::Memory;
 use crate::outcome::Reason;
+use crate::pages::Plan;
 use crate::time::Clock;
 use crate::window::{Access, WindowId};
 
@@ -134,16 +136,34 @@ pub struct Remote {
     pub offset: u64,
 }
 
+/// How many bytes a write or read moves.
+#[must_use]
+pub fn bytes(local: &Local, pages: Option<&Plan>) -> u64 {
+    pages.map_or(local.len, Plan::bytes)
+}
+
+/// How far it reaches on the peer's side, counted from [`Remote::offset`].
+#[must_use]
+pub fn reach(local: &Local, pages: Option<&Plan>) -> u64 {
+    pages.map_or(local.len, |plan| plan.remote().end())
+}
+
 /// One operation.
 #[derive(Clone, Copy, Debug)]
 pub enum Work<'a> {
     /// Put local bytes into the peer's window, then deliver the immediate. Zero bytes are legal
-    /// and deliver the immediate alone.
+    /// and deliver the immediate alone. Any length is legal: a fabric splits what it cannot carry
+    /// whole.
     Write {
         /// Where from.
         local: Local,
         /// Where to.
         remote: Remote,
+        /// Which pieces of both; everything between `local` and an equally long stretch at
+        /// `remote` where there is no plan. The engine has checked that the pieces of this side lie
+        /// in `local` and that those of the destination do not overlap; that the peer's lie in its
+        /// window is the fabric's to check, whoever wrote the plan.
+        pages: Option<&'a Plan>,
         /// What to deliver after the payload.
         immediate: Option<Immediate>,
     },
@@ -153,6 +173,8 @@ pub enum Work<'a> {
         local: Local,
         /// Where from.
         remote: Remote,
+        /// Which pieces of both; see [`Work::Write`].
+        pages: Option<&'a Plan>,
         /// What to deliver once the bytes have been read.
         immediate: Option<Immediate>,
     },
@@ -162,6 +184,11 @@ pub enum Work<'a> {
         bytes: &'a [u8],
         /// What to deliver after the message.
         immediate: Option<Immediate>,
+    },
+    /// Deliver an immediate alone.
+    Signal {
+        /// What to deliver.
+        immediate: Immediate,
     },
     /// Map the whole window into this process ([`Access::MAP`]).
     Map {
@@ -293,8 +320,10 @@ pub trait Fabric: Send {
     /// Hangs up; [`Event::PeerDown`] follows with [`Reason::Closed`].
     fn disconnect(&mut self, peer: PeerId);
 
-    /// Begins an operation on a connected peer.
-    fn post(&mut self, op: OpId, peer: PeerId, work: Work<'_>) -> Posted;
+    /// Begins an operation on a connected peer. What is in [`Lane::Latency`] overtakes, within
+    /// the fabric and on the wire, what is in [`Lane::Bulk`]; messages keep their order whatever
+    /// their lane.
+    fn post(&mut self, op: OpId, peer: PeerId, lane: Lane, work: Work<'_>) -> Posted;
 
     /// Asks that a pending operation end soon. It ends by an [`Event::Completed`] as always: with
     /// `Done` if it was faster, else with the proof that no more bytes will move.

@@ -23,6 +23,7 @@ use crate::fabric::{
     Event, Fabric, Grant, Limits, OpId, PeerId, Posted, RegionId, RegisterError, RemoteKey, Setup,
     Status, Work,
 };
+use crate::lane::Lane;
 use crate::memory::Memory;
 use crate::outcome::Reason;
 use crate::time::{Clock, Time};
@@ -134,10 +135,14 @@ impl Shm {
             return Ok(Posted::Refused(Reason::PeerGone));
         };
         let transfer = match work {
-            Work::Write { local, remote, immediate } => {
+            Work::Write { pages: Some(_), .. } | Work::Read { pages: Some(_), .. } => {
+                return Ok(Posted::Refused(Reason::Unsupported));
+            }
+            Work::Signal { immediate } => return link.finish(op, Some(immediate)),
+            Work::Write { local, remote, pages: None, immediate } => {
                 Transfer { direction: Direction::Write, local, remote, immediate }
             }
-            Work::Read { local, remote, immediate } => {
+            Work::Read { local, remote, pages: None, immediate } => {
                 Transfer { direction: Direction::Read, local, remote, immediate }
             }
             Work::Send { bytes, .. } if bytes.len() > MESSAGE_BYTES_MAX => {
@@ -260,7 +265,7 @@ impl Fabric for Shm {
         }
     }
 
-    fn post(&mut self, op: OpId, peer: PeerId, work: Work<'_>) -> Posted {
+    fn post(&mut self, op: OpId, peer: PeerId, _lane: Lane, work: Work<'_>) -> Posted {
         let Some(index) = self.find(peer) else { return Posted::Refused(Reason::PeerGone) };
         match self.post_to(index, op, work) {
             Ok(answer) => answer,

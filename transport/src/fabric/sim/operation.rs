@@ -148,10 +148,13 @@ impl State {
             Ok(Source { local, _memory: Arc::clone(memory) })
         };
         let (task, immediate, len) = match work {
-            Work::Write { local, remote, immediate } => {
+            Work::Write { pages: Some(_), .. }
+            | Work::Read { pages: Some(_), .. }
+            | Work::Signal { .. } => return Err(Reason::Unsupported),
+            Work::Write { local, remote, pages: None, immediate } => {
                 (Task::Write { local: source(local)?, remote }, immediate, local.len)
             }
-            Work::Read { local, remote, immediate } => {
+            Work::Read { local, remote, pages: None, immediate } => {
                 (Task::Read { local: source(local)?, remote }, immediate, local.len)
             }
             Work::Send { bytes, immediate } => {

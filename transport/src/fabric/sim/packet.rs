@@ -286,8 +286,12 @@ impl State {
             (end.port, end.peer)
         };
         let (local, remote, access, immediate) = match work {
-            Work::Write { local, remote, immediate } => (local, remote, Access::WRITE, immediate),
-            Work::Read { local, remote, immediate } => (local, remote, Access::READ, immediate),
+            Work::Write { local, remote, pages: None, immediate } => {
+                (local, remote, Access::WRITE, immediate)
+            }
+            Work::Read { local, remote, pages: None, immediate } => {
+                (local, remote, Access::READ, immediate)
+            }
             Work::Send { bytes, immediate } => {
                 let event = Event::Message { peer, bytes: bytes.to_vec() };
                 self.ports[to].inbox.push_back(Inbox::of(peer, event));
@@ -296,7 +300,9 @@ impl State {
                 }
                 return Posted::Done;
             }
-            Work::Map { .. } => return Posted::Refused(Reason::Unsupported),
+            Work::Map { .. } | Work::Signal { .. } | Work::Write { .. } | Work::Read { .. } => {
+                return Posted::Refused(Reason::Unsupported);
+            }
         };
         let granted = self.ports[to].windows.get(&remote.window.slot);
         let verdict =

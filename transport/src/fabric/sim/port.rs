@@ -13,6 +13,7 @@ use crate::address::{Address, EngineId, Kind};
 use crate::fabric::{
     Event, Fabric, Grant, Limits, OpId, PeerId, Posted, RegionId, RegisterError, RemoteKey, Work,
 };
+use crate::lane::Lane;
 use crate::memory::Memory;
 use crate::outcome::Reason;
 use crate::time::Time;
@@ -168,7 +169,7 @@ impl Fabric for Nic {
         });
     }
 
-    fn post(&mut self, op: OpId, peer: PeerId, work: Work<'_>) -> Posted {
+    fn post(&mut self, op: OpId, peer: PeerId, _lane: Lane, work: Work<'_>) -> Posted {
         self.with(|state, port| state.post(port, op, peer, work))
     }
 

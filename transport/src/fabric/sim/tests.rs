@@ -11,6 +11,7 @@ use crate::fabric::{
     Setup, Status, Work,
 };
 use crate::immediate::Immediate;
+use crate::lane::Lane;
 use crate::memory::{HostMemory, Memory};
 use crate::outcome::Reason;
 use crate::window::{Access, WindowId};
@@ -106,8 +107,8 @@ impl Rig {
         let immediate = immediate.map(Immediate);
         let (local, remote) = (self.a.local(len), self.remote);
         loop {
-            let work = Work::Write { local, remote, immediate };
-            match self.a.fabric.post(OpId(op), self.peer, work) {
+            let work = Work::Write { local, remote, pages: None, immediate };
+            match self.a.fabric.post(OpId(op), self.peer, Lane::Bulk, work) {
                 Posted::Busy => self.network.run_for(Duration::from_micros(1)),
                 answer => return answer,
             }
@@ -335,7 +336,7 @@ fn messages_come_in_order_once_and_hold_back_what_follows_them() {
             let bytes = [op as u8];
             let immediate = (op == 19).then_some(Immediate(1));
             let work = Work::Send { bytes: &bytes, immediate };
-            while rig.a.fabric.post(OpId(op), rig.peer, work) == Posted::Busy {
+            while rig.a.fabric.post(OpId(op), rig.peer, Lane::Bulk, work) == Posted::Busy {
                 rig.network.run_for(Duration::from_micros(1));
             }
         }

@@ -32,7 +32,7 @@ fn every_forged_bit_is_refused() {
     for round in 0..2 {
         for &(remote, reason) in &forged {
             assert_eq!(pair.run(write(local, remote, Some(1))), Status::Refused(reason));
-            let work = Work::Read { local, remote, immediate: Some(Immediate(1)) };
+            let work = Work::Read { local, remote, pages: None, immediate: Some(Immediate(1)) };
             assert_eq!(pair.run(work), Status::Refused(reason));
         }
         pair.b.poll();
@@ -59,7 +59,7 @@ fn nothing_outside_of_the_window_is_reached() {
             let local = local(ours, &here, 0..len);
             let refused = Status::Refused(Reason::OutOfBounds);
             assert_eq!(pair.run(write(local, remote, Some(1))), refused, "{offset} {len}");
-            let work = Work::Read { local, remote, immediate: None };
+            let work = Work::Read { local, remote, pages: None, immediate: None };
             assert_eq!(pair.run(work), refused, "{offset} {len}");
         }
         if first {
@@ -83,7 +83,7 @@ fn only_granted_rights_can_be_used() {
     let local = local(ours, &here, 0..8);
     let readable = pair.b.grant(theirs, 0..4096, Access::READ);
     let writable = pair.b.grant(theirs, 0..4096, Access::WRITE);
-    let read = |remote| Work::Read { local, remote, immediate: None };
+    let read = |remote| Work::Read { local, remote, pages: None, immediate: None };
     let denied = Status::Refused(Reason::Denied);
     for _ in 0..2 {
         assert_eq!(pair.run(write(local, readable, None)), denied);

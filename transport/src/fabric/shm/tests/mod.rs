@@ -18,6 +18,7 @@ use crate::fabric::{
     Event, Fabric, Grant, Local, OpId, PeerId, Posted, RegionId, Remote, Setup, Status, Work,
 };
 use crate::immediate::Immediate;
+use crate::lane::Lane;
 use crate::memory::{HostMemory, Memory};
 use crate::outcome::Reason;
 use crate::time::{Clock, MonotonicClock, Time};
@@ -142,7 +143,7 @@ impl Node {
     fn post(&mut self, peer: PeerId, work: Work<'_>) -> (OpId, Posted) {
         self.ops += 1;
         let op = OpId(self.ops);
-        (op, self.fabric.post(op, peer, work))
+        (op, self.fabric.post(op, peer, Lane::Bulk, work))
     }
 
     fn address(&self) -> Address {
@@ -159,7 +160,7 @@ fn local(region: RegionId, memory: &Memory, range: Range<u64>) -> Local {
 }
 
 fn write(local: Local, remote: Remote, immediate: Option<u32>) -> Work<'static> {
-    Work::Write { local, remote, immediate: immediate.map(Immediate) }
+    Work::Write { local, remote, pages: None, immediate: immediate.map(Immediate) }
 }
 
 /// Polls both until `done`.

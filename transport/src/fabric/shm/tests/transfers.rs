@@ -36,7 +36,7 @@ proptest! {
 
         here.fill(0..size, 0).unwrap();
         let back = local(ours, &here, 11..11 + len);
-        let read = Work::Read { local: back, remote, immediate: Some(Immediate(4)) };
+        let read = Work::Read { local: back, remote, pages: None, immediate: Some(Immediate(4)) };
         prop_assert_eq!(pair.run(read), Status::Done);
         prop_assert_eq!(pair.until("an immediate", |_, b| b.arrived()), Immediate(4));
         prop_assert_eq!(&bytes(&here, 11..11 + len as usize), &sent);
