@@ -230,7 +230,11 @@ impl Submission {
     pub fn wait(self) -> Outcome {
         match self.start(false) {
             Ok(transfer) => transfer.wait(),
-            Err(_) => Outcome::Rejected(Reason::Full),
+            Err(SubmitError { submission }) => {
+                let outcome = Outcome::Rejected(Reason::Full);
+                submission.told.tell(outcome);
+                outcome
+            }
         }
     }
 

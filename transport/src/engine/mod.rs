@@ -3,6 +3,7 @@
 mod builder;
 mod core;
 mod crew;
+mod error;
 mod links;
 mod shared;
 mod stats;
@@ -17,6 +18,7 @@ use std::time::Duration;
 
 pub use builder::{BuildError, Builder};
 pub use crew::{Drive, Polling};
+pub use error::{CountersExhausted, MapError, NotFenced, PeerError, RegionError};
 pub use shared::Sink;
 pub use stats::Stats;
 
@@ -27,10 +29,10 @@ use self::worker::Worker;
 use crate::address::{Address, EngineId};
 use crate::batch::Transfers;
 use crate::counter::Counter;
-use crate::fabric::{Grant, RegionId, RegisterError};
+use crate::fabric::{Grant, RegionId};
 use crate::immediate::Slot;
 use crate::lane::Class;
-use crate::memory::{HostMemory, Memory, MemoryError};
+use crate::memory::{HostMemory, Memory};
 use crate::outcome::{Outcome, Reason};
 use crate::pages::Plan;
 use crate::peer::{Incoming, Peer};
@@ -149,11 +151,7 @@ impl Engine {
         let grant = Grant { window, region: region.id, offset, len, access };
         let mut routes = Vec::with_capacity(self.inner.crew.workers.len());
         for (index, worker) in self.inner.crew.workers.iter().enumerate() {
-            let granted = worker.with(|core| {
-                let key = core.fabric.grant(&grant)?;
-                core.granted(&grant, region);
-                Ok::<_, RegisterError>(key)
-            });
+            let granted = worker.with(|core| core.grant(&grant, region));
             match granted {
                 Ok(key) => {
                     let address = self.inner.addresses[index].clone();
@@ -167,7 +165,7 @@ impl Engine {
                             windows.release(window, index as u16);
                         }
                     }
-                    return Err(error.into());
+                    return Err(error);
                 }
             }
         }
@@ -550,78 +548,4 @@ impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Engine({} at {:?})", self.inner.id, self.inner.addresses)
     }
-}
-
-/// Memory that could not become a region.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum RegionError {
-    /// It could not be allocated.
-    #[error(transparent)]
-    Memory(#[from] MemoryError),
-    /// A fabric refused it; the memory comes back.
-    #[error("{error}")]
-    Fabric {
-        /// What the fabric said.
-        error: RegisterError,
-        /// The memory.
-        memory: Arc<Memory>,
-    },
-}
-
-/// A peer that cannot be reached.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum PeerError {
-    /// No fabric of that kind in this engine.
-    #[error("{address}: this engine has no {} fabric", address.kind)]
-    NoFabric {
-        /// The address.
-        address: Address,
-    },
-    /// No fabric in common.
-    #[error("no route to the window: its owner is at {routes:?}, over no fabric this engine has")]
-    NoRoute {
-        /// Where its owner is.
-        routes: Vec<Address>,
-    },
-    /// The connection was refused or broke.
-    #[error("{address}: {why}")]
-    Refused {
-        /// The address.
-        address: Address,
-        /// Why.
-        why: Reason,
-    },
-    /// Nobody answered in time.
-    #[error("{address}: no answer within {timeout:?}")]
-    Silent {
-        /// The address.
-        address: Address,
-        /// How long was waited.
-        timeout: Duration,
-    },
-}
-
-/// A window that could not be mapped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("mapping {outcome}")]
-pub struct MapError {
-    /// How the attempt ended.
-    pub outcome: Outcome,
-}
-
-/// All counter slots are taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("all counters of the engine are in use; drop some, or build it with more")]
-pub struct CountersExhausted;
-
-/// An engine that closed without proof that all its memory is fenced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "not all transfers could be proven ended within {timeout:?}; memory not fenced stays mapped"
-)]
-pub struct NotFenced {
-    /// How long was waited.
-    pub timeout: Duration,
 }

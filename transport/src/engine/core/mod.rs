@@ -82,7 +82,10 @@ pub(super) struct Core {
     revoking: BTreeMap<WindowId, Arc<Registered>>,
     /// Windows in use, for fencing a region as a whole.
     granted: BTreeMap<WindowId, Arc<Registered>>,
-    events: Vec<Event>,
+    /// What the fabric reported and nobody has handled yet.
+    events: VecDeque<Event>,
+    /// Empty between steps; keeps its room.
+    polled: Vec<Event>,
     /// Tasks to be woken once the lock is released: a waker is somebody else's code.
     pub(super) wakers: Vec<Waker>,
     /// Tasks for other workers, handed over once the lock is released.
@@ -109,7 +112,8 @@ impl Core {
             deadlines: BinaryHeap::new(),
             revoking: BTreeMap::new(),
             granted: BTreeMap::new(),
-            events: Vec::new(),
+            events: VecDeque::new(),
+            polled: Vec::new(),
             wakers: Vec::new(),
             detours: Vec::new(),
             closed: false,
@@ -125,13 +129,16 @@ impl Core {
             Some(_) => MESSAGES_PER_STEP,
             None => INBOX_MAX.saturating_sub(self.shared.inbox.len()).min(MESSAGES_PER_STEP),
         };
-        let mut events = std::mem::take(&mut self.events);
+        // Left over only where a sink panicked: what came behind is not lost.
+        progress.worked |= !self.events.is_empty();
+        let mut events = std::mem::take(&mut self.polled);
         progress.worked |= self.fabric.poll(room, &mut events);
-        progress.news |= !events.is_empty();
-        for event in events.drain(..) {
+        self.events.extend(events.drain(..));
+        self.polled = events;
+        progress.news |= !self.events.is_empty();
+        while let Some(event) = self.events.pop_front() {
             self.handle(event);
         }
-        self.events = events;
         self.run_parked(&mut progress);
         if !self.deadlines.is_empty() {
             self.expire(&mut progress);
