@@ -345,7 +345,8 @@ impl Engine {
     /// The outcome, when it is not `Done`; `Unsupported` where the fabric cannot map.
     pub fn map(&self, window: &RemoteWindow, timeout: Duration) -> Result<Mapping, MapError> {
         let remote = RemoteSlice { window: window.clone(), range: 0..window.len() };
-        let order = Order::new(Task::Map { remote }, Class::LATENCY, self.now(), timeout);
+        let mut order = Order::new(Task::Map { remote }, Class::LATENCY, timeout);
+        order.begin(self.now());
         let until = order.deadline;
         let completion = match self.submit(order, &Told::default(), false) {
             Ok(Started::Running(completion)) => completion,
@@ -459,16 +460,18 @@ impl Engine {
     }
 
     /// Starts many, under one lock for each stretch that goes to the same worker.
-    pub(crate) fn submit_all(&self, submissions: Vec<Submission>) -> Transfers {
+    pub(crate) fn submit_all(&self, mut orders: Vec<(Order, Told)>) -> Transfers {
         let now = self.now();
-        let mut all = Vec::with_capacity(submissions.len());
-        let mut orders = submissions.into_iter().map(|it| it.into_order(now)).peekable();
-        while let Some((first, _)) = orders.peek() {
+        orders.iter_mut().for_each(|(order, _)| order.begin(now));
+        let mut all = Vec::with_capacity(orders.len());
+        let mut orders = orders.into_iter();
+        while let Some((first, _)) = orders.as_slice().first() {
             let index = first.peer().worker;
-            let stretch =
-                std::iter::from_fn(|| orders.next_if(|(order, _)| order.peer().worker == index));
-            self.inner.crew.workers[usize::from(index)].submit_all(stretch, |started, told| {
-                all.push(Transfer::new(self.clone(), started, told));
+            let same = |(order, _): &&(Order, Told)| order.peer().worker == index;
+            let stretch = orders.as_slice().iter().take_while(same).count();
+            let worker = &self.inner.crew.workers[usize::from(index)];
+            worker.submit_all(orders.by_ref().take(stretch), |started, told| {
+                all.push(Transfer::new(self, started, told));
             });
         }
         Transfers::new(all)
