@@ -363,7 +363,7 @@ pub fn pages_beyond_four_gib_arrive<H: Harness>(harness: &H) {
     assert!(is_all(&came[1001..1601], 5));
     let came = bytes_at(target.memory(), 76..478);
     assert!((came[0], came[401]) == (0, 0) && is_all(&came[1..401], 5));
-    for at in [FAR & u64::from(u32::MAX), 2 * FAR & u64::from(u32::MAX)] {
+    for at in [FAR & u64::from(u32::MAX), (2 * FAR) & u64::from(u32::MAX)] {
         assert!(is_all(&bytes_at(target.memory(), at..at + 1000), 0), "wrapped at 32 bits");
     }
 }
