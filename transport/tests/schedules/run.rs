@@ -1,5 +1,6 @@
 //! Runs a program, step by step, and looks at everything in between.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
 
 use tranship_transport::fabric::sim::{Action, Census, Faults};
@@ -23,11 +24,18 @@ pub(crate) struct Report {
 pub(crate) fn run(seed: u64) -> Report {
     let program = Program::new(seed);
     let mut world = World::new(seed, program.hosts);
-    for step in program.steps {
-        world.step(step);
-        world.look();
+    let held = catch_unwind(AssertUnwindSafe(|| {
+        for step in program.steps {
+            world.step(step);
+            world.look();
+        }
+        world.finish();
+    }));
+    if let Err(panic) = held {
+        // Engines that broke a rule are in no state to be closed in order.
+        std::mem::forget(world);
+        resume_unwind(panic);
     }
-    world.finish();
     let trace = world.network.trace();
     let report = Report { trace: (trace.hash, trace.events), ends: world.ends };
     world.end();
