@@ -19,6 +19,8 @@ use crate::checksum::fold;
 /// up to five times slower, at the speed of memory. Blocks of a cache larger than any CPU's are
 /// cold; what is small and used again, such as rings and staging buffers, stays below.
 pub const STREAM_BYTES_MIN: usize = 64 << 10;
+/// Shorter pieces of a batch are not streamed: most of their lines would be written in parts.
+const STREAM_PIECE_BYTES_MIN: usize = 1 << 10;
 /// A block that stays in the first-level cache between its checksum and its copy.
 const BLOCK_BYTES: usize = 8 << 10;
 
@@ -101,6 +103,37 @@ pub unsafe fn copy(src: *const u8, dst: *mut u8, len: usize) {
         // SAFETY: passed on from the caller; the path was chosen among the available ones.
         unsafe { PATH.stream(src, dst, len) };
         PATH.fence();
+    }
+}
+
+/// Copies of many pieces that are published together, with one fence for all.
+#[derive(Debug)]
+pub struct Batch {
+    path: Path,
+}
+
+impl Batch {
+    /// For pieces of about `total` bytes together: whether they are cold, and worth streaming, is
+    /// told by all of them and not by each.
+    #[must_use]
+    pub fn new(total: u64) -> Self {
+        Self { path: if total < STREAM_BYTES_MIN as u64 { Path::Plain } else { *PATH } }
+    }
+
+    /// Copies a piece. A release store publishes it once the batch is dropped.
+    ///
+    /// # Safety
+    /// As for [`copy`].
+    pub unsafe fn copy(&mut self, src: *const u8, dst: *mut u8, len: usize) {
+        let path = if len < STREAM_PIECE_BYTES_MIN { Path::Plain } else { self.path };
+        // SAFETY: passed on from the caller; the path was chosen among the available ones.
+        unsafe { path.stream(src, dst, len) };
+    }
+}
+
+impl Drop for Batch {
+    fn drop(&mut self) {
+        self.path.fence();
     }
 }
 
