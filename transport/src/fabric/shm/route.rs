@@ -70,7 +70,7 @@ impl Route {
                 Direction::Read => (there, here),
             };
             // SAFETY: passed on from the caller; the piece lies on the way.
-            unsafe { batch.copy(src.cast_const(), dst, piece.len as usize) };
+            unsafe { batch.add(src.cast_const(), dst, piece.len as usize) };
         });
         drop(batch);
         len
