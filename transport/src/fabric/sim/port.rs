@@ -6,6 +6,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use super::key::Granted;
+use super::line::Line;
 use super::log::Happened;
 use super::network::Shared;
 use super::state::{Happening, State};
@@ -33,8 +34,7 @@ pub(super) struct PortState {
     /// What waits for a hung host to go on.
     pub(super) held: Vec<Happening>,
     pub(super) paused_at: Time,
-    /// Until when the port is busy sending.
-    pub(super) sends_until: Time,
+    pub(super) line: Line,
     /// Its engine was killed.
     pub(super) dead: bool,
     /// Its engine closed it.
@@ -53,7 +53,7 @@ impl PortState {
             inbox: VecDeque::new(),
             held: Vec::new(),
             paused_at: Time::NEVER,
-            sends_until: Time::ZERO,
+            line: Line::default(),
             dead: false,
             closed: false,
         }
@@ -169,8 +169,8 @@ impl Fabric for Nic {
         });
     }
 
-    fn post(&mut self, op: OpId, peer: PeerId, _lane: Lane, work: Work<'_>) -> Posted {
-        self.with(|state, port| state.post(port, op, peer, work))
+    fn post(&mut self, op: OpId, peer: PeerId, lane: Lane, work: Work<'_>) -> Posted {
+        self.with(|state, port| state.post(port, op, peer, lane, work))
     }
 
     fn cancel(&mut self, op: OpId, reason: Reason) {
