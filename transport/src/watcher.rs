@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::engine::Engine;
 use crate::memory::Memory;
 use crate::region::{RangeError, check};
-use crate::sync::{AtomicU64, Mutex, MutexGuard, fence};
+use crate::sync::{AtomicU32, AtomicU64, Mutex, MutexGuard, fence};
 
 type Callback = Box<dyn FnMut(u64) + Send>;
 
@@ -19,6 +19,8 @@ type Callback = Box<dyn FnMut(u64) + Send>;
 /// [`Builder::watch_every`](crate::Builder::watch_every) while somebody waits for it or has a
 /// callback on it: nothing in hardware rings a bell when memory changes. Changes between two looks
 /// are seen as one, so a word should only ever grow.
+///
+/// Dropping it ends its callback; one that another thread is just calling still returns first.
 pub struct Watcher {
     engine: Engine,
     watched: Arc<Watched>,
@@ -142,11 +144,14 @@ impl Watched {
 struct Teller {
     callback: Mutex<Option<Callback>>,
     told: AtomicU64,
+    /// Nothing is told any more.
+    closed: AtomicU32,
 }
 
 impl Teller {
     fn new() -> Self {
-        Self { callback: Mutex::new(None), told: AtomicU64::new(0) }
+        let (told, closed) = (AtomicU64::new(0), AtomicU32::new(0));
+        Self { callback: Mutex::new(None), told, closed }
     }
 
     /// Puts a callback in place that knows `now` already; whether there was none.
@@ -156,9 +161,10 @@ impl Teller {
         callback.replace(f).is_none()
     }
 
-    /// Takes the callback away, unless it is running, maybe on this very thread; whether there was
-    /// one.
+    /// Ends it. Takes the callback away, unless it is running, maybe on this very thread; whether
+    /// there was one.
     fn clear(&self) -> bool {
+        self.closed.store(1, Ordering::Release);
         self.callback.try_lock().is_ok_and(|mut callback| callback.take().is_some())
     }
 
@@ -180,6 +186,9 @@ impl Teller {
             };
             // Only here is what was told before certain.
             let value = now();
+            if self.closed.load(Ordering::Acquire) != 0 {
+                return;
+            }
             if self.told.swap(value, Ordering::Relaxed) != value
                 && let Some(f) = &mut *callback
             {
