@@ -29,9 +29,8 @@ pub struct Tally {
 
 impl Tally {
     fn new() -> Self {
-        let [latencies, posts] = [(), ()].map(|()| {
-            Histogram::new_with_max(LATENCY_MAX_NS, DIGITS).expect("possible bounds")
-        });
+        let [latencies, posts] = [(), ()]
+            .map(|()| Histogram::new_with_max(LATENCY_MAX_NS, DIGITS).expect("possible bounds"));
         Self { bytes: 0, units: 0, took: Duration::ZERO, latencies, posts }
     }
 

@@ -8,7 +8,7 @@ use tranship_cache::{Chain, Identity, Key, Link};
 use tranship_transport::fabric::shm;
 use tranship_transport::{Address, Drive};
 
-use super::line::{Latency, Noise, Throughput};
+use super::line::{Latency, Throughput};
 use super::pages::{self, Pieces, Private};
 use super::rounds::{Measured, Tally, in_turns};
 use super::{Error, Line, Plan};

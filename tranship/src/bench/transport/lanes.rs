@@ -6,19 +6,18 @@
 use std::cell::RefCell;
 use std::time::Instant;
 
-use tranship_transport::{Counter, Lane, Slot};
+use tranship_transport::{Counter, Lane, Slot, Window};
 
 use super::asks::{Answer, Ask};
 use super::field::Field;
 use super::load::{CLEAR_BYTES, Load};
 use super::{Bench, Op, PATIENCE, done};
 use crate::bench::line::{self, Beside, Latency};
-use crate::bench::rounds::{Tally, in_turns};
+use crate::bench::rounds::{Measured, Tally, in_turns};
 use crate::bench::{Error, Line};
 
 /// Beside what it is measured, in this order.
-const LOADS: [line::Load; LINES] =
-    [line::Load::None, line::Load::OtherLane, line::Load::SameLane];
+const LOADS: [line::Load; LINES] = [line::Load::None, line::Load::OtherLane, line::Load::SameLane];
 /// Lines of the result.
 pub(super) const LINES: usize = 3;
 /// Round trips before anything is measured.
@@ -37,6 +36,8 @@ struct Game<'a> {
     bench: &'a Bench,
     field: &'a Field,
     size: u64,
+    /// What the peer writes to.
+    window: Window,
     pongs: Counter,
     round_trips: u64,
     load: Load<'a>,
@@ -52,13 +53,15 @@ impl Bench {
             bench: self,
             field: &field,
             size,
+            window: field.ours.window(0..field.bytes())?,
             pongs: self.engine.counter()?,
             round_trips: 0,
             load: Load::new(&self.engine, &field.ours, &field.theirs),
             now: None,
         });
+        let game = &game;
         let [mut alone, mut apart, mut together] =
-            LOADS.map(|load| |tally: &mut Tally| game.borrow_mut().round_trip(load, tally));
+            LOADS.map(|load| move |tally: &mut Tally| game.borrow_mut().round_trip(load, tally));
         let measured = in_turns(self.plan.time, WARM_UP, [&mut alone, &mut apart, &mut together])?;
         game.borrow_mut().rest()?;
         let times = |percent| {
@@ -99,8 +102,7 @@ impl Game<'_> {
     /// Lets both sides do something else.
     fn switch(&mut self, load: line::Load) -> Result<Slot, Error> {
         self.rest()?;
-        let window = self.field.ours.window(0..self.field.bytes())?;
-        let (window, slot) = (window.descriptor(), self.pongs.slot());
+        let (window, slot) = (self.window.descriptor(), self.pongs.slot());
         let echo = Ask::Echo { window, slot, size: self.size, beside: load };
         let Answer::Playing { slot } = self.bench.ask(&echo)? else {
             return Err(Error::Answer { question: "echo" });

@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use tranship_transport::{Engine, Region, RemoteWindow, Transfer};
 
 use super::done;
-use crate::bench::pages::Pieces;
 use crate::bench::Error;
+use crate::bench::pages::Pieces;
 
 /// How long one is.
 const WRITE_BYTES: u64 = 1 << 20;
