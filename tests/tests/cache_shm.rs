@@ -79,7 +79,7 @@ fn blocks_are_filled_and_read_in_place() {
 
     let reader = daemon.cache();
     let lease = reader.lease(&keys(&links), Duration::ZERO).unwrap();
-    let (at, len) = lease.view(0).unwrap().unwrap();
+    let (at, len) = lease.view(0).unwrap();
     // SAFETY: the lease keeps the block in place and nobody writes to it in this test.
     let view = unsafe { std::slice::from_raw_parts(at, len) };
     assert_eq!(view, bytes);
@@ -93,7 +93,7 @@ fn a_stray_write_through_the_mapping_is_caught() {
     let links = chain(1, 3);
     fill(&cache, &links, LEN);
     let lease = cache.lease(&keys(&links), Duration::ZERO).unwrap();
-    let (at, _) = lease.view(1).unwrap().unwrap();
+    let (at, _) = lease.view(1).unwrap();
     // SAFETY: memory of the mapped arena; nobody reads it in this process meanwhile.
     unsafe { at.cast_mut().add(77).write_volatile(!at.add(77).read_volatile()) };
     let other = reader.lease(&keys(&links), Duration::ZERO).unwrap();
@@ -125,7 +125,7 @@ fn the_daemon_writes_into_the_callers_memory() {
     // A stray write into the arena is caught where the block arrives.
     let other = daemon.cache();
     let lease = other.lease(&keys(&links), Duration::ZERO).unwrap();
-    let (mapped, _) = lease.view(3).unwrap().unwrap();
+    let (mapped, _) = lease.view(3).unwrap();
     // SAFETY: memory of the mapped arena, held by the lease; nobody reads it meanwhile.
     unsafe { mapped.cast_mut().write_volatile(!mapped.read_volatile()) };
     drop(lease);

@@ -160,6 +160,7 @@ impl State {
             Work::Send { bytes, immediate } => {
                 (Task::Send { bytes: bytes.to_vec() }, immediate, bytes.len() as u64)
             }
+            Work::Map { .. } if !self.config.maps => return Err(Reason::Unsupported),
             Work::Map { remote } => (Task::Map { remote }, None, 0),
         };
         let whole = matches!(task, Task::Send { .. } | Task::Map { .. });
