@@ -9,7 +9,7 @@ use tranship_cache::identity::Geometry;
 use tranship_cache::server::{Options, Server, TenantConfig};
 use tranship_cache::store::{Store, Watermarks};
 use tranship_cache::{Chain, Identity, Link};
-use tranship_transport::fabric::sim::{Config, Network};
+use tranship_transport::fabric::sim::{Config, Faults, Network};
 use tranship_transport::{Address, Drive, Engine, HostMemory, Steppable, Time};
 
 /// How clients get at the daemon's memory.
@@ -54,7 +54,16 @@ impl World {
     /// When memory or the daemon cannot be set up.
     #[must_use]
     pub fn new(reach: Reach, seed: u64, arena_bytes: usize) -> Self {
-        let config = Config::new(seed);
+        Self::with_faults(reach, seed, arena_bytes, Faults::none())
+    }
+
+    /// [`World::new`], on a network on which things go wrong.
+    ///
+    /// # Panics
+    /// When memory or the daemon cannot be set up.
+    #[must_use]
+    pub fn with_faults(reach: Reach, seed: u64, arena_bytes: usize, faults: Faults) -> Self {
+        let config = Config::new(seed).faults(faults);
         let network = Network::new(match reach {
             Reach::Mapped => config,
             Reach::Staged => config.unmapped(),
