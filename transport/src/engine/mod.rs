@@ -248,6 +248,12 @@ impl Engine {
         }
     }
 
+    /// Whether the peer is reached over a fabric on which it can map this engine's regions.
+    #[must_use]
+    pub fn can_map(&self, peer: Peer) -> bool {
+        self.worker(peer).with(|core| core.fabric.maps())
+    }
+
     /// Hangs up. Transfers in flight to the peer end.
     pub fn disconnect(&self, peer: Peer) {
         let worker = self.worker(peer);

@@ -137,6 +137,10 @@ impl Fabric for Nic {
         })
     }
 
+    fn maps(&self) -> bool {
+        self.with(|state, _| state.config.maps)
+    }
+
     fn register(&mut self, region: RegionId, memory: &Arc<Memory>) -> Result<(), RegisterError> {
         let memory = Arc::clone(memory);
         let before = self.with(|state, port| state.ports[port].regions.insert(region, memory));
