@@ -1,9 +1,11 @@
 //! One port of the network: the fabric an engine sees.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::fmt;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+
+use hashbrown::HashMap;
 
 use super::key::Granted;
 use super::line::Line;
