@@ -9,10 +9,10 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 # The suite that every fabric must pass.
 FEATURES := tranship-transport/conformance
 
-.PHONY: help demo test unit loom lint audit deny fmt doc bench sample clean
+.PHONY: help demo test unit loom lint audit deny fmt doc bench peers sample clean
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 demo: ## build a release and run the demonstration
 	$(CARGO) build --release -p tranship
@@ -58,6 +58,9 @@ bench: ## measure transport and cache on this machine, JSON lines
 	$(CARGO) build --release -p tranship
 	$(TARGET)/release/tranship bench transport --json
 	$(TARGET)/release/tranship bench cache --json
+
+peers: ## measure beside NIXL, Mooncake and Redis, see docs/peers.md
+	benches/peers/run
 
 sample: ## make samples/conversation.jsonl again
 	scripts/sample
