@@ -38,3 +38,48 @@ impl fmt::Display for Lane {
         f.write_str(self.name())
     }
 }
+
+/// What goes ahead of what within the bulk lane, to one peer.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
+pub enum Priority {
+    /// What somebody waits for now.
+    High,
+    /// Where nothing else is said.
+    #[default]
+    Normal,
+    /// What may be needed later: prefetches, offloads, copies for safety.
+    Low,
+}
+
+/// A lane and, in bulk, a priority: which queue of a link a transfer waits in.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub(crate) struct Class {
+    lane: Lane,
+    priority: Priority,
+}
+
+impl Class {
+    pub(crate) const LATENCY: Self = Self { lane: Lane::Latency, priority: Priority::Normal };
+    /// How many queues there are.
+    pub(crate) const COUNT: usize = 4;
+
+    pub(crate) fn in_lane(self, lane: Lane) -> Self {
+        Self { lane, ..self }
+    }
+
+    pub(crate) fn with(self, priority: Priority) -> Self {
+        Self { priority, ..self }
+    }
+
+    pub(crate) fn lane(self) -> Lane {
+        self.lane
+    }
+
+    /// Its queue; the most urgent is 0.
+    pub(crate) fn index(self) -> usize {
+        match self.lane {
+            Lane::Latency => 0,
+            Lane::Bulk => 1 + self.priority as usize,
+        }
+    }
+}

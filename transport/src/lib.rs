@@ -39,6 +39,8 @@
 //! be reused. Fabrics (see [`fabric`]) move the bytes; the engine does everything else once.
 
 pub mod address;
+mod barrier;
+mod batch;
 pub mod checksum;
 #[cfg(feature = "conformance")]
 pub mod conformance;
@@ -60,16 +62,19 @@ mod remote;
 mod sync;
 mod time;
 mod transfer;
+mod watcher;
 mod window;
 
 pub use address::{Address, EngineId, Kind};
+pub use barrier::{Barrier, BarrierError, Invitation};
+pub use batch::{Batch, Target, Transfers};
 pub use counter::{CountError, Counter};
 pub use engine::{
     BuildError, Builder, CountersExhausted, Drive, Engine, MapError, NotFenced, PeerError, Polling,
     RegionError, Sink, Stats,
 };
 pub use immediate::{Immediate, Slot};
-pub use lane::Lane;
+pub use lane::{Lane, Priority};
 pub use memory::{HostMemory, Memory};
 pub use notify::Notifier;
 pub use outcome::{Outcome, Reason};
@@ -79,4 +84,5 @@ pub use region::{CloseError, RangeError, Region, Slice};
 pub use remote::{Mapping, RemoteSlice, RemoteWindow};
 pub use time::{Clock, MonotonicClock, Steppable, Time};
 pub use transfer::{Submission, SubmitError, Transfer};
+pub use watcher::{WatchError, WatchTimeout, Watcher};
 pub use window::{Access, Descriptor, RevokeError, Route, Window, WindowError, WindowId};

@@ -167,6 +167,16 @@ impl Slice {
         self.range.is_empty()
     }
 
+    /// A part of it; the range counts from its start.
+    ///
+    /// # Errors
+    /// When the range is not inside it.
+    pub fn part(&self, range: Range<u64>) -> Result<Self, RangeError> {
+        let range = check(range, self.len())?;
+        let start = self.range.start;
+        Ok(Self { region: Arc::clone(&self.region), range: start + range.start..start + range.end })
+    }
+
     pub(crate) fn local(&self) -> Local {
         let start = usize::try_from(self.range.start).expect("inside a mapping of this process");
         // SAFETY: the range was checked against the region when the slice was cut.

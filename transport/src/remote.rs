@@ -3,7 +3,9 @@
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::address::Address;
 use crate::memory::Memory;
 use crate::peer::Peer;
 use crate::region::{RangeError, check};
@@ -17,21 +19,63 @@ pub struct RemoteWindow {
 
 pub(crate) struct Opened {
     pub(crate) descriptor: Descriptor,
+    /// How to get there, the best way first; never empty.
+    ways: Vec<Way>,
+    /// The one in use.
+    current: AtomicUsize,
+}
+
+/// A way to a window: the peer over one fabric, and the route of the descriptor that leads there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Way {
     pub(crate) peer: Peer,
     pub(crate) route: usize,
 }
 
 impl Opened {
-    pub(crate) fn route(&self) -> &Route {
-        &self.descriptor.routes[self.route]
+    pub(crate) fn new(descriptor: Descriptor, ways: Vec<Way>) -> Self {
+        assert!(!ways.is_empty(), "checked by whoever opens");
+        Self { descriptor, ways, current: AtomicUsize::new(0) }
+    }
+
+    /// The way in use.
+    pub(crate) fn way(&self) -> usize {
+        self.current.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn peer(&self, way: usize) -> Peer {
+        self.ways[way].peer
+    }
+
+    pub(crate) fn route(&self, way: usize) -> &Route {
+        &self.descriptor.routes[self.ways[way].route]
+    }
+
+    /// The way after this one, if there is one.
+    pub(crate) fn way_after(&self, way: usize) -> Option<usize> {
+        (way + 1 < self.ways.len()).then_some(way + 1)
+    }
+
+    /// The next way, after one that does not lead there; and whether this call is the first to find
+    /// out.
+    pub(crate) fn detour(&self, way: usize) -> Option<(usize, bool)> {
+        let next = self.way_after(way)?;
+        Some((next, self.current.fetch_max(next, Ordering::Relaxed) < next))
     }
 }
 
 impl RemoteWindow {
-    /// Its owner.
+    /// Its owner, over the fabric that is in use now.
     #[must_use]
     pub fn peer(&self) -> Peer {
-        self.inner.peer
+        self.inner.peer(self.inner.way())
+    }
+
+    /// The address its transfers go to now: another one than before when the best way turned out
+    /// not to lead there.
+    #[must_use]
+    pub fn address(&self) -> &Address {
+        &self.inner.route(self.inner.way()).address
     }
 
     /// How long it is, bytes.
@@ -65,7 +109,7 @@ impl RemoteWindow {
 impl fmt::Debug for RemoteWindow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let d = &self.inner.descriptor;
-        write!(f, "Remote({:?} of {:?} at {})", d.window, d.engine, self.inner.route().address)
+        write!(f, "Remote({:?} of {:?} at {})", d.window, d.engine, self.address())
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -11,12 +11,14 @@ use std::time::Duration;
 use crate::engine::Engine;
 use crate::fabric::{Remote, RemoteKey, Work};
 use crate::immediate::{Immediate, Slot};
+use crate::lane::{Class, Lane, Priority};
 use crate::notify::Notifier;
 use crate::outcome::{Outcome, Reason, code};
 use crate::pages::Plan;
 use crate::peer::Peer;
 use crate::region::Slice;
-use crate::remote::{Mapping, RemoteSlice};
+use crate::remote::{Mapping, Opened, RemoteSlice};
+use crate::time::Time;
 
 /// What is to be done, with everything it needs kept in place.
 #[derive(Debug, Clone)]
@@ -29,10 +31,20 @@ pub(crate) enum Task {
 }
 
 impl Task {
-    pub(crate) fn peer(&self) -> Peer {
+    /// The peer's window, if it has one.
+    pub(crate) fn window(&self) -> Option<&Opened> {
         match self {
             Self::Write { remote, .. } | Self::Read { remote, .. } | Self::Map { remote } => {
-                remote.window.peer()
+                Some(&remote.window.inner)
+            }
+            Self::Send { .. } | Self::Signal { .. } => None,
+        }
+    }
+
+    fn peer(&self, way: usize) -> Peer {
+        match self {
+            Self::Write { remote, .. } | Self::Read { remote, .. } | Self::Map { remote } => {
+                remote.window.inner.peer(way)
             }
             Self::Send { to, .. } | Self::Signal { to, .. } => *to,
         }
@@ -57,23 +69,23 @@ impl Task {
         }
     }
 
-    pub(crate) fn work(&self) -> Work<'_> {
+    pub(crate) fn work(&self, way: usize) -> Work<'_> {
         match self {
             Self::Write { local, remote, pages, immediate } => Work::Write {
                 local: local.local(),
-                remote: target(remote),
+                remote: target(remote, way),
                 pages: pages.as_ref(),
                 immediate: *immediate,
             },
             Self::Read { local, remote, pages, immediate } => Work::Read {
                 local: local.local(),
-                remote: target(remote),
+                remote: target(remote, way),
                 pages: pages.as_ref(),
                 immediate: *immediate,
             },
             Self::Signal { immediate, .. } => Work::Signal { immediate: *immediate },
             Self::Send { bytes, immediate, .. } => Work::Send { bytes, immediate: *immediate },
-            Self::Map { remote } => Work::Map { remote: target(remote) },
+            Self::Map { remote } => Work::Map { remote: target(remote, way) },
         }
     }
 
@@ -88,13 +100,77 @@ impl Task {
     }
 }
 
-fn target(slice: &RemoteSlice) -> Remote {
+fn target(slice: &RemoteSlice, way: usize) -> Remote {
     let opened = &slice.window.inner;
-    let route = opened.route();
+    let route = opened.route(way);
     Remote {
         window: opened.descriptor.window,
         key: RemoteKey { key: route.key, base: route.base },
         offset: slice.range.start,
+    }
+}
+
+/// A task, how it goes, and until when.
+#[derive(Debug)]
+pub(crate) struct Order {
+    pub(crate) task: Task,
+    /// Which of the ways to the window.
+    pub(crate) way: usize,
+    pub(crate) class: Class,
+    pub(crate) deadline: Time,
+    pub(crate) timeout: Duration,
+}
+
+impl Order {
+    /// Not to be submitted before [`Order::begin`].
+    pub(crate) fn new(task: Task, class: Class, timeout: Duration) -> Self {
+        // Messages keep their order: all of them are in one class.
+        let class = if matches!(task, Task::Send { .. }) { Class::LATENCY } else { class };
+        Self { task, way: 0, class, deadline: Time::NEVER, timeout }
+    }
+
+    pub(crate) fn set_lane(&mut self, lane: Lane) {
+        if !matches!(self.task, Task::Send { .. }) {
+            self.class = self.class.in_lane(lane);
+        }
+    }
+
+    /// Its time runs from now on, over the way that is in use now.
+    pub(crate) fn begin(&mut self, now: Time) {
+        self.way = self.task.window().map_or(0, Opened::way);
+        self.deadline = now + self.timeout;
+    }
+
+    pub(crate) fn peer(&self) -> Peer {
+        self.task.peer(self.way)
+    }
+
+    pub(crate) fn work(&self) -> Work<'_> {
+        self.task.work(self.way)
+    }
+}
+
+/// Who is told of an end, besides the holder of the transfer.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Told {
+    notifier: Option<Notifier>,
+    tally: Option<Arc<AtomicU64>>,
+}
+
+impl Told {
+    pub(crate) fn completion(&self) -> Arc<Completion> {
+        Arc::new(Completion::new(self.clone()))
+    }
+
+    fn tell(&self, outcome: Outcome) {
+        if outcome.is_done()
+            && let Some(tally) = &self.tally
+        {
+            tally.fetch_add(1, Ordering::Release);
+        }
+        if let Some(notifier) = &self.notifier {
+            notifier.ring();
+        }
     }
 }
 
@@ -103,39 +179,50 @@ fn target(slice: &RemoteSlice) -> Remote {
 #[must_use = "a submission does nothing until it is submitted"]
 pub struct Submission {
     engine: Engine,
-    task: Task,
-    timeout: Duration,
-    notifier: Option<Notifier>,
-    tally: Option<Arc<AtomicU64>>,
+    order: Order,
+    told: Told,
 }
 
 impl Submission {
     pub(crate) fn new(engine: &Engine, task: Task) -> Self {
-        let timeout = engine.default_deadline();
-        Self { engine: engine.clone(), task, timeout, notifier: None, tally: None }
+        let order = Order::new(task, Class::default(), engine.default_deadline());
+        Self { engine: engine.clone(), order, told: Told::default() }
     }
 
     /// Delivers an immediate to the peer once the payload is visible there.
     pub fn immediate(mut self, slot: Slot) -> Self {
-        self.task.set_immediate(slot);
+        self.order.task.set_immediate(slot);
+        self
+    }
+
+    /// Which lane it takes; [`Lane::Bulk`] otherwise. Messages keep their order in the latency lane,
+    /// whatever is said here.
+    pub fn lane(mut self, lane: Lane) -> Self {
+        self.order.set_lane(lane);
+        self
+    }
+
+    /// What it goes ahead of in the bulk lane, while it waits for room at its peer.
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.order.class = self.order.class.with(priority);
         self
     }
 
     /// How long it may take, from submission; the engine's default deadline otherwise.
     pub fn deadline(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
+        self.order.timeout = timeout;
         self
     }
 
     /// Rings a notifier when it ends, however it ends.
     pub fn notify(mut self, notifier: &Notifier) -> Self {
-        self.notifier = Some(notifier.clone());
+        self.told.notifier = Some(notifier.clone());
         self
     }
 
     /// Adds one to a shared counter (release) if it ends well.
     pub fn tally(mut self, counter: &Arc<AtomicU64>) -> Self {
-        self.tally = Some(Arc::clone(counter));
+        self.told.tally = Some(Arc::clone(counter));
         self
     }
 
@@ -151,35 +238,26 @@ impl Submission {
     pub fn wait(self) -> Outcome {
         match self.start(false) {
             Ok(transfer) => transfer.wait(),
-            Err(_) => Outcome::Rejected(Reason::Full),
+            Err(SubmitError { submission }) => {
+                let outcome = Outcome::Rejected(Reason::Full);
+                submission.told.tell(outcome);
+                outcome
+            }
         }
     }
 
     /// Starts it; `wake` when nobody on this thread will drive it at once.
     fn start(self, wake: bool) -> Result<Transfer, SubmitError> {
-        let Self { engine, task, timeout, notifier, tally } = self;
-        let until = engine.now() + timeout;
-        let peer = task.peer();
-        match engine.submit(task, until, timeout, &notifier, &tally, wake) {
-            Ok(Started::Ended(outcome)) => {
-                if outcome.is_done()
-                    && let Some(tally) = &tally
-                {
-                    tally.fetch_add(1, Ordering::Release);
-                }
-                if let Some(notifier) = &notifier {
-                    notifier.ring();
-                }
-                Ok(Transfer { engine, state: State::Ended(outcome) })
-            }
-            Ok(Started::Running(completion)) => {
-                Ok(Transfer { engine, state: State::Running { peer, completion } })
-            }
-            Err(task) => {
-                let submission = Self { engine, task, timeout, notifier, tally };
-                Err(SubmitError { submission: Box::new(submission) })
-            }
+        let Self { engine, mut order, told } = self;
+        order.begin(engine.now());
+        match engine.submit(order, &told, wake) {
+            Ok(started) => Ok(Transfer::new(&engine, started, &told)),
+            Err(order) => Err(SubmitError { submission: Box::new(Self { engine, order, told }) }),
         }
+    }
+
+    pub(crate) fn into_order(self) -> (Order, Told) {
+        (self.order, self.told)
     }
 }
 
@@ -202,16 +280,26 @@ pub struct SubmitError {
 /// A transfer under way: a future of its [`Outcome`], which can also be polled or waited for.
 #[must_use = "a transfer dropped unseen goes on, and nobody learns how it ended"]
 pub struct Transfer {
-    engine: Engine,
     state: State,
 }
 
 enum State {
     Ended(Outcome),
-    Running { peer: Peer, completion: Arc<Completion> },
+    Running { engine: Engine, completion: Arc<Completion> },
 }
 
 impl Transfer {
+    pub(crate) fn new(engine: &Engine, started: Started, told: &Told) -> Self {
+        let state = match started {
+            Started::Ended(outcome) => {
+                told.tell(outcome);
+                State::Ended(outcome)
+            }
+            Started::Running(completion) => State::Running { engine: engine.clone(), completion },
+        };
+        Self { state }
+    }
+
     /// Its outcome, if it has ended; does not drive the engine.
     #[must_use]
     pub fn outcome(&self) -> Option<Outcome> {
@@ -225,12 +313,12 @@ impl Transfer {
     pub fn wait(&self) -> Outcome {
         match &self.state {
             State::Ended(outcome) => *outcome,
-            State::Running { completion, .. } => {
+            State::Running { engine, completion } => {
                 // The deadline that ends the transfer is the engine's own; this one cannot pass
                 // first, it only keeps the wait from being unbounded in form.
                 while completion.outcome().is_none() {
-                    let until = self.engine.now() + Duration::from_secs(1);
-                    self.engine.wait(until, || completion.outcome().is_some());
+                    let until = engine.now() + Duration::from_secs(1);
+                    engine.wait_on(completion, until, || completion.outcome().is_some());
                 }
                 completion.outcome().expect("the loop ended on it")
             }
@@ -241,8 +329,8 @@ impl Transfer {
     /// [`Reason::Cancelled`] (or `Lost` at its deadline, when no fence can be proven). It has not
     /// ended when this returns.
     pub fn cancel(&self) {
-        if let State::Running { peer, completion } = &self.state {
-            self.engine.cancel(*peer, completion);
+        if let State::Running { engine, completion } = &self.state {
+            engine.cancel(completion);
         }
     }
 
@@ -282,13 +370,14 @@ impl fmt::Debug for Transfer {
 pub(crate) struct Completion {
     code: AtomicU32,
     fenced: AtomicBool,
+    /// The worker that has it.
+    pub(crate) worker: AtomicU16,
     /// The operation, once admitted.
     pub(crate) op: AtomicU64,
     /// Whether it was asked to end early.
     pub(crate) cancelled: AtomicBool,
     waker: Mutex<Option<Waker>>,
-    notifier: Option<Notifier>,
-    tally: Option<Arc<AtomicU64>>,
+    told: Told,
     pub(crate) mapping: OnceLock<Mutex<Option<Mapping>>>,
 }
 
@@ -296,15 +385,15 @@ impl Completion {
     /// "Not admitted yet."
     pub(crate) const NO_OP: u64 = u64::MAX;
 
-    pub(crate) fn new(notifier: &Option<Notifier>, tally: &Option<Arc<AtomicU64>>) -> Self {
+    fn new(told: Told) -> Self {
         Self {
             code: AtomicU32::new(code::PENDING),
             fenced: AtomicBool::new(false),
+            worker: AtomicU16::new(0),
             op: AtomicU64::new(Self::NO_OP),
             cancelled: AtomicBool::new(false),
             waker: Mutex::new(None),
-            notifier: notifier.clone(),
-            tally: tally.clone(),
+            told,
             mapping: OnceLock::new(),
         }
     }
@@ -322,12 +411,12 @@ impl Completion {
             self.fenced.store(true, Ordering::Release);
         }
         if outcome.is_done()
-            && let Some(tally) = &self.tally
+            && let Some(tally) = &self.told.tally
         {
             tally.fetch_add(1, Ordering::Release);
         }
         self.code.store(code::pack(outcome), Ordering::Release);
-        if let Some(notifier) = &self.notifier {
+        if let Some(notifier) = &self.told.notifier {
             notifier.ring();
         }
         self.waker.lock().unwrap_or_else(PoisonError::into_inner).take()

@@ -3,12 +3,14 @@
 
 #![cfg(not(loom))]
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
 use tranship_transport::{
-    Drive, Engine, HostMemory, Incoming, Notifier, Outcome, Polling, Reason, Transfer,
+    Drive, Engine, HostMemory, Incoming, Lane, Notifier, Outcome, Polling, Priority, Reason,
+    Transfer,
 };
 
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -133,20 +135,76 @@ fn a_sink_fills_the_queue_and_cancels() {
     this.lock().unwrap().take();
 }
 
-#[test]
-fn operations_beyond_the_limit_are_rejected_and_the_others_go_on() {
-    const LIMIT: usize = 1 << 16;
-    let (owner, writer) = (engine(Drive::Caller), engine(Drive::Caller));
-    let peer = writer.peer(&owner.addresses()[0]).unwrap();
-    let first = writer.send(peer, vec![]).submit().unwrap();
-    for _ in 1..LIMIT {
-        assert_eq!(writer.send(peer, vec![]).submit().unwrap().outcome(), None);
+/// Parks operations that nobody drives until the engine refuses more; how many it took.
+fn flood(mut submit: impl FnMut() -> Transfer) -> usize {
+    for taken in 0.. {
+        match submit().outcome() {
+            None => {}
+            Some(outcome) => {
+                assert_eq!(outcome, Outcome::Rejected(Reason::Full));
+                return taken;
+            }
+        }
     }
-    let beyond = writer.send(peer, vec![]).submit().unwrap();
-    assert_eq!(beyond.outcome(), Some(Outcome::Rejected(Reason::Full)));
+    unreachable!("the limit is below what a usize counts")
+}
+
+#[test]
+fn operations_beyond_the_limits_are_rejected_and_the_others_go_on() {
+    // One peer that does not answer has half of all places at most; of the rest, bulk leaves some
+    // to the latency lane.
+    const LIMIT: usize = 1 << 16;
+    const URGENT: usize = 1 << 12;
+    let owners = [(); 3].map(|()| engine(Drive::Caller));
+    let writer = engine(Drive::Caller);
+    let peers = owners.each_ref().map(|owner| writer.peer(&owner.addresses()[0]).unwrap());
+    let slot = writer.counter().unwrap().slot();
+    let bulk = |peer| writer.signal(peer, slot).submit().unwrap();
+    let urgent = |peer| writer.signal(peer, slot).lane(Lane::Latency).submit().unwrap();
+
+    let first = bulk(peers[0]);
+    assert_eq!(flood(|| bulk(peers[0])), LIMIT / 2 - 1);
+    assert_eq!(flood(|| bulk(peers[1])), LIMIT / 2 - URGENT);
+    assert_eq!(flood(|| bulk(peers[2])), 0);
+    assert_eq!(flood(|| urgent(peers[2])), URGENT);
     first.cancel();
     assert_eq!(first.outcome(), Some(Outcome::Rejected(Reason::Cancelled)));
-    assert_eq!(writer.send(peer, vec![]).submit().unwrap().outcome(), None);
+    assert_eq!(urgent(peers[0]).outcome(), None);
+}
+
+#[test]
+fn what_is_urgent_goes_before_what_waits() {
+    // All wait for the connection; the inbox of the owner shows the order in which they went.
+    let owner = engine(Drive::Caller);
+    let there = owner.alloc(HostMemory::new(LEN as usize)).unwrap();
+    let window = there.window(0..LEN).unwrap();
+    let writer = engine(Drive::Caller);
+    let here = writer.alloc(HostMemory::new(LEN as usize)).unwrap();
+    let to = writer.open(&window.descriptor()).unwrap();
+    // Each writes the same byte: the last one to go is what stays.
+    let write = |value: u8| {
+        here.memory().write_at(usize::from(value), &[value]).unwrap();
+        let at = u64::from(value);
+        writer.write(here.slice(at..at + 1).unwrap(), to.slice(0..1).unwrap())
+    };
+    let sent = [
+        write(1).priority(Priority::Low).submit().unwrap(),
+        write(2).submit().unwrap(),
+        write(3).priority(Priority::High).submit().unwrap(),
+        write(4).lane(Lane::Latency).submit().unwrap(),
+    ];
+    let ended = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| owner.wait_until(TIMEOUT, || ended.load(Ordering::SeqCst)));
+        for transfer in &sent {
+            assert!(transfer.wait().is_done());
+        }
+        ended.store(true, Ordering::SeqCst);
+        owner.wake();
+    });
+    let mut byte = [0];
+    there.memory().read_at(0, &mut byte).unwrap();
+    assert_eq!(byte, [1], "the lowest priority goes last");
 }
 
 #[test]
@@ -183,5 +241,43 @@ fn the_memory_of_a_dropped_region_goes_though_nobody_waits() {
             assert!(began.elapsed() < LOST, "the memory is kept");
             std::thread::yield_now();
         }
+    }
+}
+
+#[test]
+fn a_sink_that_panics_loses_nothing_that_came_behind() {
+    const MESSAGES: u8 = 8;
+    for drive in [Drive::Thread, Drive::Caller] {
+        let (seen, values) = mpsc::channel();
+        let owner = Engine::builder()
+            .drive(drive)
+            .on_incoming(move |incoming| {
+                if let Incoming::Message { bytes, .. } = incoming {
+                    seen.send(bytes[0]).unwrap();
+                    assert_ne!(bytes[0], 3, "the fourth panics");
+                }
+            })
+            .build()
+            .unwrap();
+        let writer = engine(Drive::Thread);
+        let peer = writer.peer(&owner.addresses()[0]).unwrap();
+        let sent: Vec<_> =
+            (0..MESSAGES).map(|value| writer.send(peer, vec![value]).submit().unwrap()).collect();
+        let (mut got, mut panics) = (Vec::new(), 0);
+        while got.len() < usize::from(MESSAGES) {
+            let waits = || {
+                owner.wait_until(TIMEOUT, || {
+                    got.extend(values.try_iter());
+                    got.len() == usize::from(MESSAGES)
+                })
+            };
+            match catch_unwind(AssertUnwindSafe(waits)) {
+                Ok(came) => assert!(came, "something was lost"),
+                Err(_) => panics += 1,
+            }
+        }
+        assert!(panics <= 1, "{panics}");
+        assert_eq!(got, (0..MESSAGES).collect::<Vec<_>>());
+        assert!(sent.iter().all(|transfer| transfer.wait().is_done()));
     }
 }

@@ -5,53 +5,67 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::core::Core;
+use super::crew::{self, Common, Crew, Drive, Polling};
 use super::shared::{Inbox, Shared, Sink, Windows};
 use super::stats::Tallies;
-use super::worker::{Drive, Polling, Worker};
+use super::worker::Worker;
 use super::{Engine, Inner};
-use crate::address::EngineId;
+use crate::address::{EngineId, Kind};
 use crate::counter::Counters;
 use crate::fabric::{Fabric, OpenError, Provider, Setup};
 use crate::notify::Notifier;
 use crate::peer::Incoming;
 use crate::region::Graveyard;
 use crate::time::{Clock, MonotonicClock, Steppable};
+use crate::watcher::Watchers;
 
 /// The time transfers have when they name none.
 const DEADLINE_DEFAULT: Duration = Duration::from_secs(5);
+/// How often watched words are looked at unless told otherwise.
+const WATCH_EVERY_DEFAULT: Duration = Duration::from_micros(50);
 /// Counters an engine has unless told otherwise.
 const COUNTERS_DEFAULT: u16 = 4096;
 
 /// An engine to be built.
 #[must_use = "a builder does nothing until it is built"]
 pub struct Builder {
-    fabric: Option<Box<dyn Provider>>,
+    fabrics: Vec<Box<dyn Provider>>,
     clock: Arc<dyn Clock>,
     polling: Polling,
     drive: Drive,
     deadline: Duration,
     counters: u16,
     sink: Option<Sink>,
+    watch_every: Duration,
 }
 
 impl Default for Builder {
     fn default() -> Self {
         Self {
-            fabric: None,
+            fabrics: Vec::new(),
             clock: Arc::new(MonotonicClock::new()),
             polling: Polling::default(),
             drive: Drive::default(),
             deadline: DEADLINE_DEFAULT,
             counters: COUNTERS_DEFAULT,
             sink: None,
+            watch_every: WATCH_EVERY_DEFAULT,
         }
     }
 }
 
 impl Builder {
-    /// The fabric to speak; shared memory of this host unless told otherwise.
+    /// A fabric to speak; each call adds one, the best first, each kind once. Shared memory of this
+    /// host unless told otherwise.
     pub fn fabric(mut self, provider: impl Provider + 'static) -> Self {
-        self.fabric = Some(Box::new(provider));
+        self.fabrics.push(Box::new(provider));
+        self
+    }
+
+    /// How often watched words are looked at, at least, while somebody waits for a change of them;
+    /// 50 µs unless told otherwise. Shorter notices sooner and costs more processor time.
+    pub fn watch_every(mut self, span: Duration) -> Self {
+        self.watch_every = span;
         self
     }
 
@@ -98,8 +112,18 @@ impl Builder {
     pub fn build(self) -> Result<Engine, BuildError> {
         let id = EngineId::random();
         let setup = Setup { engine: id, clock: Arc::clone(&self.clock) };
-        let provider = self.fabric.unwrap_or_else(|| Box::new(crate::fabric::shm::Config::new()));
-        let fabrics: Vec<Box<dyn Fabric>> = vec![provider.open(&setup)?];
+        let mut providers = self.fabrics;
+        if providers.is_empty() {
+            providers.push(Box::new(crate::fabric::shm::Config::new()));
+        }
+        for (at, provider) in providers.iter().enumerate() {
+            let kind = provider.kind();
+            if providers[..at].iter().any(|other| other.kind() == kind) {
+                return Err(BuildError::Twice { kind });
+            }
+        }
+        let fabrics: Vec<Box<dyn Fabric>> =
+            providers.into_iter().map(|it| it.open(&setup)).collect::<Result<_, _>>()?;
         let limits = fabrics.iter().map(|fabric| fabric.limits());
         let windows_max = limits.clone().map(|l| l.windows_max).min().unwrap_or(0);
         let message_bytes_max = limits.map(|l| l.message_bytes_max).min().unwrap_or(0);
@@ -117,12 +141,15 @@ impl Builder {
             windows: Windows::new(windows_max, fabrics.len()),
             graveyards: doorbells.iter().map(|it| Arc::new(Graveyard::new(it))).collect(),
         });
+        let watchers = Arc::new(Watchers::new(self.watch_every));
+        let clock = Arc::clone(&self.clock);
+        let common = Arc::new(Common::new(clock, self.polling, self.drive, watchers));
         let mut workers = Vec::with_capacity(fabrics.len());
         for (index, (fabric, doorbell)) in fabrics.into_iter().zip(doorbells).enumerate() {
             let tallies = Arc::new(Tallies::default());
             let core = Core::new(index as u16, fabric, Arc::clone(&shared), Arc::clone(&tallies));
-            let clock = Arc::clone(&self.clock);
-            let worker = Worker::new(core, tallies, clock, self.polling, self.drive, doorbell);
+            let common = Arc::clone(&common);
+            let worker = Worker::new(index as u16, core, tallies, common, doorbell);
             workers.push(Arc::new(worker));
         }
         let mut threads = Vec::new();
@@ -131,7 +158,7 @@ impl Builder {
                 let worker = Arc::clone(worker);
                 let thread = std::thread::Builder::new()
                     .name("tranship-worker".to_owned())
-                    .spawn(move || worker.run());
+                    .spawn(move || crew::run(&worker));
                 threads.push(thread.map_err(BuildError::System)?);
             }
         }
@@ -140,7 +167,7 @@ impl Builder {
             addresses,
             message_bytes_max,
             shared,
-            workers,
+            crew: Crew::new(workers, common),
             threads,
             default_deadline: self.deadline,
             next_region: AtomicU32::new(0),
@@ -159,6 +186,12 @@ pub enum BuildError {
     /// A fabric could not be opened.
     #[error(transparent)]
     Fabric(#[from] OpenError),
+    /// One kind of fabric twice.
+    #[error("{kind} fabric: named twice; an engine has one of each kind")]
+    Twice {
+        /// The kind.
+        kind: Kind,
+    },
     /// The system refused a descriptor or a thread.
     #[error("engine: {0}; raise the limits on open files or threads (ulimit -n, ulimit -u)")]
     System(std::io::Error),

@@ -4,10 +4,12 @@ use std::collections::{HashMap, VecDeque};
 
 use slab::Slab;
 
-use crate::address::Address;
+use crate::address::{Address, EngineId};
 use crate::fabric::{Fabric, OpId, PeerId};
+use crate::lane::{Class, Lane};
 use crate::outcome::Reason;
 use crate::peer::LinkId;
+use crate::transfer::Order;
 
 /// One peer over one fabric.
 #[derive(Debug)]
@@ -18,8 +20,16 @@ pub(super) struct Link {
     pub(super) state: State,
     /// Why it last went down.
     pub(super) last_end: Option<Reason>,
-    /// Operations that wait, in order.
-    pub(super) parked: VecDeque<OpId>,
+    /// Who is there, while it is up.
+    pub(super) engine: Option<EngineId>,
+    /// How many connections it has had.
+    pub(super) connection: u32,
+    /// Operations that wait, class by class, in order.
+    pub(super) parked: [VecDeque<OpId>; Class::COUNT],
+    /// Operations that are not forgotten.
+    pub(super) ops: usize,
+    /// What the fabric may still be given.
+    pub(super) credits: Credits,
     /// Whether it is in the core's list of links to try again.
     pub(super) runnable: bool,
 }
@@ -35,15 +45,87 @@ pub(super) enum State {
     Up(PeerId),
 }
 
+/// Transfers in bulk that a fabric has for one peer at once: beyond these they wait in the engine,
+/// where they keep their priority and end at once when they are cancelled.
+const BULK_OPS_MAX: u32 = 1024;
+/// The bytes of these. One transfer is always let through, however long.
+const BULK_BYTES_MAX: u64 = 128 << 20;
+
+/// What a fabric has for one peer.
+#[derive(Debug, Default)]
+pub(super) struct Credits {
+    bulk_ops: u32,
+    bulk_bytes: u64,
+}
+
+impl Credits {
+    /// Whether a transfer may be posted.
+    pub(super) fn allow(&self, lane: Lane, bytes: u64) -> bool {
+        match lane {
+            Lane::Latency => true,
+            Lane::Bulk => {
+                self.bulk_ops == 0
+                    || (self.bulk_ops < BULK_OPS_MAX
+                        && self.bulk_bytes.saturating_add(bytes) <= BULK_BYTES_MAX)
+            }
+        }
+    }
+
+    /// One was posted and is under way.
+    pub(super) fn take(&mut self, lane: Lane, bytes: u64) {
+        if lane == Lane::Bulk {
+            self.bulk_ops += 1;
+            self.bulk_bytes += bytes;
+        }
+    }
+
+    /// It has ended.
+    pub(super) fn give_back(&mut self, lane: Lane, bytes: u64) {
+        if lane == Lane::Bulk {
+            self.bulk_ops -= 1;
+            self.bulk_bytes -= bytes;
+        }
+    }
+}
+
 impl Link {
+    /// Whether nothing that goes before this class waits.
+    pub(super) fn goes_now(&self, class: Class) -> bool {
+        let before = match class.lane() {
+            Lane::Latency => 0..=0,
+            Lane::Bulk => 1..=class.index(),
+        };
+        self.parked[before].iter().all(VecDeque::is_empty)
+    }
+
+    /// What goes next in a lane.
+    pub(super) fn first_parked(&self, lane: Lane) -> Option<OpId> {
+        let of = match lane {
+            Lane::Latency => 0..1,
+            Lane::Bulk => 1..Class::COUNT,
+        };
+        self.parked[of].iter().find_map(VecDeque::front).copied()
+    }
+
+    pub(super) fn has_parked(&self) -> bool {
+        self.parked.iter().any(|queue| !queue.is_empty())
+    }
+
+    /// Whether the engine that is there is not the one whose window the order is for.
+    pub(super) fn is_somebody_else(&self, order: &Order) -> bool {
+        let wanted = order.task.window().map(|opened| opened.descriptor.engine);
+        wanted.is_some_and(|wanted| self.engine.is_some_and(|there| there != wanted))
+    }
+
     /// Takes an operation out of those that wait. They are in the order of their serial numbers,
     /// which may wrap.
-    pub(super) fn unpark(&mut self, id: OpId) {
+    pub(super) fn unpark(&mut self, class: Class, id: OpId) {
         let serial = |id: OpId| (id.0 >> 32) as u32;
-        let Some(first) = self.parked.front().map(|first| serial(*first)) else { return };
+        let queue = &mut self.parked[class.index()];
+        let Some(first) = queue.front().map(|first| serial(*first)) else { return };
         let age = |id: &OpId| serial(*id).wrapping_sub(first);
-        if let Ok(at) = self.parked.binary_search_by_key(&age(&id), age) {
-            self.parked.remove(at);
+        if let Ok(at) = queue.binary_search_by_key(&age(&id), age) {
+            queue.remove(at);
         }
     }
 }
@@ -97,8 +179,18 @@ impl Links {
     fn insert(&mut self, address: Option<Address>, state: State) -> LinkId {
         let serial = self.next_serial;
         self.next_serial = serial.wrapping_add(1);
-        let parked = VecDeque::new();
-        let link = Link { serial, address, state, last_end: None, parked, runnable: false };
+        let link = Link {
+            serial,
+            address,
+            state,
+            last_end: None,
+            engine: None,
+            connection: 0,
+            parked: Default::default(),
+            ops: 0,
+            credits: Credits::default(),
+            runnable: false,
+        };
         let index = self.slots.insert(link);
         LinkId { index: u32::try_from(index).expect("fewer than 2^32 links"), serial }
     }
@@ -116,12 +208,13 @@ mod tests {
         let op = |serial: u32| OpId(u64::from(serial) << 32 | 7);
         let serials = [u32::MAX - 1, u32::MAX, 0, 3];
         for missing in serials {
-            link.parked = serials.map(op).into();
-            link.unpark(op(missing));
-            link.unpark(op(1));
+            let class = Class::default();
+            link.parked[class.index()] = serials.map(op).into();
+            link.unpark(class, op(missing));
+            link.unpark(class, op(1));
             let left: Vec<_> =
                 serials.iter().filter(|it| **it != missing).map(|it| op(*it)).collect();
-            assert_eq!(link.parked, left);
+            assert_eq!(link.parked[class.index()], left);
         }
     }
 }

@@ -2,39 +2,47 @@
 
 mod builder;
 mod core;
+mod crew;
+mod error;
 mod links;
+#[cfg(all(test, loom))]
+mod models;
 mod shared;
 mod stats;
 mod worker;
 
 use std::fmt;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
 use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 pub use builder::{BuildError, Builder};
+pub use crew::{Drive, Polling};
+pub use error::{CountersExhausted, MapError, NotFenced, PeerError, RegionError};
 pub use shared::Sink;
 pub use stats::Stats;
-pub use worker::{Drive, Polling};
 
+use self::crew::Crew;
 use self::links::State;
 use self::shared::Shared;
 use self::worker::Worker;
 use crate::address::{Address, EngineId};
+use crate::batch::Transfers;
 use crate::counter::Counter;
-use crate::fabric::{Grant, RegionId, RegisterError};
+use crate::fabric::{Grant, RegionId};
 use crate::immediate::Slot;
-use crate::memory::{HostMemory, Memory, MemoryError};
-use crate::notify::Notifier;
+use crate::lane::Class;
+use crate::memory::{HostMemory, Memory};
 use crate::outcome::{Outcome, Reason};
 use crate::pages::Plan;
 use crate::peer::{Incoming, Peer};
 use crate::region::{Region, Registered, Slice};
-use crate::remote::{Mapping, Opened, RemoteSlice, RemoteWindow};
+use crate::remote::{Mapping, Opened, RemoteSlice, RemoteWindow, Way};
 use crate::time::{Steppable, Time};
-use crate::transfer::{Completion, Started, Submission, Task};
+use crate::transfer::{Completion, Order, Started, Submission, Task, Told, Transfer};
+use crate::watcher::{WatchError, Watcher};
 use crate::window::{Access, Descriptor, Route, WindowError, WindowId};
 
 /// Moves bytes between memories of this process and of its peers. A cheap handle; clones are the
@@ -49,7 +57,7 @@ struct Inner {
     addresses: Vec<Address>,
     message_bytes_max: usize,
     shared: Arc<Shared>,
-    workers: Vec<Arc<Worker>>,
+    crew: Crew,
     threads: Vec<JoinHandle<()>>,
     default_deadline: Duration,
     next_region: AtomicU32,
@@ -95,7 +103,7 @@ impl Engine {
     /// What it counted so far.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.inner.workers.iter().map(|worker| worker.tallies.read()).sum()
+        self.inner.crew.workers.iter().map(|worker| worker.tallies.read()).sum()
     }
 
     // ---- memory ------------------------------------------------------------------------------
@@ -115,9 +123,9 @@ impl Engine {
     pub fn register(&self, memory: impl Into<Arc<Memory>>) -> Result<Region, RegionError> {
         let memory = memory.into();
         let id = RegionId(self.inner.next_region.fetch_add(1, Ordering::Relaxed));
-        for (at, worker) in self.inner.workers.iter().enumerate() {
+        for (at, worker) in self.inner.crew.workers.iter().enumerate() {
             if let Err(error) = worker.with(|core| core.fabric.register(id, &memory)) {
-                for worker in &self.inner.workers[..at] {
+                for worker in &self.inner.crew.workers[..at] {
                     worker.with(|core| core.fabric.deregister(id));
                 }
                 return Err(RegionError::Fabric { error, memory });
@@ -143,27 +151,23 @@ impl Engine {
         let window = windows.take().ok_or(WindowError::Full { limit: windows.limit })?;
         let (offset, len) = (range.start, range.end - range.start);
         let grant = Grant { window, region: region.id, offset, len, access };
-        let mut routes = Vec::with_capacity(self.inner.workers.len());
-        for (index, worker) in self.inner.workers.iter().enumerate() {
-            let granted = worker.with(|core| {
-                let key = core.fabric.grant(&grant)?;
-                core.granted(&grant, region);
-                Ok::<_, RegisterError>(key)
-            });
+        let mut routes = Vec::with_capacity(self.inner.crew.workers.len());
+        for (index, worker) in self.inner.crew.workers.iter().enumerate() {
+            let granted = worker.with(|core| core.grant(&grant, region));
             match granted {
                 Ok(key) => {
                     let address = self.inner.addresses[index].clone();
                     routes.push(Route { address, key: key.key, base: key.base });
                 }
                 Err(error) => {
-                    for (index, worker) in self.inner.workers.iter().enumerate() {
+                    for (index, worker) in self.inner.crew.workers.iter().enumerate() {
                         if index < routes.len() {
                             worker.with(|core| core.revoke(window));
                         } else {
                             windows.release(window, index as u16);
                         }
                     }
-                    return Err(error.into());
+                    return Err(error);
                 }
             }
         }
@@ -173,7 +177,7 @@ impl Engine {
     /// Revokes a window; whether it is fenced within `timeout`.
     pub(crate) fn revoke(&self, window: WindowId, timeout: Duration) -> bool {
         let until = self.now() + timeout;
-        for worker in &self.inner.workers {
+        for worker in &self.inner.crew.workers {
             worker.with(|core| core.revoke(window));
             worker.wake_sleeper();
         }
@@ -187,7 +191,7 @@ impl Engine {
 
     fn fence(&self, region: Option<RegionId>, timeout: Duration) -> bool {
         let until = self.now() + timeout;
-        for worker in &self.inner.workers {
+        for worker in &self.inner.crew.workers {
             worker.with(|core| core.begin_fence(region));
             // What was parked has ended already, and others may wait for it.
             worker.tell();
@@ -196,9 +200,9 @@ impl Engine {
         self.all_workers(until, |worker| worker.with(|core| core.fence_is_complete(region)))
     }
 
-    /// Drives each worker until `done` holds for it.
+    /// Drives all workers until `done` holds for each.
     fn all_workers(&self, until: Time, done: impl Fn(&Worker) -> bool) -> bool {
-        self.inner.workers.iter().all(|worker| worker.wait(until, || done(worker)))
+        self.wait(until, || self.inner.crew.workers.iter().all(|worker| done(worker)))
     }
 
     // ---- peers -------------------------------------------------------------------------------
@@ -214,7 +218,7 @@ impl Engine {
             .iter()
             .position(|own| own.kind == address.kind)
             .ok_or_else(|| PeerError::NoFabric { address: address.clone() })?;
-        Ok(self.inner.workers[worker].with(|core| core.link_to(address)))
+        Ok(self.inner.crew.workers[worker].with(|core| core.link_to(address)))
     }
 
     /// Dials a peer and waits until it answers.
@@ -227,7 +231,7 @@ impl Engine {
         let worker = self.worker(peer);
         let until = self.now() + timeout;
         let mut state = worker.with(|core| core.dial(peer));
-        worker.wait(until, || {
+        self.inner.crew.wait_on(peer.worker, until, || {
             state = worker.with(|core| core.link(peer).map(|(state, _)| state));
             !matches!(state, Some(State::Connecting(_)))
         });
@@ -244,6 +248,12 @@ impl Engine {
         }
     }
 
+    /// Whether the peer is reached over a fabric on which it can map this engine's regions.
+    #[must_use]
+    pub fn can_map(&self, peer: Peer) -> bool {
+        self.worker(peer).with(|core| core.fabric.maps())
+    }
+
     /// Hangs up. Transfers in flight to the peer end.
     pub fn disconnect(&self, peer: Peer) {
         let worker = self.worker(peer);
@@ -251,18 +261,40 @@ impl Engine {
         worker.wake_sleeper();
     }
 
-    /// Makes a peer's window usable here; connects on first use.
+    /// Makes a peer's window usable here; connects on first use, over the best fabric that both have
+    /// (the order is the one this engine was built with). When nobody can be reached over that one,
+    /// transfers take the next: that is announced in the log and counted
+    /// ([`Stats::fallbacks`]).
     ///
     /// # Errors
     /// When no route of the descriptor leads over a fabric this engine has.
     pub fn open(&self, descriptor: &Descriptor) -> Result<RemoteWindow, PeerError> {
-        let have =
-            |route: &Route| self.inner.addresses.iter().any(|a| a.kind == route.address.kind);
-        let route = descriptor.routes.iter().position(have).ok_or_else(|| PeerError::NoRoute {
-            routes: descriptor.routes.iter().map(|route| route.address.clone()).collect(),
-        })?;
-        let peer = self.peer(&descriptor.routes[route].address)?;
-        Ok(RemoteWindow { inner: Arc::new(Opened { descriptor: descriptor.clone(), peer, route }) })
+        let mut ways = Vec::new();
+        for own in &self.inner.addresses {
+            for (route, there) in descriptor.routes.iter().enumerate() {
+                if there.address.kind == own.kind {
+                    ways.push(Way { peer: self.peer(&there.address)?, route });
+                }
+            }
+        }
+        if ways.is_empty() {
+            return Err(self.no_route(descriptor.routes.iter().map(|route| &route.address)));
+        }
+        Ok(RemoteWindow { inner: Arc::new(Opened::new(descriptor.clone(), ways)) })
+    }
+
+    /// Names the peer behind the first of these addresses that this engine has a fabric for.
+    pub(crate) fn first_peer(&self, addresses: &[Address]) -> Result<(Peer, Address), PeerError> {
+        for own in &self.inner.addresses {
+            if let Some(there) = addresses.iter().find(|there| there.kind == own.kind) {
+                return Ok((self.peer(there)?, there.clone()));
+            }
+        }
+        Err(self.no_route(addresses.iter()))
+    }
+
+    fn no_route<'a>(&self, there: impl Iterator<Item = &'a Address>) -> PeerError {
+        PeerError::NoRoute { routes: there.cloned().collect() }
     }
 
     /// Makes a window of a peer that is connected already usable over that connection, whatever
@@ -273,10 +305,10 @@ impl Engine {
     pub fn open_at(&self, peer: Peer, descriptor: &Descriptor) -> Result<RemoteWindow, PeerError> {
         let kind = self.inner.addresses[usize::from(peer.worker)].kind;
         let route = descriptor.routes.iter().position(|route| route.address.kind == kind);
-        let route = route.ok_or_else(|| PeerError::NoRoute {
-            routes: descriptor.routes.iter().map(|route| route.address.clone()).collect(),
-        })?;
-        Ok(RemoteWindow { inner: Arc::new(Opened { descriptor: descriptor.clone(), peer, route }) })
+        let addresses = || descriptor.routes.iter().map(|route| &route.address);
+        let route = route.ok_or_else(|| self.no_route(addresses()))?;
+        let ways = vec![Way { peer, route }];
+        Ok(RemoteWindow { inner: Arc::new(Opened::new(descriptor.clone(), ways)) })
     }
 
     // ---- transfers -----------------------------------------------------------------------------
@@ -321,16 +353,16 @@ impl Engine {
     /// The outcome, when it is not `Done`; `Unsupported` where the fabric cannot map.
     pub fn map(&self, window: &RemoteWindow, timeout: Duration) -> Result<Mapping, MapError> {
         let remote = RemoteSlice { window: window.clone(), range: 0..window.len() };
-        let until = self.now() + timeout;
-        let worker = self.worker(window.peer());
-        let started = worker.submit(Task::Map { remote }, until, timeout, &None, &None, false);
-        let completion = match started {
+        let mut order = Order::new(Task::Map { remote }, Class::LATENCY, timeout);
+        order.begin(self.now());
+        let until = order.deadline;
+        let completion = match self.submit(order, &Told::default(), false) {
             Ok(Started::Running(completion)) => completion,
             Ok(Started::Ended(outcome)) => return Err(MapError { outcome }),
             Err(_) => return Err(MapError { outcome: Outcome::Rejected(Reason::Full) }),
         };
         let slack = Duration::from_secs(1);
-        worker.wait(until + slack, || completion.outcome().is_some());
+        self.wait_on(&completion, until + slack, || completion.outcome().is_some());
         let outcome = completion.outcome().unwrap_or(Outcome::Lost(Reason::Deadline));
         completion
             .mapping
@@ -386,40 +418,81 @@ impl Engine {
     /// Does a bounded amount of work without waiting; whether there was any. Needed only where
     /// nothing else drives the engine ([`Drive::Caller`]).
     pub fn progress(&self) -> bool {
-        self.inner.workers.iter().fold(false, |worked, worker| worker.step() | worked)
+        self.inner.crew.workers.iter().fold(false, |worked, worker| worker.step() | worked)
     }
 
     /// Wakes the threads that sleep in [`Engine::recv`] or another wait, so that they look again.
     pub fn wake(&self) {
-        for worker in &self.inner.workers {
+        for worker in &self.inner.crew.workers {
             worker.tell();
         }
     }
 
+    /// Watches a 64-bit word in memory: of a region, so that peers can bump it by one-sided writes,
+    /// or any that a GPU or another process can reach. `offset` is a multiple of 8.
+    ///
+    /// # Errors
+    /// When the word is not inside the memory, or not aligned.
+    pub fn watch(&self, memory: &Arc<Memory>, offset: u64) -> Result<Watcher, WatchError> {
+        Watcher::new(self.clone(), &self.inner.crew.common.watchers, memory, offset)
+    }
+
+    /// Makes whoever drives look at the watched words.
+    pub(crate) fn look(&self) {
+        let first = &self.inner.crew.workers[0];
+        first.tell();
+        first.wake_sleeper();
+    }
+
     pub(crate) fn wait(&self, until: Time, done: impl FnMut() -> bool) -> bool {
-        // One fabric: wait on its worker.
-        self.inner.workers[0].wait(until, done)
+        self.inner.crew.wait(until, done)
+    }
+
+    /// Waits for what the worker that has a transfer does.
+    pub(crate) fn wait_on(
+        &self,
+        transfer: &Completion,
+        until: Time,
+        done: impl FnMut() -> bool,
+    ) -> bool {
+        let worker = transfer.worker.load(Ordering::SeqCst);
+        self.inner.crew.wait_on(worker, until, done)
     }
 
     fn worker(&self, peer: Peer) -> &Arc<Worker> {
-        &self.inner.workers[usize::from(peer.worker)]
+        &self.inner.crew.workers[usize::from(peer.worker)]
     }
 
-    pub(crate) fn submit(
-        &self,
-        task: Task,
-        deadline: Time,
-        timeout: Duration,
-        notifier: &Option<Notifier>,
-        tally: &Option<Arc<AtomicU64>>,
-        wake: bool,
-    ) -> Result<Started, Task> {
-        let peer = task.peer();
-        self.worker(peer).submit(task, deadline, timeout, notifier, tally, wake)
+    pub(crate) fn submit(&self, order: Order, told: &Told, wake: bool) -> Result<Started, Order> {
+        self.worker(order.peer()).submit(order, told, wake)
     }
 
-    pub(crate) fn cancel(&self, peer: Peer, completion: &Arc<Completion>) {
-        self.worker(peer).cancel(completion);
+    /// Starts many, under one lock for each stretch that goes to the same worker.
+    pub(crate) fn submit_all(&self, mut orders: Vec<(Order, Told)>) -> Transfers {
+        let now = self.now();
+        orders.iter_mut().for_each(|(order, _)| order.begin(now));
+        let mut all = Vec::with_capacity(orders.len());
+        let mut orders = orders.into_iter();
+        while let Some((first, _)) = orders.as_slice().first() {
+            let index = first.peer().worker;
+            let same = |(order, _): &&(Order, Told)| order.peer().worker == index;
+            let stretch = orders.as_slice().iter().take_while(same).count();
+            let worker = &self.inner.crew.workers[usize::from(index)];
+            worker.submit_all(orders.by_ref().take(stretch), |started, told| {
+                all.push(Transfer::new(self, started, told));
+            });
+        }
+        Transfers::new(all)
+    }
+
+    pub(crate) fn cancel(&self, completion: &Arc<Completion>) {
+        if completion.cancelled.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        // See `Core::admit` for the other side.
+        fence(Ordering::SeqCst);
+        let worker = completion.worker.load(Ordering::SeqCst);
+        self.inner.crew.workers[usize::from(worker)].cancel(completion);
     }
 
     // ---- the end -----------------------------------------------------------------------------
@@ -433,11 +506,11 @@ impl Engine {
     /// be fenced stays mapped for the rest of the process.
     pub fn close(&self, timeout: Duration) -> Result<(), NotFenced> {
         self.inner.closed.store(true, Ordering::SeqCst);
-        for worker in &self.inner.workers {
+        for worker in &self.inner.crew.workers {
             worker.with(core::Core::refuse_new);
         }
         let fenced = self.fence(None, timeout);
-        for worker in &self.inner.workers {
+        for worker in &self.inner.crew.workers {
             worker.close();
         }
         if fenced { Ok(()) } else { Err(NotFenced { timeout }) }
@@ -450,23 +523,28 @@ impl Engine {
 
 impl Steppable for Inner {
     fn step(&self) -> bool {
-        self.workers.iter().fold(false, |worked, worker| worker.step() | worked)
+        self.crew.workers.iter().fold(false, |worked, worker| worker.step() | worked)
     }
 
     fn next_deadline(&self) -> Time {
-        self.workers.iter().map(|worker| worker.next_deadline()).min().unwrap_or(Time::NEVER)
+        self.crew.workers.iter().map(|worker| worker.next_deadline()).min().unwrap_or(Time::NEVER)
     }
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
         let until = self.shared.clock.now() + self.default_deadline;
-        for worker in &self.workers {
+        let workers = &self.crew.workers;
+        for worker in workers {
             worker.with(|core| {
                 core.refuse_new();
                 core.begin_fence(None);
             });
-            worker.wait(until, || worker.with(|core| core.fence_is_complete(None)));
+        }
+        self.crew.wait(until, || {
+            workers.iter().all(|worker| worker.with(|core| core.fence_is_complete(None)))
+        });
+        for worker in workers {
             worker.close();
             worker.stop();
         }
@@ -483,78 +561,4 @@ impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Engine({} at {:?})", self.inner.id, self.inner.addresses)
     }
-}
-
-/// Memory that could not become a region.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum RegionError {
-    /// It could not be allocated.
-    #[error(transparent)]
-    Memory(#[from] MemoryError),
-    /// A fabric refused it; the memory comes back.
-    #[error("{error}")]
-    Fabric {
-        /// What the fabric said.
-        error: RegisterError,
-        /// The memory.
-        memory: Arc<Memory>,
-    },
-}
-
-/// A peer that cannot be reached.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum PeerError {
-    /// No fabric of that kind in this engine.
-    #[error("{address}: this engine has no {} fabric", address.kind)]
-    NoFabric {
-        /// The address.
-        address: Address,
-    },
-    /// No fabric in common.
-    #[error("no route to the window: its owner is at {routes:?}, over no fabric this engine has")]
-    NoRoute {
-        /// Where its owner is.
-        routes: Vec<Address>,
-    },
-    /// The connection was refused or broke.
-    #[error("{address}: {why}")]
-    Refused {
-        /// The address.
-        address: Address,
-        /// Why.
-        why: Reason,
-    },
-    /// Nobody answered in time.
-    #[error("{address}: no answer within {timeout:?}")]
-    Silent {
-        /// The address.
-        address: Address,
-        /// How long was waited.
-        timeout: Duration,
-    },
-}
-
-/// A window that could not be mapped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("mapping {outcome}")]
-pub struct MapError {
-    /// How the attempt ended.
-    pub outcome: Outcome,
-}
-
-/// All counter slots are taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("all counters of the engine are in use; drop some, or build it with more")]
-pub struct CountersExhausted;
-
-/// An engine that closed without proof that all its memory is fenced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "not all transfers could be proven ended within {timeout:?}; memory not fenced stays mapped"
-)]
-pub struct NotFenced {
-    /// How long was waited.
-    pub timeout: Duration,
 }

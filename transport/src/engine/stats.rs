@@ -68,12 +68,19 @@ stats! {
     disconnections,
     /// Windows fenced.
     windows_fenced,
+    /// Windows that are reached over a slower fabric because the faster one did not lead there.
+    fallbacks,
 }
 
 impl Tallies {
     /// Only the holder of the worker's lock counts, so a load and a store will do.
     pub(crate) fn add(tally: &AtomicU64, n: u64) {
         tally.store(tally.load(Ordering::Relaxed) + n, Ordering::Relaxed);
+    }
+
+    /// Takes back one that was counted too early.
+    pub(crate) fn take_back(tally: &AtomicU64) {
+        tally.store(tally.load(Ordering::Relaxed) - 1, Ordering::Relaxed);
     }
 
     pub(crate) fn ended(&self, outcome: Outcome) {

@@ -18,8 +18,8 @@ pub(super) struct Granted {
 }
 
 impl Granted {
-    /// Whether `remote` may do `access` to `len` bytes.
-    pub(super) fn check(&self, remote: &Remote, len: u64, access: Access) -> Result<(), Reason> {
+    /// Whether `remote` may do `access` to the next `reach` bytes.
+    pub(super) fn check(&self, remote: &Remote, reach: u64, access: Access) -> Result<(), Reason> {
         let mine = self.grant.window;
         if remote.window.generation > mine.generation {
             return Err(Reason::Forged);
@@ -30,7 +30,7 @@ impl Granted {
         if remote.key != self.key {
             return Err(Reason::Forged);
         }
-        if remote.offset.checked_add(len).is_none_or(|end| end > self.grant.len) {
+        if remote.offset.checked_add(reach).is_none_or(|end| end > self.grant.len) {
             return Err(Reason::OutOfBounds);
         }
         if self.grant.access.allows(access) { Ok(()) } else { Err(Reason::Denied) }

@@ -1,0 +1,189 @@
+//! Several transfers started together.
+
+use std::fmt;
+use std::future::Future;
+use std::ops::Range;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use crate::engine::Engine;
+use crate::immediate::Slot;
+use crate::lane::Lane;
+use crate::outcome::Outcome;
+use crate::region::{RangeError, Slice};
+use crate::remote::RemoteSlice;
+use crate::transfer::{Order, Submission, Told, Transfer};
+
+/// Transfers to be started under one lock: each costs a fraction of what it costs alone.
+#[derive(Debug)]
+#[must_use = "a batch does nothing until it is submitted"]
+pub struct Batch {
+    engine: Engine,
+    orders: Vec<(Order, Told)>,
+}
+
+impl Batch {
+    pub(crate) fn new(engine: &Engine) -> Self {
+        Self { engine: engine.clone(), orders: Vec::new() }
+    }
+
+    /// Adds a transfer of the same engine.
+    pub fn push(&mut self, submission: Submission) {
+        self.orders.push(submission.into_order());
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.orders.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.orders.is_empty()
+    }
+
+    /// Which lane all of them take.
+    pub fn lane(mut self, lane: Lane) -> Self {
+        self.orders.iter_mut().for_each(|(order, _)| order.set_lane(lane));
+        self
+    }
+
+    /// How long all of them may take, from submission.
+    pub fn deadline(mut self, timeout: Duration) -> Self {
+        self.orders.iter_mut().for_each(|(order, _)| order.timeout = timeout);
+        self
+    }
+
+    /// Starts all of them. Those that the engine has no room for end as rejected.
+    pub fn submit(self) -> Transfers {
+        self.engine.submit_all(self.orders)
+    }
+
+    /// Starts all of them and waits for their ends, driving the engine on this thread. One outcome
+    /// each, in order.
+    pub fn wait(self) -> Vec<Outcome> {
+        self.submit().wait()
+    }
+}
+
+impl Extend<Submission> for Batch {
+    fn extend<T: IntoIterator<Item = Submission>>(&mut self, submissions: T) {
+        submissions.into_iter().for_each(|submission| self.push(submission));
+    }
+}
+
+/// One peer's part of a scatter.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// Which part of the source it gets.
+    pub from: Range<u64>,
+    /// Where its part goes.
+    pub to: RemoteSlice,
+    /// What it is told once its part is there.
+    pub slot: Option<Slot>,
+}
+
+impl Engine {
+    /// Transfers to be started together.
+    pub fn batch(&self) -> Batch {
+        Batch::new(self)
+    }
+
+    /// Gives each peer of a group its part of a source, started together: what one rank sends to
+    /// all others.
+    ///
+    /// # Errors
+    /// When a part is not inside the source.
+    pub fn scatter(&self, source: &Slice, group: &[Target]) -> Result<Batch, RangeError> {
+        let mut batch = self.batch();
+        batch.orders.reserve(group.len());
+        for Target { from, to, slot } in group {
+            let write = self.write(source.part(from.clone())?, to.clone());
+            batch.push(match slot {
+                Some(slot) => write.immediate(*slot),
+                None => write,
+            });
+        }
+        Ok(batch)
+    }
+}
+
+/// Transfers under way together: a future of all their outcomes, in order.
+#[must_use = "transfers dropped unseen go on, and nobody learns how they ended"]
+pub struct Transfers {
+    all: Vec<Transfer>,
+}
+
+impl Transfers {
+    pub(crate) fn new(all: Vec<Transfer>) -> Self {
+        Self { all }
+    }
+
+    /// Each of them.
+    pub fn iter(&self) -> std::slice::Iter<'_, Transfer> {
+        self.all.iter()
+    }
+
+    /// Their outcomes, once all have ended; does not drive the engine.
+    #[must_use]
+    pub fn outcomes(&self) -> Option<Vec<Outcome>> {
+        self.all.iter().map(Transfer::outcome).collect()
+    }
+
+    /// Waits for the ends of all, driving the engine on this thread.
+    pub fn wait(&self) -> Vec<Outcome> {
+        self.all.iter().map(Transfer::wait).collect()
+    }
+
+    /// Asks that all of them end now; see [`Transfer::cancel`].
+    pub fn cancel(&self) {
+        self.all.iter().for_each(Transfer::cancel);
+    }
+
+    /// Whether the pages on this side are free, of all of them; see [`Transfer::fenced`].
+    #[must_use]
+    pub fn fenced(&self) -> bool {
+        self.all.iter().all(Transfer::fenced)
+    }
+}
+
+impl Future for Transfers {
+    type Output = Vec<Outcome>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Vec<Outcome>> {
+        // The first that still runs wakes the task; those behind it are looked at then.
+        for transfer in &mut self.all {
+            if Pin::new(transfer).poll(context).is_pending() {
+                return Poll::Pending;
+            }
+        }
+        Poll::Ready(self.outcomes().expect("all have ended"))
+    }
+}
+
+impl<'a> IntoIterator for &'a Transfers {
+    type Item = &'a Transfer;
+    type IntoIter = std::slice::Iter<'a, Transfer>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+impl IntoIterator for Transfers {
+    type Item = Transfer;
+    type IntoIter = std::vec::IntoIter<Transfer>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.all.into_iter()
+    }
+}
+
+impl fmt::Debug for Transfers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(&self.all).finish()
+    }
+}

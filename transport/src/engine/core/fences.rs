@@ -1,0 +1,120 @@
+//! Taking memory out of use, and the end.
+
+use std::sync::Arc;
+
+use super::{Core, Stage};
+use crate::fabric::{Grant, OpId, RegionId, RemoteKey};
+use crate::outcome::{Outcome, Reason};
+use crate::region::Registered;
+use crate::window::{WindowError, WindowId};
+
+impl Core {
+    /// Grants a window over this fabric.
+    pub(in crate::engine) fn grant(
+        &mut self,
+        grant: &Grant,
+        region: &Arc<Registered>,
+    ) -> Result<RemoteKey, WindowError> {
+        // Whoever closes waits for the windows there are, so none may come after.
+        if self.closed {
+            return Err(WindowError::Closed);
+        }
+        let key = self.fabric.grant(grant)?;
+        self.granted.insert(grant.window, Arc::clone(region));
+        Ok(key)
+    }
+
+    pub(in crate::engine) fn revoke(&mut self, window: WindowId) {
+        if let Some(region) = self.granted.remove(&window) {
+            self.revoking.insert(window, region);
+            self.fabric.revoke(window);
+        }
+    }
+
+    pub(in crate::engine) fn is_fenced(&self, window: WindowId) -> bool {
+        !self.revoking.contains_key(&window) && !self.granted.contains_key(&window)
+    }
+
+    /// Ends everything that touches a region, or everything at all.
+    pub(in crate::engine) fn begin_fence(&mut self, region: Option<RegionId>) {
+        let concerns = |id: RegionId| region.is_none_or(|only| only == id);
+        let windows: Vec<WindowId> = self
+            .granted
+            .iter()
+            .filter(|(_, holder)| concerns(holder.id))
+            .map(|(window, _)| *window)
+            .collect();
+        for window in windows {
+            self.revoke(window);
+        }
+        let ops: Vec<OpId> = self
+            .ops
+            .iter()
+            .filter(|(_, op)| match op.order.task.local() {
+                Some(local) => concerns(local.region.id),
+                None => region.is_none(),
+            })
+            .map(|(index, op)| OpId(index as u64 | u64::from(op.serial) << 32))
+            .collect();
+        for id in ops {
+            self.stop(id, Reason::Closed);
+        }
+    }
+
+    /// Whether nothing touches a region (or, for `None`, any) any more.
+    pub(in crate::engine) fn fence_is_complete(&self, region: Option<RegionId>) -> bool {
+        match region {
+            Some(id) => {
+                self.revoking.values().all(|holder| holder.id != id)
+                    && self.ops.iter().all(|(_, op)| {
+                        op.order.task.local().is_none_or(|local| local.region.id != id)
+                    })
+            }
+            None => self.revoking.is_empty() && self.ops.is_empty(),
+        }
+    }
+
+    // ---- the end -----------------------------------------------------------------------------
+
+    /// Refuses new work.
+    pub(in crate::engine) fn refuse_new(&mut self) {
+        self.closed = true;
+    }
+
+    /// Closes the fabric and ends what is left. Memory whose fence was not proven stays mapped for
+    /// the rest of the process.
+    pub(in crate::engine) fn close(&mut self) {
+        self.closed = true;
+        self.fabric.close();
+        let mut events = std::mem::take(&mut self.polled);
+        while self.fabric.poll(usize::MAX, &mut events) {}
+        self.events.extend(events);
+        while let Some(event) = self.events.pop_front() {
+            self.handle(event);
+        }
+        let left: Vec<OpId> = self
+            .ops
+            .iter()
+            .map(|(index, op)| OpId(index as u64 | u64::from(op.serial) << 32))
+            .collect();
+        for id in left {
+            let Some(op) = self.op_mut(id) else { continue };
+            match op.stage {
+                // `close` returned: nothing of ours moves any more.
+                Stage::Lost => {
+                    op.completion.prove();
+                    drop(self.forget(id));
+                }
+                Stage::Parked => self.finish(id, Outcome::Rejected(Reason::Closed)),
+                Stage::Posted | Stage::Cancelled => {
+                    self.finish(id, Outcome::Fenced(Reason::Closed));
+                }
+            }
+        }
+        for (window, region) in std::mem::take(&mut self.revoking) {
+            tracing::warn!(?window, "window not fenced at close; its memory stays mapped");
+            std::mem::forget(region);
+        }
+        self.granted.clear();
+    }
+}

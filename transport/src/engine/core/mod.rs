@@ -1,0 +1,249 @@
+//! The state of one worker: a fabric, the operations on it, and who waits for what.
+//!
+//! Only the holder of the worker's lock touches it. It never blocks and never calls into user code
+//! except the sink for incoming messages, which may submit: that queues. Wakers of futures are handed
+//! to whoever releases the lock.
+
+mod deadlines;
+mod fences;
+mod peers;
+mod submit;
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::Waker;
+
+use slab::Slab;
+
+use super::links::Links;
+use super::shared::{INBOX_MAX, Shared};
+use super::stats::Tallies;
+use super::worker::Queued;
+use crate::fabric::{Event, Fabric, OpId, Status};
+use crate::immediate::Immediate;
+use crate::outcome::Outcome;
+use crate::peer::{Incoming, LinkId, Peer};
+use crate::region::Registered;
+use crate::remote::Mapping;
+use crate::time::Time;
+use crate::transfer::{Completion, Order};
+use crate::window::WindowId;
+
+/// Messages taken from the fabric in one step.
+const MESSAGES_PER_STEP: usize = 64;
+
+/// An operation that did not end at once.
+struct Op {
+    serial: u32,
+    link: LinkId,
+    /// Which of the link's connections it was posted on.
+    connection: u32,
+    order: Order,
+    stage: Stage,
+    completion: Arc<Completion>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Waits for a connection or for room; the fabric has not seen it.
+    Parked,
+    /// The fabric has it.
+    Posted,
+    /// The fabric was asked to end it.
+    Cancelled,
+    /// It ended as `Lost`; kept until the fabric proves that nothing moves any more.
+    Lost,
+}
+
+/// What a step found out that somebody may wait for.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Progress {
+    /// Some work was done: look again before going to sleep.
+    pub(super) worked: bool,
+    /// Something ended or arrived: wake those who wait.
+    pub(super) news: bool,
+}
+
+pub(super) struct Core {
+    index: u16,
+    pub(super) fabric: Box<dyn Fabric>,
+    shared: Arc<Shared>,
+    tallies: Arc<Tallies>,
+    ops: Slab<Op>,
+    next_serial: u32,
+    links: Links,
+    /// Links with parked operations that may go on.
+    runnable: VecDeque<LinkId>,
+    deadlines: BinaryHeap<Reverse<(Time, OpId)>>,
+    /// Windows on their way out (in order, so that a simulated run repeats itself), with the memory
+    /// that must stay until they are fenced.
+    revoking: BTreeMap<WindowId, Arc<Registered>>,
+    /// Windows in use, for fencing a region as a whole.
+    granted: BTreeMap<WindowId, Arc<Registered>>,
+    /// What the fabric reported and nobody has handled yet.
+    events: VecDeque<Event>,
+    /// Empty between steps; keeps its room.
+    polled: Vec<Event>,
+    /// Tasks to be woken once the lock is released: a waker is somebody else's code.
+    pub(super) wakers: Vec<Waker>,
+    /// Tasks for other workers, handed over once the lock is released.
+    pub(super) detours: Vec<(u16, Queued)>,
+    closed: bool,
+}
+
+impl Core {
+    pub(super) fn new(
+        index: u16,
+        fabric: Box<dyn Fabric>,
+        shared: Arc<Shared>,
+        tallies: Arc<Tallies>,
+    ) -> Self {
+        Self {
+            index,
+            fabric,
+            shared,
+            tallies,
+            ops: Slab::new(),
+            next_serial: 0,
+            links: Links::default(),
+            runnable: VecDeque::new(),
+            deadlines: BinaryHeap::new(),
+            revoking: BTreeMap::new(),
+            granted: BTreeMap::new(),
+            events: VecDeque::new(),
+            polled: Vec::new(),
+            wakers: Vec::new(),
+            detours: Vec::new(),
+            closed: false,
+        }
+    }
+
+    // ---- progress ----------------------------------------------------------------------------
+
+    /// Moves everything on by a bounded amount.
+    pub(super) fn step(&mut self) -> Progress {
+        let mut progress = Progress::default();
+        let room = match &self.shared.sink {
+            Some(_) => MESSAGES_PER_STEP,
+            None => INBOX_MAX.saturating_sub(self.shared.inbox.len()).min(MESSAGES_PER_STEP),
+        };
+        // Left over only where a sink panicked: what came behind is not lost.
+        progress.worked |= !self.events.is_empty();
+        let mut events = std::mem::take(&mut self.polled);
+        progress.worked |= self.fabric.poll(room, &mut events);
+        self.events.extend(events.drain(..));
+        self.polled = events;
+        progress.news |= !self.events.is_empty();
+        while let Some(event) = self.events.pop_front() {
+            self.handle(event);
+        }
+        self.run_parked(&mut progress);
+        if !self.deadlines.is_empty() {
+            self.expire(&mut progress);
+        }
+        for (region, memory) in self.shared.graveyards[usize::from(self.index)].take() {
+            self.fabric.deregister(region);
+            drop(memory);
+            progress.worked = true;
+        }
+        progress
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Completed { op, status } => self.completed(op, status),
+            Event::Mapped { op, memory, offset, len } => {
+                if let Some(entry) = self.op_mut(op) {
+                    let (offset, len) = (offset as usize, len as usize);
+                    let mapping = Mapping::new(memory, offset, len);
+                    let _ = entry.completion.mapping.set(std::sync::Mutex::new(Some(mapping)));
+                }
+                self.completed(op, Status::Done);
+            }
+            Event::Arrived { immediate } => self.arrived(immediate),
+            Event::Message { peer, bytes } => {
+                if let Some(link) = self.links.by_peer.get(&peer) {
+                    Tallies::add(&self.tallies.messages_received, 1);
+                    let from = Peer { worker: self.index, link: *link };
+                    self.shared.incoming(Incoming::Message { from, bytes });
+                }
+            }
+            Event::PeerUp { peer, engine } => self.peer_up(peer, engine),
+            Event::PeerDown { peer, reason } => self.peer_down(peer, reason),
+            Event::Revoked { window } => {
+                if self.revoking.remove(&window).is_some() {
+                    Tallies::add(&self.tallies.windows_fenced, 1);
+                    self.shared.windows.release(window, self.index);
+                }
+            }
+        }
+    }
+
+    fn arrived(&self, immediate: Immediate) {
+        let tally = if self.shared.counters.arrived(immediate) {
+            &self.tallies.immediates
+        } else {
+            &self.tallies.stray_immediates
+        };
+        Tallies::add(tally, 1);
+    }
+
+    fn completed(&mut self, id: OpId, status: Status) {
+        let Some(op) = self.op_mut(id) else { return };
+        if op.stage == Stage::Lost {
+            op.completion.prove();
+            Tallies::add(&self.tallies.recovered, 1);
+            drop(self.forget(id));
+            return;
+        }
+        self.finish(
+            id,
+            match status {
+                Status::Done => Outcome::Done,
+                Status::Refused(why) => Outcome::Rejected(why),
+                Status::Stopped(why) => Outcome::Fenced(why),
+            },
+        );
+    }
+
+    /// Writes an operation's end and forgets it, unless it is `Lost`.
+    fn finish(&mut self, id: OpId, outcome: Outcome) {
+        let index = (id.0 & u64::from(u32::MAX)) as usize;
+        let op = &mut self.ops[index];
+        let completion = Arc::clone(&op.completion);
+        if let Outcome::Lost(_) = outcome {
+            op.stage = Stage::Lost;
+        }
+        let op = &self.ops[index];
+        self.count(outcome, &op.order.task);
+        if outcome.pages_are_free() {
+            drop(self.forget(id));
+        }
+        self.wakers.extend(completion.end(outcome));
+    }
+
+    /// Takes an operation out, with all that it holds.
+    fn forget(&mut self, id: OpId) -> Op {
+        let op = self.ops.remove((id.0 & u64::from(u32::MAX)) as usize);
+        if let Some(local) = op.order.task.local() {
+            local.region.busy.fetch_sub(1, Ordering::AcqRel);
+        }
+        if let Some(entry) = self.links.get_mut(op.link) {
+            entry.ops -= 1;
+            if op.stage != Stage::Parked && op.connection == entry.connection {
+                entry.credits.give_back(op.order.class.lane(), op.order.task.bytes());
+            }
+            if entry.has_parked() && !std::mem::replace(&mut entry.runnable, true) {
+                self.runnable.push_back(op.link);
+            }
+        }
+        op
+    }
+
+    fn op_mut(&mut self, id: OpId) -> Option<&mut Op> {
+        let op = self.ops.get_mut((id.0 & u64::from(u32::MAX)) as usize)?;
+        (u64::from(op.serial) == id.0 >> 32).then_some(op)
+    }
+}

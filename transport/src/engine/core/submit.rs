@@ -1,0 +1,322 @@
+//! Tasks from submission to the fabric.
+
+use std::cmp::Reverse;
+use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
+use std::time::Duration;
+
+use super::{Core, Op, Progress, Stage};
+use crate::engine::links::State;
+use crate::engine::stats::Tallies;
+use crate::engine::worker::Queued;
+use crate::fabric::{OpId, PeerId, Posted};
+use crate::lane::Lane;
+use crate::outcome::{Outcome, Reason};
+use crate::pages::{Pages, Plan};
+use crate::peer::LinkId;
+use crate::region::Slice;
+use crate::remote::RemoteSlice;
+use crate::transfer::{Completion, Order, Started, Task};
+
+/// How long before its deadline an operation is cancelled, so that the proof can still come in
+/// time: an eighth of its whole time, at most this.
+const CANCEL_MARGIN_MAX: Duration = Duration::from_millis(20);
+/// Operations under way at once, parked ones included.
+const OPS_MAX: usize = 1 << 16;
+/// Of these, what bulk leaves to the latency lane.
+const OPS_URGENT: usize = 1 << 12;
+/// Of these, what one peer can have, so that one that does not answer leaves room for the others.
+const OPS_PER_PEER: usize = OPS_MAX / 2;
+
+impl Core {
+    /// Takes on what waited in a queue.
+    pub(in crate::engine) fn admit(&mut self, queued: Queued) {
+        let Queued { order, completion } = queued;
+        // Whoever cancels sets its mark and then looks which worker has it; here it is the other
+        // way round, so one of the two sees the other.
+        completion.worker.store(self.index, Ordering::Release);
+        fence(Ordering::SeqCst);
+        let ended = if completion.cancelled.load(Ordering::Acquire) {
+            Tallies::add(&self.tallies.submitted, 1);
+            self.ended(Outcome::Rejected(Reason::Cancelled), &order.task)
+        } else {
+            let place = Arc::clone(&completion);
+            self.submit(order, move || place)
+        };
+        if let Started::Ended(outcome) = ended {
+            self.wakers.extend(completion.end(outcome));
+        }
+    }
+
+    /// Takes on a task. It ends at once if the fabric can do it at once; otherwise `completion`
+    /// makes the place where its end will be written.
+    pub(in crate::engine) fn submit(
+        &mut self,
+        order: Order,
+        completion: impl FnOnce() -> Arc<Completion>,
+    ) -> Started {
+        Tallies::add(&self.tallies.submitted, 1);
+        let link = order.peer().link;
+        if let Some(why) = self.refusal(&order) {
+            return self.ended(Outcome::Rejected(why), &order.task);
+        }
+        let Some(entry) = self.links.get_mut(link) else {
+            return self.ended(Outcome::Rejected(Reason::PeerGone), &order.task);
+        };
+        if entry.ops >= OPS_PER_PEER {
+            return self.ended(Outcome::Rejected(Reason::Full), &order.task);
+        }
+        let serial = self.next_serial;
+        self.next_serial = serial.wrapping_add(1);
+        let id = OpId(self.ops.vacant_key() as u64 | u64::from(serial) << 32);
+        let mut stage = Stage::Parked;
+        match entry.state {
+            State::Up(_) if entry.is_somebody_else(&order) => {
+                return match self.divert(order, completion, Reason::Unreachable) {
+                    Ok(started) => started,
+                    Err(order) => self.ended(Outcome::Rejected(Reason::Stale), &order.task),
+                };
+            }
+            // What waits goes first, so that messages stay in order.
+            State::Up(peer) if entry.goes_now(order.class) => {
+                let bytes = order.task.bytes();
+                if entry.credits.allow(order.class.lane(), bytes) {
+                    match self.fabric.post(id, peer, order.class.lane(), order.work()) {
+                        Posted::Done => return self.ended(Outcome::Done, &order.task),
+                        Posted::Refused(why) => {
+                            return self.ended(Outcome::Rejected(why), &order.task);
+                        }
+                        Posted::Pending => {
+                            stage = Stage::Posted;
+                            entry.credits.take(order.class.lane(), bytes);
+                        }
+                        Posted::Busy => {}
+                    }
+                }
+            }
+            State::Down => self.links.dial(link, &mut *self.fabric),
+            State::Up(_) | State::Connecting(_) => {}
+        }
+        let entry = self.links.get_mut(link).expect("looked up above");
+        entry.ops += 1;
+        let connection = entry.connection;
+        if stage == Stage::Parked {
+            Tallies::add(&self.tallies.parked, 1);
+            entry.parked[order.class.index()].push_back(id);
+            if !std::mem::replace(&mut entry.runnable, true) {
+                self.runnable.push_back(link);
+            }
+        }
+        if let Some(local) = order.task.local() {
+            local.region.busy.fetch_add(1, Ordering::AcqRel);
+        }
+        let completion = completion();
+        completion.worker.store(self.index, Ordering::SeqCst);
+        completion.op.store(id.0, Ordering::Release);
+        let margin = (order.timeout / 8).min(CANCEL_MARGIN_MAX);
+        self.trim_deadlines();
+        self.deadlines.push(Reverse((order.deadline.before(margin), id)));
+        let running = Started::Running(Arc::clone(&completion));
+        self.ops.insert(Op { serial, link, connection, order, stage, completion });
+        running
+    }
+
+    /// Sends a task over the next way to its window, if there is one, and announces it.
+    pub(super) fn divert(
+        &mut self,
+        mut order: Order,
+        completion: impl FnOnce() -> Arc<Completion>,
+        why: Reason,
+    ) -> Result<Started, Order> {
+        let Some(opened) = order.task.window() else { return Err(order) };
+        let Some((way, first)) = opened.detour(order.way) else { return Err(order) };
+        if first {
+            let (from, to) = (&opened.route(order.way).address, &opened.route(way).address);
+            tracing::warn!(%from, %to, %why, "fallback: a slower way to the peer is taken");
+            Tallies::add(&self.tallies.fallbacks, 1);
+        }
+        order.way = way;
+        let worker = order.peer().worker;
+        let completion = completion();
+        Tallies::take_back(&self.tallies.submitted);
+        self.detours.push((worker, Queued { order, completion: Arc::clone(&completion) }));
+        Ok(Started::Running(completion))
+    }
+
+    /// Why a task cannot be taken on at all.
+    fn refusal(&self, order: &Order) -> Option<Reason> {
+        if self.closed {
+            return Some(Reason::Closed);
+        }
+        let limit = match order.class.lane() {
+            Lane::Latency => OPS_MAX,
+            Lane::Bulk => OPS_MAX - OPS_URGENT,
+        };
+        if self.ops.len() >= limit {
+            return Some(Reason::Full);
+        }
+        if let Some(local) = order.task.local()
+            && local.region.closing.load(Ordering::Acquire)
+        {
+            return Some(Reason::Closed);
+        }
+        match &order.task {
+            Task::Write { local, remote, pages: None, .. }
+            | Task::Read { local, remote, pages: None, .. } => {
+                (local.len() != remote.len()).then_some(Reason::Uneven)
+            }
+            Task::Write { local, remote, pages: Some(plan), .. } => {
+                misfit(plan, local, remote, plan.remote())
+            }
+            Task::Read { local, remote, pages: Some(plan), .. } => {
+                misfit(plan, local, remote, plan.local())
+            }
+            Task::Send { bytes, .. } => {
+                (bytes.len() > self.fabric.limits().message_bytes_max).then_some(Reason::TooLong)
+            }
+            Task::Signal { .. } | Task::Map { .. } => None,
+        }
+    }
+
+    /// Counts a task that ended on the spot.
+    fn ended(&self, outcome: Outcome, task: &Task) -> Started {
+        self.count(outcome, task);
+        Started::Ended(outcome)
+    }
+
+    pub(super) fn count(&self, outcome: Outcome, task: &Task) {
+        self.tallies.ended(outcome);
+        if outcome.is_done() {
+            match task {
+                Task::Write { .. } => Tallies::add(&self.tallies.written_bytes, task.bytes()),
+                Task::Read { .. } => Tallies::add(&self.tallies.read_bytes, task.bytes()),
+                Task::Send { .. } => Tallies::add(&self.tallies.messages_sent, 1),
+                Task::Signal { .. } | Task::Map { .. } => {}
+            }
+        }
+    }
+
+    /// Asks for an early end of the operation behind `completion`.
+    pub(in crate::engine) fn cancel(&mut self, completion: &Arc<Completion>) {
+        let id = OpId(completion.op.load(Ordering::Acquire));
+        // It may have gone to another worker, where the same number means another operation.
+        let here = self.op_mut(id).is_some_and(|op| Arc::ptr_eq(&op.completion, completion));
+        if completion.outcome().is_none() && here {
+            self.stop(id, Reason::Cancelled);
+        }
+    }
+
+    /// Ends a parked operation, or asks the fabric to end a posted one.
+    pub(super) fn stop(&mut self, id: OpId, why: Reason) {
+        let Some(op) = self.op_mut(id) else { return };
+        match op.stage {
+            Stage::Parked => {
+                let (link, class) = (op.link, op.order.class);
+                if let Some(entry) = self.links.get_mut(link) {
+                    entry.unpark(class, id);
+                }
+                self.finish(id, Outcome::Rejected(why));
+            }
+            Stage::Posted => {
+                op.stage = Stage::Cancelled;
+                self.fabric.cancel(id, why);
+            }
+            Stage::Cancelled | Stage::Lost => {}
+        }
+    }
+
+    /// Gives parked operations another try, link by link, the urgent ones first.
+    pub(super) fn run_parked(&mut self, progress: &mut Progress) {
+        for _ in 0..self.runnable.len() {
+            let Some(link) = self.runnable.pop_front() else { break };
+            let Some(entry) = self.links.get_mut(link) else { continue };
+            entry.runnable = false;
+            let again = match entry.state {
+                State::Up(peer) => {
+                    // Both, whatever becomes of the first.
+                    let urgent = self.run_lane(link, peer, Lane::Latency, progress);
+                    self.run_lane(link, peer, Lane::Bulk, progress) | urgent
+                }
+                State::Connecting(_) | State::Down => entry.has_parked(),
+            };
+            if again
+                && let Some(entry) = self.links.get_mut(link)
+                && !std::mem::replace(&mut entry.runnable, true)
+            {
+                self.runnable.push_back(link);
+            }
+        }
+    }
+
+    /// Posts what is parked in one lane of a link; whether the fabric had no room for some of it.
+    fn run_lane(
+        &mut self,
+        link: LinkId,
+        peer: PeerId,
+        lane: Lane,
+        progress: &mut Progress,
+    ) -> bool {
+        while let Some(entry) = self.links.get_mut(link)
+            && let Some(id) = entry.first_parked(lane)
+        {
+            let index = (id.0 & u64::from(u32::MAX)) as usize;
+            let order = &self.ops[index].order;
+            if entry.is_somebody_else(order) {
+                entry.unpark(order.class, id);
+                self.give_up_way(id, Reason::Unreachable, Reason::Stale);
+                continue;
+            }
+            let bytes = order.task.bytes();
+            if !entry.credits.allow(lane, bytes) {
+                // Whatever gives credits back makes the link runnable.
+                return false;
+            }
+            let posted = self.fabric.post(id, peer, lane, order.work());
+            if posted == Posted::Busy {
+                return true;
+            }
+            entry.unpark(order.class, id);
+            progress.worked = true;
+            match posted {
+                Posted::Pending => {
+                    entry.credits.take(lane, bytes);
+                    let op = &mut self.ops[index];
+                    (op.stage, op.connection) = (Stage::Posted, entry.connection);
+                }
+                Posted::Done => {
+                    progress.news = true;
+                    self.finish(id, Outcome::Done);
+                }
+                Posted::Refused(why) => {
+                    progress.news = true;
+                    self.finish(id, Outcome::Rejected(why));
+                }
+                Posted::Busy => unreachable!("handled above"),
+            }
+        }
+        false
+    }
+
+    /// Takes a parked operation, out of its queue already, to the next way to its window; without
+    /// one it ends as rejected.
+    pub(super) fn give_up_way(&mut self, id: OpId, why: Reason, rejected: Reason) {
+        let index = (id.0 & u64::from(u32::MAX)) as usize;
+        let op = &self.ops[index];
+        let next = op.order.task.window().and_then(|opened| opened.way_after(op.order.way));
+        if next.is_none() {
+            self.finish(id, Outcome::Rejected(rejected));
+            return;
+        }
+        let Op { order, completion, .. } = self.forget(id);
+        let diverted = self.divert(order, || completion, why);
+        debug_assert!(diverted.is_ok(), "there is a next way");
+    }
+}
+
+/// What is wrong with a plan between two slices; `destination` is the side that is written.
+fn misfit(plan: &Plan, local: &Slice, remote: &RemoteSlice, destination: &Pages) -> Option<Reason> {
+    if plan.local().end() > local.len() || plan.remote().end() > remote.len() {
+        return Some(Reason::OutOfBounds);
+    }
+    destination.overlaps().then_some(Reason::Overlapping)
+}

@@ -1,0 +1,331 @@
+//! Watchers: words in memory that somebody else changes, and that the engine reacts to.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64 as Word, AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, TryLockError, Weak};
+use std::time::Duration;
+
+use crate::engine::Engine;
+use crate::memory::Memory;
+use crate::region::{RangeError, check};
+use crate::sync::{AtomicU32, AtomicU64, Mutex, MutexGuard, fence};
+
+type Callback = Box<dyn FnMut(u64) + Send>;
+
+/// Watches a 64-bit word: a GPU bumps it inside a captured graph, another process through shared
+/// memory, or a peer by a one-sided write, and the engine tells, without any call from there.
+///
+/// A word is looked at whenever the engine is driven, and at least every
+/// [`Builder::watch_every`](crate::Builder::watch_every) while somebody waits for it or has a
+/// callback on it: nothing in hardware rings a bell when memory changes. Changes between two looks
+/// are seen as one, so a word should only ever grow.
+///
+/// Dropping it ends its callback; one that another thread is just calling still returns first.
+pub struct Watcher {
+    engine: Engine,
+    watched: Arc<Watched>,
+}
+
+struct Watched {
+    memory: Arc<Memory>,
+    offset: usize,
+    table: Arc<Watchers>,
+    teller: Teller,
+    /// Callbacks and waits that make the engine look.
+    armed: AtomicUsize,
+}
+
+impl Watcher {
+    pub(crate) fn new(
+        engine: Engine,
+        table: &Arc<Watchers>,
+        memory: &Arc<Memory>,
+        offset: u64,
+    ) -> Result<Self, WatchError> {
+        let end = offset.checked_add(8).ok_or(WatchError::Unaligned { offset })?;
+        check(offset..end, memory.len() as u64)?;
+        if !offset.is_multiple_of(8) {
+            return Err(WatchError::Unaligned { offset });
+        }
+        let watched = Arc::new(Watched {
+            memory: Arc::clone(memory),
+            offset: offset as usize,
+            table: Arc::clone(table),
+            teller: Teller::new(),
+            armed: AtomicUsize::new(0),
+        });
+        table.lock().push(Arc::downgrade(&watched));
+        Ok(Self { engine, watched })
+    }
+
+    /// Where the word is, for whoever bumps it.
+    #[must_use]
+    pub fn as_ptr(&self) -> *mut u64 {
+        self.watched.word().as_ptr()
+    }
+
+    /// The word now. Acquire: what was written before the bump is visible.
+    #[must_use]
+    pub fn value(&self) -> u64 {
+        self.watched.word().load(Ordering::Acquire)
+    }
+
+    /// Adds one (release) and makes the engine look at once: a bump from this process.
+    pub fn bump(&self) -> u64 {
+        let value = self.watched.word().fetch_add(1, Ordering::Release).wrapping_add(1);
+        self.engine.look();
+        value
+    }
+
+    /// Waits until the word is not `past` any more; returns what it is then. Drives the engine.
+    ///
+    /// # Errors
+    /// When it did not change within `timeout`.
+    pub fn wait(&self, past: u64, timeout: Duration) -> Result<u64, WatchTimeout> {
+        let _armed = Armed::new(&self.watched);
+        let until = self.engine.now() + timeout;
+        // Who sleeps already has to look at this word from now on.
+        self.engine.look();
+        if self.engine.wait(until, || self.value() != past) {
+            Ok(self.value())
+        } else {
+            Err(WatchTimeout { past, timeout })
+        }
+    }
+
+    /// Calls `f` with the word whenever it has changed, from the value it has now. It runs on
+    /// whichever thread drives the engine, without any of its locks: it may submit, cancel and send,
+    /// but should not block, for it holds up the thread that drives. Replaces the callback before.
+    pub fn on_change(&self, f: impl FnMut(u64) + Send + 'static) {
+        if self.watched.teller.set(Box::new(f), self.value()) {
+            self.watched.arm();
+        }
+        self.engine.look();
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        let gone = Arc::downgrade(&self.watched);
+        self.watched.table.lock().retain(|other| !other.ptr_eq(&gone));
+        if self.watched.teller.clear() {
+            self.watched.disarm();
+        }
+    }
+}
+
+impl Watched {
+    fn word(&self) -> &Word {
+        // SAFETY: `Watcher::new` checked that the word lies in the memory, aligned (memory starts at
+        // a page), and the memory lives as long as `self`. It is only ever accessed atomically here.
+        unsafe { Word::from_ptr(self.memory.as_ptr().add(self.offset).cast()) }
+    }
+
+    fn arm(&self) {
+        self.armed.fetch_add(1, Ordering::SeqCst);
+        self.table.armed.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn disarm(&self) {
+        self.armed.fetch_sub(1, Ordering::SeqCst);
+        self.table.armed.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    fn has_changed(&self) -> bool {
+        self.armed.load(Ordering::Relaxed) != 0 && self.teller.is_behind(self.now())
+    }
+
+    fn now(&self) -> u64 {
+        self.word().load(Ordering::Acquire)
+    }
+}
+
+/// A callback, and what it has been told.
+struct Teller {
+    callback: Mutex<Option<Callback>>,
+    told: AtomicU64,
+    /// Nothing is told any more.
+    closed: AtomicU32,
+}
+
+impl Teller {
+    fn new() -> Self {
+        let (told, closed) = (AtomicU64::new(0), AtomicU32::new(0));
+        Self { callback: Mutex::new(None), told, closed }
+    }
+
+    /// Puts a callback in place that knows `now` already; whether there was none.
+    fn set(&self, f: Callback, now: u64) -> bool {
+        let mut callback = self.callback.lock().unwrap_or_else(PoisonError::into_inner);
+        self.told.store(now, Ordering::Relaxed);
+        callback.replace(f).is_none()
+    }
+
+    /// Ends it. Takes the callback away, unless it is running, maybe on this very thread; whether
+    /// there was one.
+    fn clear(&self) -> bool {
+        self.closed.store(1, Ordering::Release);
+        self.callback.try_lock().is_ok_and(|mut callback| callback.take().is_some())
+    }
+
+    fn is_behind(&self, now: u64) -> bool {
+        self.told.load(Ordering::Relaxed) != now
+    }
+
+    /// Calls the callback until it has seen the last change. One thread at a time does; it looks
+    /// again after it let go, for those that were turned away meanwhile.
+    fn tell(&self, now: impl Fn() -> u64) {
+        while self.is_behind(now()) {
+            // Whoever is turned away has seen the change before whoever lets go looks again.
+            fence(Ordering::SeqCst);
+            let mut callback = match self.callback.try_lock() {
+                Ok(callback) => callback,
+                // It panicked before; what changed since is told all the same.
+                Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+                Err(TryLockError::WouldBlock) => return,
+            };
+            // Only here is what was told before certain.
+            let value = now();
+            if self.closed.load(Ordering::Acquire) != 0 {
+                return;
+            }
+            if self.told.swap(value, Ordering::Relaxed) != value
+                && let Some(f) = &mut *callback
+            {
+                f(value);
+            }
+            drop(callback);
+            fence(Ordering::SeqCst);
+        }
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        let left = *self.armed.get_mut();
+        self.table.armed.fetch_sub(left, Ordering::SeqCst);
+    }
+}
+
+/// Makes the engine look while somebody waits.
+struct Armed<'a>(&'a Watched);
+
+impl<'a> Armed<'a> {
+    fn new(watched: &'a Watched) -> Self {
+        watched.arm();
+        Self(watched)
+    }
+}
+
+impl Drop for Armed<'_> {
+    fn drop(&mut self) {
+        self.0.disarm();
+    }
+}
+
+impl fmt::Debug for Watcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Watcher({:?} = {})", self.as_ptr(), self.value())
+    }
+}
+
+/// All watchers of an engine.
+pub(crate) struct Watchers {
+    list: Mutex<Vec<Weak<Watched>>>,
+    armed: AtomicUsize,
+    every: Duration,
+}
+
+impl Watchers {
+    pub(crate) fn new(every: Duration) -> Self {
+        Self { list: Mutex::new(Vec::new()), armed: AtomicUsize::new(0), every }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Weak<Watched>>> {
+        self.list.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How long whoever drives may sleep.
+    pub(crate) fn nap(&self) -> Duration {
+        if self.armed.load(Ordering::SeqCst) == 0 { Duration::MAX } else { self.every }
+    }
+
+    /// Looks at all words and calls the callbacks of those that changed; whether there were any.
+    /// No lock of the engine is held.
+    #[inline]
+    pub(crate) fn look(&self) -> bool {
+        self.armed.load(Ordering::Relaxed) != 0 && self.look_at_all()
+    }
+
+    fn look_at_all(&self) -> bool {
+        let Ok(list) = self.list.try_lock() else { return false };
+        let changed: Vec<_> =
+            list.iter().filter_map(Weak::upgrade).filter(|watched| watched.has_changed()).collect();
+        drop(list);
+        for watched in &changed {
+            watched.teller.tell(|| watched.now());
+        }
+        !changed.is_empty()
+    }
+}
+
+/// A word that cannot be watched.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum WatchError {
+    /// Not inside the memory.
+    #[error(transparent)]
+    Range(#[from] RangeError),
+    /// Not aligned.
+    #[error("a watched word starts at a multiple of 8 bytes, not at {offset}")]
+    Unaligned {
+        /// Where it was asked for.
+        offset: u64,
+    },
+}
+
+/// A word that did not change in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the watched word is still {past} after {timeout:?}")]
+pub struct WatchTimeout {
+    /// The value.
+    pub past: u64,
+    /// How long was waited.
+    pub timeout: Duration,
+}
+
+#[cfg(all(test, loom))]
+mod models {
+    use loom::sync::Arc;
+    use loom::sync::atomic::AtomicU64 as Cell;
+    use loom::thread;
+
+    use super::*;
+
+    #[test]
+    fn loom_the_last_change_is_told_whoever_looks() {
+        loom::model(|| {
+            let shared = Arc::new((Teller::new(), Cell::new(0), Cell::new(0)));
+            let heard = Arc::clone(&shared);
+            let f = move |value| {
+                assert!(value > heard.2.load(Ordering::Relaxed), "told in order, each once");
+                heard.2.store(value, Ordering::Relaxed);
+            };
+            assert!(shared.0.set(Box::new(f), 0));
+            let threads: Vec<_> = (0..2)
+                .map(|_| {
+                    let shared = Arc::clone(&shared);
+                    thread::spawn(move || {
+                        shared.1.fetch_add(1, Ordering::AcqRel);
+                        shared.0.tell(|| shared.1.load(Ordering::Acquire));
+                    })
+                })
+                .collect();
+            for thread in threads {
+                thread.join().unwrap();
+            }
+            assert_eq!(shared.2.load(Ordering::Relaxed), 2);
+            shared.0.clear();
+        });
+    }
+}

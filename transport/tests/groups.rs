@@ -1,0 +1,266 @@
+//! Several transfers, peers or words at once: batches, scatter, barriers and watchers.
+
+#![cfg(not(loom))]
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use tranship_transport::{
+    Barrier, Drive, Engine, HostMemory, Lane, Outcome, Polling, Reason, Target, WatchError, Watcher,
+};
+
+const TIMEOUT: Duration = Duration::from_secs(30);
+const LEN: u64 = 1 << 16;
+
+fn engine(drive: Drive) -> Engine {
+    let polling = Polling::Adaptive { spin: Duration::ZERO };
+    Engine::builder().drive(drive).polling(polling).deadline(TIMEOUT).build().unwrap()
+}
+
+#[test]
+fn a_batch_has_one_outcome_for_each() {
+    let (owner, writer) = (engine(Drive::Thread), engine(Drive::Thread));
+    let there = owner.alloc(HostMemory::new(LEN as usize)).unwrap();
+    let window = there.window(0..LEN / 2).unwrap();
+    let here = writer.alloc(HostMemory::new(LEN as usize)).unwrap();
+    here.memory().fill(0..LEN as usize, 7).unwrap();
+    let to = writer.open(&window.descriptor()).unwrap();
+    let arrivals = owner.counter().unwrap();
+    let mut batch = writer.batch();
+    for at in 0..16 {
+        let (from, to) = (here.slice(at..at + 1).unwrap(), to.slice(at..at + 1).unwrap());
+        batch.push(writer.write(from, to).immediate(arrivals.slot()));
+    }
+    batch.push(writer.write(here.slice(0..1).unwrap(), to.slice(0..2).unwrap()));
+    assert_eq!(batch.len(), 17);
+    let outcomes = batch.lane(Lane::Latency).deadline(TIMEOUT).wait();
+    assert_eq!(outcomes[16], Outcome::Rejected(Reason::Uneven));
+    assert!(outcomes[..16].iter().all(|outcome| outcome.is_done()), "{outcomes:?}");
+    arrivals.wait(16, TIMEOUT).unwrap();
+    let mut bytes = [0; 17];
+    there.memory().read_at(0, &mut bytes).unwrap();
+    assert_eq!(bytes[..16], [7; 16]);
+    assert_eq!(bytes[16], 0);
+    assert!(writer.batch().wait().is_empty());
+}
+
+#[test]
+fn a_scatter_gives_each_peer_its_part() {
+    const PEERS: usize = 5;
+    let sender = engine(Drive::Thread);
+    let source = sender.alloc(HostMemory::new(LEN as usize)).unwrap();
+    for at in 0..LEN as usize {
+        source.memory().write_at(at, &[(at % 251) as u8]).unwrap();
+    }
+    let peers: Vec<_> = (0..PEERS)
+        .map(|_| {
+            let engine = engine(Drive::Thread);
+            let region = engine.alloc(HostMemory::new(LEN as usize)).unwrap();
+            let window = region.window(0..LEN).unwrap();
+            let arrivals = engine.counter().unwrap();
+            (region, window, arrivals)
+        })
+        .collect();
+    // Unequal parts, an empty one among them.
+    let bounds = [0, 100, 100, 5000, 5001, 40_000];
+    let group: Vec<_> = peers
+        .iter()
+        .enumerate()
+        .map(|(at, (_, window, arrivals))| {
+            let from = bounds[at]..bounds[at + 1];
+            let to = sender.open(&window.descriptor()).unwrap();
+            let to = to.slice(7..7 + from.end - from.start).unwrap();
+            Target { from, to, slot: Some(arrivals.slot()) }
+        })
+        .collect();
+    let all = source.slice(0..LEN).unwrap();
+    for round in 1..=3 {
+        let outcomes = sender.scatter(&all, &group).unwrap().wait();
+        assert!(outcomes.iter().all(|outcome| outcome.is_done()), "{outcomes:?}");
+        for (at, (region, _, arrivals)) in peers.iter().enumerate() {
+            arrivals.wait(round, TIMEOUT).unwrap();
+            let mut got = vec![0; (bounds[at + 1] - bounds[at]) as usize];
+            region.memory().read_at(7, &mut got).unwrap();
+            let expected: Vec<_> =
+                (bounds[at]..bounds[at + 1]).map(|at| (at % 251) as u8).collect();
+            assert_eq!(got, expected);
+        }
+    }
+    let beyond = [Target { from: 0..LEN + 1, to: group[0].to.clone(), slot: None }];
+    let error = sender.scatter(&all, &beyond).unwrap_err().to_string();
+    assert_eq!(error, "bytes 0..65537 are not inside 0..65536");
+}
+
+/// Barriers of as many engines, each knowing all others.
+fn meeting(members: usize) -> Vec<(Engine, Barrier)> {
+    let mut all: Vec<_> = (0..members)
+        .map(|_| {
+            let engine = engine(Drive::Thread);
+            let barrier = Barrier::new(&engine).unwrap();
+            (engine, barrier)
+        })
+        .collect();
+    let invitations: Vec<_> = all.iter().map(|(_, barrier)| barrier.invitation()).collect();
+    for (at, (_, barrier)) in all.iter_mut().enumerate() {
+        for (_, other) in invitations.iter().enumerate().filter(|(other, _)| *other != at) {
+            barrier.join(other).unwrap();
+        }
+        assert_eq!(barrier.others(), members - 1);
+    }
+    all
+}
+
+#[test]
+fn nobody_leaves_a_barrier_before_all_have_come() {
+    const MEMBERS: usize = 4;
+    const ROUNDS: u64 = 200;
+    let came: Vec<_> = (0..MEMBERS).map(|_| AtomicU64::new(0)).collect();
+    std::thread::scope(|scope| {
+        for (at, (_engine, mut barrier)) in meeting(MEMBERS).into_iter().enumerate() {
+            let came = &came;
+            scope.spawn(move || {
+                for round in 1..=ROUNDS {
+                    came[at].store(round, Ordering::SeqCst);
+                    barrier.wait(TIMEOUT).unwrap();
+                    for other in came {
+                        let there = other.load(Ordering::SeqCst);
+                        assert!((round..=round + 1).contains(&there), "{there} in {round}");
+                    }
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn a_barrier_says_who_is_missing_and_goes_on_when_they_come() {
+    let mut members = meeting(2);
+    let (_b_engine, mut b) = members.pop().unwrap();
+    let (_a_engine, mut a) = members.pop().unwrap();
+    let error = a.wait(Duration::from_millis(20)).unwrap_err();
+    assert_eq!((error.round, error.missing), (0, 1));
+    // The signal of the call before counts, once.
+    b.wait(TIMEOUT).unwrap();
+    a.wait(TIMEOUT).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| b.wait(TIMEOUT).unwrap());
+        a.wait(TIMEOUT).unwrap();
+    });
+    drop((b, _b_engine));
+    let error = a.wait(Duration::from_millis(200)).unwrap_err();
+    assert_eq!((error.round, error.missing), (2, 1));
+}
+
+#[test]
+fn a_barrier_names_who_cannot_be_told() {
+    let mut members = meeting(2);
+    drop(members.pop());
+    let (_engine, mut alone) = members.pop().unwrap();
+    let error = alone.wait(Duration::from_millis(200)).unwrap_err();
+    assert_eq!((error.missing, error.unreached.len()), (1, 1), "{error}");
+    assert_eq!(error.unreached[0].1, Outcome::Rejected(Reason::Unreachable));
+}
+
+fn watcher(engine: &Engine) -> Watcher {
+    let region = engine.alloc(HostMemory::new(4096)).unwrap();
+    engine.watch(region.memory(), 64).unwrap()
+}
+
+#[test]
+fn a_watched_word_wakes_who_waits_whoever_bumps_it() {
+    for drive in [Drive::Thread, Drive::Caller] {
+        let engine = engine(drive);
+        let watcher = watcher(&engine);
+        assert_eq!(watcher.value(), 0);
+        let none = watcher.wait(0, Duration::from_millis(5)).unwrap_err();
+        assert_eq!(none.to_string(), "the watched word is still 0 after 5ms");
+        for round in 0..50 {
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    if round % 2 == 0 {
+                        watcher.bump();
+                    } else {
+                        // As a GPU does it: nobody is told.
+                        // SAFETY: the word lives as long as its watcher, and is only used atomically.
+                        let word = unsafe { AtomicU64::from_ptr(watcher.as_ptr()) };
+                        word.fetch_add(1, Ordering::Release);
+                    }
+                });
+                assert_eq!(watcher.wait(round, TIMEOUT).unwrap(), round + 1);
+            });
+        }
+    }
+}
+
+#[test]
+fn a_callback_sees_the_last_change_and_may_use_the_engine() {
+    let engine = engine(Drive::Thread);
+    let region = engine.alloc(HostMemory::new(4096)).unwrap();
+    let window = region.window(0..4096).unwrap();
+    let writer = self::engine(Drive::Thread);
+    let here = writer.alloc(HostMemory::new(4096)).unwrap();
+    let to = writer.open(&window.descriptor()).unwrap();
+    let back = writer.counter().unwrap();
+
+    // A peer's one-sided write changes the word; the callback answers.
+    let watcher = engine.watch(region.memory(), 128).unwrap();
+    let peer = engine.connect(&writer.addresses()[0], TIMEOUT).unwrap();
+    let (seen, values) = mpsc::channel();
+    let (slot, answering) = (back.slot(), engine.clone());
+    watcher.on_change(move |value| {
+        seen.send(value).unwrap();
+        assert!(answering.signal(peer, slot).submit().is_ok());
+    });
+    let mut last = 0;
+    for value in 1u64..=100 {
+        here.memory().write_at(0, &value.to_ne_bytes()).unwrap();
+        let sent = writer.write(here.slice(0..8).unwrap(), to.slice(128..136).unwrap()).wait();
+        assert!(sent.is_done(), "{sent}");
+        if value % 10 == 0 {
+            // Changes in between may be seen as one, the last is always seen.
+            while last != value {
+                let next = values.recv_timeout(TIMEOUT).unwrap();
+                assert!(next > last, "{next} after {last}");
+                last = next;
+            }
+        }
+    }
+    back.wait(10, TIMEOUT).unwrap();
+    drop(watcher);
+    for value in 101u64..120 {
+        here.memory().write_at(0, &value.to_ne_bytes()).unwrap();
+        let sent = writer.write(here.slice(0..8).unwrap(), to.slice(128..136).unwrap()).wait();
+        assert!(sent.is_done(), "{sent}");
+        let _ = engine.progress();
+    }
+    // At most the call that had begun when the watcher went.
+    assert!(values.try_iter().count() <= 1);
+}
+
+#[test]
+fn a_callback_that_drops_its_watcher_or_waits_does_not_hang() {
+    let engine = engine(Drive::Thread);
+    let (first, second) = (watcher(&engine), Arc::new(watcher(&engine)));
+    let done = Arc::new(AtomicBool::new(false));
+    let (waits, word, flag) = (engine.clone(), Arc::clone(&second), Arc::clone(&done));
+    first.on_change(move |_| {
+        word.bump();
+        assert!(!waits.wait_until(Duration::from_millis(1), || false));
+        flag.store(true, Ordering::SeqCst);
+        waits.wake();
+    });
+    first.bump();
+    assert!(engine.wait_until(TIMEOUT, || done.load(Ordering::SeqCst)));
+    assert_eq!(second.wait(0, TIMEOUT).unwrap(), 1);
+}
+
+#[test]
+fn words_that_cannot_be_watched_are_refused() {
+    let engine = engine(Drive::Thread);
+    let region = engine.alloc(HostMemory::new(4096)).unwrap();
+    let refused = |at| engine.watch(region.memory(), at).unwrap_err();
+    assert_eq!(refused(4), WatchError::Unaligned { offset: 4 });
+    assert!(matches!(refused(4096), WatchError::Range(_)));
+    assert!(matches!(refused(u64::MAX), WatchError::Unaligned { .. }));
+}
