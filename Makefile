@@ -75,7 +75,9 @@ test-tsan: ## the same under the thread sanitizer
 	scripts/sanitize thread
 
 test-netns: ## two hosts as network namespaces with the cable cut and healed, as root
-	$(CARGO) test -p tranship-tests --test netns -- --ignored --test-threads 1
+	$(CARGO) build -p tranship
+	TRANSHIP_BINARY='$(abspath $(TARGET))/debug/tranship' \
+		$(CARGO) test -p tranship-tests --test netns --test netns_daemon -- --ignored --test-threads 1
 
 peers: ## measure beside NIXL, Mooncake and Redis, see docs/peers.md
 	benches/peers/run
