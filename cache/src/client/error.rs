@@ -113,6 +113,11 @@ fn remedy(error: &PeerError) -> &'static str {
             "use a client and a daemon of the same release"
         }
         PeerError::Refused { why: Reason::Full, .. } => "raise limits.max_clients",
+        PeerError::Refused { why: Reason::Unauthorised, .. } => {
+            "give both the same, with --token-file or TRANSHIP_TOKEN"
+        }
+        PeerError::Refused { why: Reason::Foreign, .. } => "check the port",
+        PeerError::Refused { why: Reason::Unresolved, .. } => "check the name",
         PeerError::Refused { why: Reason::Unreachable | Reason::PeerGone, .. } => {
             "start one with `tranship serve`"
         }
