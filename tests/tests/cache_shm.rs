@@ -3,14 +3,15 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tranship_cache::client::{BlockResult, Cache, Client, Fetched, Grant, ReadError, Stored};
 use tranship_cache::server::{Options, Server, TenantConfig};
 use tranship_cache::store::{Store, Watermarks};
+use tranship_cache::wire::{FaultCode, Hello, Item, Reply, Request, Reserved, VERSION};
 use tranship_cache::{Key, Link};
 use tranship_tests::world::{chain, content, fill, identity};
-use tranship_transport::{Address, Drive, Engine, HostMemory};
+use tranship_transport::{Address, Drive, Engine, HostMemory, Incoming, Peer};
 
 const LEN: usize = 100_000;
 
@@ -79,7 +80,7 @@ fn blocks_are_filled_and_read_in_place() {
 
     let reader = daemon.cache();
     let lease = reader.lease(&keys(&links), Duration::ZERO).unwrap();
-    let (at, len) = lease.view(0).unwrap().unwrap();
+    let (at, len) = lease.view(0).unwrap();
     // SAFETY: the lease keeps the block in place and nobody writes to it in this test.
     let view = unsafe { std::slice::from_raw_parts(at, len) };
     assert_eq!(view, bytes);
@@ -93,7 +94,7 @@ fn a_stray_write_through_the_mapping_is_caught() {
     let links = chain(1, 3);
     fill(&cache, &links, LEN);
     let lease = cache.lease(&keys(&links), Duration::ZERO).unwrap();
-    let (at, _) = lease.view(1).unwrap().unwrap();
+    let (at, _) = lease.view(1).unwrap();
     // SAFETY: memory of the mapped arena; nobody reads it in this process meanwhile.
     unsafe { at.cast_mut().add(77).write_volatile(!at.add(77).read_volatile()) };
     let other = reader.lease(&keys(&links), Duration::ZERO).unwrap();
@@ -125,7 +126,7 @@ fn the_daemon_writes_into_the_callers_memory() {
     // A stray write into the arena is caught where the block arrives.
     let other = daemon.cache();
     let lease = other.lease(&keys(&links), Duration::ZERO).unwrap();
-    let (mapped, _) = lease.view(3).unwrap().unwrap();
+    let (mapped, _) = lease.view(3).unwrap();
     // SAFETY: memory of the mapped arena, held by the lease; nobody reads it meanwhile.
     unsafe { mapped.cast_mut().write_volatile(!mapped.read_volatile()) };
     drop(lease);
@@ -160,6 +161,114 @@ fn a_void_reservation_is_not_reused_under_its_late_writer() {
         lease.copy_to(index, &mut into).unwrap();
         assert_eq!(into, content(link, LEN));
     }
+}
+
+/// Polls until `done` holds.
+fn until(done: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !done() {
+        assert!(Instant::now() < deadline, "waited for 10 s");
+        std::thread::yield_now();
+    }
+}
+
+/// A client that reserves a block, then asks without ever reading the answers, until the daemon
+/// ends its session.
+fn deaf(daemon: &Daemon) -> (Engine, Peer, u64) {
+    let second = Duration::from_secs(1);
+    let engine = Engine::builder().drive(Drive::Caller).build().unwrap();
+    let peer = engine.connect(&daemon.address, second).unwrap();
+    let answer = || loop {
+        match engine.recv(second).expect("an answer in time") {
+            Incoming::Message { bytes, .. } => break Reply::decode(&bytes).unwrap().1,
+            Incoming::Connected(_) => {}
+            Incoming::Disconnected { reason, .. } => panic!("hung up: {reason}"),
+        }
+    };
+    let ask = |request: Request| {
+        let _ = engine.send(peer, request.encode(1)).wait();
+        answer()
+    };
+    let (name, tenant, token) = ("deaf".into(), "default".into(), String::new());
+    let hello = Request::Hello(Hello { version: VERSION, name, tenant, token });
+    assert!(matches!(ask(hello), Reply::Welcome(_)));
+    let identity = identity().encode().unwrap();
+    assert_eq!(ask(Request::Identify { identity }), Reply::Scope(0));
+    let items = vec![Item { link: chain(1, 1)[0], len: LEN as u64 }];
+    let reserve = Request::Reserve { scope: 0, deadline_ms: 60_000, ttl_ms: 0, items };
+    let Reply::Reserved(answers) = ask(reserve) else { panic!() };
+    let Reserved::Granted { reservation, .. } = answers[0] else { panic!("{answers:?}") };
+    // Answers are longer than questions, so the rings to here fill up first.
+    let stats = Request::Stats.encode(2);
+    let expelled = || daemon.store.stats().remove(0).gauges.revoking.blocks == 1;
+    until(|| {
+        let _ = engine.send(peer, stats.clone()).submit();
+        expelled()
+    });
+    (engine, peer, reservation)
+}
+
+#[test]
+fn space_of_a_client_that_was_ended_comes_back_when_it_gives_it_back() {
+    let daemon = Daemon::start(16 << 20);
+    let (engine, peer, reservation) = deaf(&daemon);
+    // The block is free for others at once, its space is not.
+    let links = chain(1, 1);
+    fill(&daemon.cache(), &links, LEN);
+    assert_eq!(daemon.store.stats().remove(0).gauges.revoking.blocks, 1);
+    // It reads again, learns that its session is over, and says hello once more.
+    let abort = Request::Abort { reservations: vec![reservation] }.encode(9);
+    let lookup = Request::Lookup { scope: 0, keys: keys(&links) }.encode(8);
+    let (mut over, mut given_back) = (false, false);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !given_back {
+        assert!(Instant::now() < deadline, "waited for 10 s");
+        let request = if over { &abort } else { &lookup };
+        let _ = engine.send(peer, request.clone()).submit();
+        while let Some(incoming) = engine.recv(Duration::from_millis(10)) {
+            let Incoming::Message { bytes, .. } = incoming else { continue };
+            match Reply::decode(&bytes).unwrap() {
+                (8, Reply::Fault(fault)) => over |= fault.code == FaultCode::Over,
+                (9, Reply::Count(count)) => given_back |= count == 1,
+                _ => {}
+            }
+        }
+    }
+    assert_eq!(daemon.store.stats().remove(0).gauges.revoking.blocks, 0);
+}
+
+#[test]
+fn space_of_a_client_that_was_ended_comes_back_when_it_dies() {
+    let daemon = Daemon::start(16 << 20);
+    let (engine, _, _) = deaf(&daemon);
+    drop(engine);
+    until(|| daemon.store.stats().remove(0).gauges.revoking.blocks == 0);
+}
+
+#[test]
+fn a_client_whose_session_was_ended_opens_another_and_gives_back_what_it_held() {
+    let daemon = Daemon::start(16 << 20);
+    let client = Client::builder().drive(Drive::Caller).connect(&daemon.address).unwrap();
+    let cache = client.cache(identity());
+    let links = chain(1, 1);
+    let Grant::Granted(room) = cache.reserve(&[(links[0], LEN as u64)]).unwrap().remove(0) else {
+        panic!()
+    };
+    // Answers pile up while nobody drives the client.
+    let engine = client.engine();
+    let peer = engine.connect(&daemon.address, Duration::from_secs(1)).unwrap();
+    let revoking = || daemon.store.stats().remove(0).gauges.revoking.blocks;
+    until(|| {
+        let _ = engine.send(peer, Request::Stats.encode(u32::MAX)).submit();
+        revoking() == 1
+    });
+    until(|| cache.lookup(&keys(&links)).is_ok());
+    // In the new session, over the same connection, while the old one's reservation is still held.
+    fill(&cache, &links, LEN);
+    assert_eq!(revoking(), 1);
+    let refused = cache.commit(vec![room.seal().unwrap()]).unwrap().remove(0).unwrap_err();
+    assert!(refused.to_string().contains("session"), "{refused}");
+    until(|| cache.lookup(&keys(&links)).is_ok() && revoking() == 0);
 }
 
 #[test]

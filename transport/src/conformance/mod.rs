@@ -8,6 +8,7 @@
 mod bounds;
 mod completion;
 mod fences;
+mod groups;
 mod harness;
 mod inputs;
 mod kit;
@@ -23,6 +24,7 @@ mod visibility;
 pub use bounds::*;
 pub use completion::*;
 pub use fences::*;
+pub use groups::*;
 pub use harness::{CASE_VARIABLE, Fault, Harness, run};
 pub use inputs::*;
 pub use lanes::*;
@@ -93,6 +95,9 @@ macro_rules! conformance {
             a_closed_handle_is_refused,
             nothing_can_be_transferred,
             bad_transfers_disturb_no_others,
+            a_scatter_gives_each_peer_its_part,
+            a_barrier_waits_for_everybody,
+            a_watched_word_shows_a_peers_writes,
             many_write_to_one,
             traffic_goes_both_ways,
             a_window_is_fenced_against_writers_on_threads,

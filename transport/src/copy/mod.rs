@@ -9,6 +9,7 @@
 mod stream;
 
 use std::sync::LazyLock;
+use std::{mem, ptr};
 
 use crate::checksum;
 #[cfg(target_arch = "x86_64")]
@@ -19,8 +20,24 @@ use crate::checksum::fold;
 /// up to five times slower, at the speed of memory. Blocks of a cache larger than any CPU's are
 /// cold; what is small and used again, such as rings and staging buffers, stays below.
 pub const STREAM_BYTES_MIN: usize = 64 << 10;
+/// Shorter pieces of a batch are not streamed: most of their lines would be written in parts.
+const STREAM_PIECE_BYTES_MIN: usize = 512;
+/// Pieces of a batch that are copied in a row.
+const BATCH_PIECES: usize = 32;
 /// A block that stays in the first-level cache between its checksum and its copy.
 const BLOCK_BYTES: usize = 8 << 10;
+
+/// What is to be copied.
+#[derive(Debug, Clone, Copy)]
+struct Piece {
+    src: *const u8,
+    dst: *mut u8,
+    len: usize,
+}
+
+impl Piece {
+    const NONE: Self = Self { src: ptr::null(), dst: ptr::null_mut(), len: 0 };
+}
 
 /// How large copies are done on this CPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,16 +81,20 @@ impl Path {
     /// Copies around the caches, where the path can; `fence` has to follow.
     ///
     /// # Safety
-    /// As for [`copy`], and the path is available.
-    unsafe fn stream(self, src: *const u8, dst: *mut u8, len: usize) {
+    /// As for [`copy`], for each piece, and the path is available.
+    unsafe fn stream(self, pieces: &[Piece]) {
         // SAFETY: passed on from the caller.
         unsafe {
             match self {
-                Path::Plain => src.copy_to_nonoverlapping(dst, len),
+                Path::Plain => {
+                    for &Piece { src, dst, len } in pieces {
+                        src.copy_to_nonoverlapping(dst, len);
+                    }
+                }
                 #[cfg(target_arch = "x86_64")]
-                Path::Avx2 => stream::avx2(src, dst, len),
+                Path::Avx2 => stream::avx2(pieces),
                 #[cfg(target_arch = "x86_64")]
-                Path::Avx512 => stream::avx512(src, dst, len),
+                Path::Avx512 => stream::avx512(pieces),
             }
         }
     }
@@ -99,8 +120,58 @@ pub unsafe fn copy(src: *const u8, dst: *mut u8, len: usize) {
         unsafe { src.copy_to_nonoverlapping(dst, len) };
     } else {
         // SAFETY: passed on from the caller; the path was chosen among the available ones.
-        unsafe { PATH.stream(src, dst, len) };
+        unsafe { PATH.stream(&[Piece { src, dst, len }]) };
         PATH.fence();
+    }
+}
+
+/// Copies of many pieces that are published together, with one fence for all.
+#[derive(Debug)]
+pub struct Batch {
+    path: Path,
+    /// Copied once there are many: see `stream` for why not one by one.
+    waiting: [Piece; BATCH_PIECES],
+    count: usize,
+}
+
+impl Batch {
+    /// For pieces of about `total` bytes together: whether they are cold, and worth streaming, is
+    /// told by all of them and not by each.
+    #[must_use]
+    pub fn new(total: u64) -> Self {
+        let path = if total < STREAM_BYTES_MIN as u64 { Path::Plain } else { *PATH };
+        Self { path, waiting: [Piece::NONE; BATCH_PIECES], count: 0 }
+    }
+
+    /// Adds a piece. Once the batch is dropped it is copied, and a release store publishes it.
+    ///
+    /// # Safety
+    /// As for [`copy`], until the batch is dropped.
+    #[inline]
+    pub unsafe fn add(&mut self, src: *const u8, dst: *mut u8, len: usize) {
+        if len < STREAM_PIECE_BYTES_MIN {
+            // SAFETY: passed on from the caller.
+            return unsafe { src.copy_to_nonoverlapping(dst, len) };
+        }
+        self.waiting[self.count] = Piece { src, dst, len };
+        self.count += 1;
+        if self.count == BATCH_PIECES {
+            self.copy_waiting();
+        }
+    }
+
+    fn copy_waiting(&mut self) {
+        let pieces = &self.waiting[..mem::take(&mut self.count)];
+        // SAFETY: `add` took them on its caller's word; the path was chosen among the available
+        // ones.
+        unsafe { self.path.stream(pieces) };
+    }
+}
+
+impl Drop for Batch {
+    fn drop(&mut self) {
+        self.copy_waiting();
+        self.path.fence();
     }
 }
 
@@ -147,7 +218,7 @@ unsafe fn in_blocks(path: Path, src: *const u8, dst: *mut u8, len: usize, stream
             let (src, dst) = (src.add(at), dst.add(at));
             state = checksum::advance_portable(state, src, block);
             if streamed {
-                path.stream(src, dst, block);
+                path.stream(&[Piece { src, dst, len: block }]);
             } else {
                 src.copy_to_nonoverlapping(dst, block);
             }

@@ -52,7 +52,7 @@ fn check_all(paths: &[Path], fuse: bool, len: usize, src_shift: usize, dst_shift
     for path in paths {
         // SAFETY: `check` hands over separate ranges of `len` bytes; the path is available.
         check(len, src_shift, dst_shift, |src, dst| unsafe {
-            path.stream(src, dst, len);
+            path.stream(&[Piece { src, dst, len }]);
             path.fence();
         });
     }
@@ -98,6 +98,29 @@ fn both_sides_of_the_threshold() {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
+
+    /// Pieces one after the other in a source and, with gaps, in a destination.
+    #[test]
+    fn a_batch_copies_every_piece_and_nothing_else(
+        pieces in prop::collection::vec((0usize..3000, 0usize..200), 0..30),
+        total in prop_oneof![Just(0), Just(u64::MAX)],
+    ) {
+        let src = noise(pieces.iter().map(|piece| piece.0).sum());
+        let room = pieces.iter().map(|piece| piece.0 + piece.1).sum();
+        let (mut expected, mut dst) = (vec![FENCE; room], vec![FENCE; room]);
+        let mut batch = Batch::new(total);
+        let (mut from, mut to) = (0, 0);
+        for &(len, gap) in &pieces {
+            to += gap;
+            expected[to..to + len].copy_from_slice(&src[from..from + len]);
+            // SAFETY: the ranges lie in the two vectors, which outlive the batch.
+            unsafe { batch.add(src.as_ptr().add(from), dst.as_mut_ptr().add(to), len) };
+            from += len;
+            to += len;
+        }
+        drop(batch);
+        prop_assert!(dst == expected);
+    }
 
     #[test]
     fn any_length_and_alignment(len in 0usize..5000, src in 0usize..64, dst in 0usize..64) {

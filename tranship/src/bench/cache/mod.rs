@@ -5,10 +5,8 @@ use std::time::{Duration, Instant};
 use tranship_cache::client::{Cache, Client, Stored};
 use tranship_cache::identity::Geometry;
 use tranship_cache::{Chain, Identity, Key, Link};
-use tranship_transport::fabric::shm;
-use tranship_transport::{Address, Drive};
 
-use super::line::{Latency, Noise, Throughput};
+use super::line::{Latency, Throughput};
 use super::pages::{self, Pieces, Private};
 use super::rounds::{Measured, Tally, in_turns};
 use super::{Error, Line, Plan};
@@ -62,30 +60,14 @@ impl Bench {
         3 * bytes.max().unwrap_or(0) + (64 << 20)
     }
 
-    /// Connects to the daemon at `address`, as `tenant` with its `token`, which may be empty.
-    ///
-    /// # Errors
-    /// When it cannot be reached or refuses.
-    pub fn new(
-        plan: Plan,
-        address: &Address,
-        tenant: &str,
-        token: &str,
-        timeout: Duration,
-    ) -> Result<Self, Error> {
-        let client = Client::builder()
-            .name("tranship bench")
-            .timeout(timeout)
-            .fabric(shm::Config::new())
-            .polling(plan.polling())
-            .drive(Drive::Caller)
-            .tenant(tenant, token)
-            .connect(address)?;
+    /// Measures the daemon that `client` is connected to.
+    #[must_use]
+    pub fn new(plan: Plan, client: &Client, tenant: &str) -> Self {
         let mut identity = Identity::new("tranship-bench", "1", "u8", Geometry::default(), 1);
         // Blocks of another run are not to be found.
         identity.salt = client.engine().id().to_string();
         identity.tenant = tenant.to_owned();
-        Ok(Self { plan, cache: client.cache(identity) })
+        Self { plan, cache: client.cache(identity) }
     }
 
     /// Measures one operation.
@@ -105,23 +87,16 @@ impl Bench {
             }
             Op::Lookup { keys } => ("lookup", 0, keys, 0, None, self.lookup(keys)?),
         };
+        let lookup = name == "lookup";
         Ok(Line {
-            bench: "cache",
-            fabric: "shm",
-            op: name,
+            fabric: self.cache.client().address().kind.name(),
             size,
             batch,
             throughput,
-            keys_per_s: (name == "lookup").then(|| measured.units_per_s()),
-            resident_keys: (name == "lookup").then(|| chains(batch) * u64::from(batch)),
-            latency: Latency::Call,
-            p50_us: measured.percentile_us(50.0),
-            p99_us: measured.percentile_us(99.0),
-            n: measured.n(),
-            polling: self.plan.polling_name(),
-            copy_threads: 1,
+            keys_per_s: lookup.then(|| measured.units_per_s()),
+            resident_keys: lookup.then(|| chains(batch) * u64::from(batch)),
             working_set,
-            noise: Noise::now(),
+            ..Line::new("cache", name, Latency::Call, &measured, &self.plan)
         })
     }
 

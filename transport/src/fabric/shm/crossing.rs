@@ -5,27 +5,29 @@ use std::sync::Arc;
 use super::connection::Connection;
 use super::control::Theirs;
 use super::hazard;
-use crate::copy;
+use super::route::Route;
+use crate::fabric::OpId;
 use crate::memory::Memory;
 use crate::window::WindowId;
 
-/// What one claim of a window covers at most; the last chunk takes half as much with it. Larger
-/// than where copies begin to stream, small enough that a fence or a deadline waits some 100 µs.
-pub(super) const CHUNK_BYTES: u64 = 512 << 10;
+/// What one claim of a window covers when the thread that polls copies; the last chunk takes half
+/// as much with it. It bounds how long everything else waits.
+pub(super) const POLLER_CHUNK_BYTES: u64 = 512 << 10;
+/// The same of the other copying threads: nothing but a fence or a deadline waits for them.
+pub(super) const POOL_CHUNK_BYTES: u64 = 512 << 10;
+/// The number of the copying thread that polls.
+pub(super) const POLLER: usize = 0;
 
-/// Copies `len` bytes as copying thread `copier`, unless the window was shut: then `false`.
-///
-/// # Safety
-/// `src` is valid for reads and `dst` for writes of `len` bytes, one of them in the window's
-/// mapping, and they do not overlap. No other thread is `copier`.
+/// Claims a window as copying thread `copier` and copies, unless the window was shut: then `None`,
+/// and `copy` was not called. No other thread is `copier`.
 #[inline]
-pub(super) unsafe fn copy_chunk(
+pub(super) fn cross<T>(
     connection: &Connection,
     control: &Theirs,
     window: WindowId,
     copier: usize,
-    (src, dst, len): (*const u8, *mut u8, usize),
-) -> bool {
+    copy: impl FnOnce() -> T,
+) -> Option<T> {
     let hazard = connection.hazard(copier);
     let open = hazard::enter(
         hazard,
@@ -33,12 +35,11 @@ pub(super) unsafe fn copy_chunk(
         control.stamp(window.slot),
         hazard::stamp(window),
     );
-    if open {
-        // SAFETY: passed on from the caller.
-        unsafe { copy::copy(src, dst, len) };
+    open.then(|| {
+        let copied = copy();
         hazard::leave(hazard);
-    }
-    open
+        copied
+    })
 }
 
 /// A window being crossed by a large copy, and what has to stay mapped meanwhile.
@@ -51,36 +52,34 @@ pub(super) struct Crossing {
     pub(super) _mapping: Arc<Memory>,
 }
 
+impl Crossing {
+    /// See [`cross`].
+    pub(super) fn cross<T>(&self, copier: usize, copy: impl FnOnce() -> T) -> Option<T> {
+        cross(&self.connection, &self.control, self.window, copier, copy)
+    }
+}
+
 /// A part of a large copy.
 #[derive(Debug)]
 pub(super) struct Chunk {
-    /// Which job's.
-    pub(super) job: u64,
+    /// Whose.
+    pub(super) op: OpId,
     pub(super) crossing: Arc<Crossing>,
-    pub(super) src: *const u8,
-    pub(super) dst: *mut u8,
+    /// From its first byte on.
+    pub(super) route: Route,
     pub(super) len: u64,
 }
-
-// SAFETY: the job that a chunk belongs to keeps both memories alive until the chunk has come back.
-unsafe impl Send for Chunk {}
 
 impl Chunk {
     /// Does it; `false`, and nothing was copied, if the window was shut.
     ///
     /// # Safety
-    /// As for [`copy_chunk`].
-    pub(super) unsafe fn copy(&self, copier: usize) -> bool {
-        let Crossing { connection, control, window, .. } = &*self.crossing;
+    /// Both memories are valid; no other thread is `copier`.
+    pub(super) unsafe fn copy(&mut self, copier: usize) -> bool {
+        let route = &mut self.route;
         // SAFETY: passed on from the caller.
-        unsafe {
-            copy_chunk(
-                connection,
-                control,
-                *window,
-                copier,
-                (self.src, self.dst, self.len as usize),
-            )
-        }
+        let copied = self.crossing.cross(copier, || unsafe { route.copy(POOL_CHUNK_BYTES) });
+        debug_assert!(copied.is_none_or(|len| len == self.len), "another chunk than was issued");
+        copied.is_some()
     }
 }

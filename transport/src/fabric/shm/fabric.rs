@@ -1,6 +1,5 @@
 //! The fabric itself.
 
-use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
@@ -9,7 +8,8 @@ use super::control::{Ours, WINDOWS};
 use super::doorbell;
 use super::gate::Sleeper;
 use super::hazard;
-use super::job::{Direction, Job, Transfer};
+use super::job::{Direction, Transfer};
+use super::jobs::Jobs;
 use super::link::{Begun, Link, Wish};
 use super::peers::{Ghost, Peer, State};
 use super::pool::Pool;
@@ -20,8 +20,8 @@ use super::windows::Windows;
 use super::wire::Packet;
 use crate::address::{Address, EngineId, Kind};
 use crate::fabric::{
-    Event, Fabric, Grant, Limits, OpId, PeerId, Posted, RegionId, RegisterError, RemoteKey, Setup,
-    Status, Work,
+    Event, Fabric, Grant, Limits, OpId, PeerId, Posted, RegionId, RegisterError, Remote, RemoteKey,
+    Setup, Status, Work,
 };
 use crate::lane::Lane;
 use crate::memory::Memory;
@@ -51,8 +51,7 @@ pub(super) struct Shm {
     pub(super) peers: Vec<Peer>,
     pub(super) peers_ever: u32,
     pub(super) ghosts: Vec<Ghost>,
-    pub(super) jobs: VecDeque<Job>,
-    pub(super) jobs_ever: u64,
+    pub(super) jobs: Jobs,
     pub(super) pool: Pool,
     /// Windows that are shut and perhaps still claimed.
     pub(super) fencing: Vec<WindowId>,
@@ -109,8 +108,7 @@ impl Shm {
             peers: Vec::new(),
             peers_ever: 0,
             ghosts: Vec::new(),
-            jobs: VecDeque::new(),
-            jobs_ever: 0,
+            jobs: Jobs::default(),
             pool,
             fencing: Vec::new(),
             fencing_naps: 0,
@@ -129,21 +127,26 @@ impl Shm {
         self.peers.binary_search_by_key(&peer, |it| it.id).ok()
     }
 
-    fn post_to(&mut self, index: usize, op: OpId, work: Work<'_>) -> Result<Posted, Broken> {
+    fn post_to(
+        &mut self,
+        index: usize,
+        op: OpId,
+        lane: Lane,
+        work: Work<'_>,
+    ) -> Result<Posted, Broken> {
         let peer = &mut self.peers[index];
         let State::Up(link) = &mut peer.state else {
             return Ok(Posted::Refused(Reason::PeerGone));
         };
         let transfer = match work {
-            Work::Write { pages: Some(_), .. } | Work::Read { pages: Some(_), .. } => {
-                return Ok(Posted::Refused(Reason::Unsupported));
+            Work::Signal { immediate } => return link.finish(op, lane, Some(immediate)),
+            Work::Write { local, remote, pages, immediate } => {
+                let (direction, pages) = (Direction::Write, pages.cloned());
+                Transfer { lane, direction, local, remote, pages, immediate }
             }
-            Work::Signal { immediate } => return link.finish(op, Some(immediate)),
-            Work::Write { local, remote, pages: None, immediate } => {
-                Transfer { direction: Direction::Write, local, remote, immediate }
-            }
-            Work::Read { local, remote, pages: None, immediate } => {
-                Transfer { direction: Direction::Read, local, remote, immediate }
+            Work::Read { local, remote, pages, immediate } => {
+                let (direction, pages) = (Direction::Read, pages.cloned());
+                Transfer { lane, direction, local, remote, pages, immediate }
             }
             Work::Send { bytes, .. } if bytes.len() > MESSAGE_BYTES_MAX => {
                 return Ok(Posted::Refused(Reason::TooLong));
@@ -168,10 +171,10 @@ impl Shm {
         {
             return Ok(Posted::Refused(reason));
         }
-        Ok(match link.begin(op, peer.id, transfer)? {
+        Ok(match link.begin(op, peer.id, &transfer)? {
             Begun::Answer(answer) => answer,
             Begun::Job(job) => {
-                self.enlist(job);
+                self.jobs.add(job);
                 Posted::Pending
             }
             Begun::Unmapped => {
@@ -181,20 +184,13 @@ impl Shm {
         })
     }
 
-    /// Adds a job to the list.
-    pub(super) fn enlist(&mut self, mut job: Job) {
-        self.jobs_ever += 1;
-        job.id = self.jobs_ever;
-        self.jobs.push_back(job);
-    }
-
     /// Lets an operation wait for a mapping, and asks for it if nobody has.
     pub(super) fn ask(&mut self, index: usize, op: OpId, wish: Wish) {
         let State::Up(link) = &mut self.peers[index].state else { return };
+        let Remote { window, key, .. } = *wish.remote();
+        let whole = matches!(wish, Wish::Mapping(_));
         if let Some(token) = link.wait(op, wish) {
-            let remote = wish.remote();
-            let whole = matches!(wish, Wish::Mapping(_));
-            let (window, key) = (remote.window, remote.key.key);
+            let key = key.key;
             self.say(index, Packet::Map { token, window, key, whole }, Vec::new());
         }
         self.look = true;
@@ -265,9 +261,9 @@ impl Fabric for Shm {
         }
     }
 
-    fn post(&mut self, op: OpId, peer: PeerId, _lane: Lane, work: Work<'_>) -> Posted {
+    fn post(&mut self, op: OpId, peer: PeerId, lane: Lane, work: Work<'_>) -> Posted {
         let Some(index) = self.find(peer) else { return Posted::Refused(Reason::PeerGone) };
-        match self.post_to(index, op, work) {
+        match self.post_to(index, op, lane, work) {
             Ok(answer) => answer,
             Err(broken) => {
                 self.give_up(index, broken);
@@ -277,8 +273,8 @@ impl Fabric for Shm {
     }
 
     fn cancel(&mut self, op: OpId, reason: Reason) {
-        if let Some(job) = self.jobs.iter_mut().find(|job| job.op == op) {
-            job.stop(reason);
+        if let Some(turn) = self.jobs.with(op, |job| job.stop(reason)) {
+            self.after(turn);
             return;
         }
         for peer in &mut self.peers {
@@ -288,8 +284,7 @@ impl Fabric for Shm {
                 self.reports.push(Event::Completed { op, status: Status::Refused(reason) });
                 return;
             }
-            if let Some(at) = link.owed.iter().position(|owed| owed.0 == op) {
-                link.owed.remove(at);
+            if link.forgive(op) {
                 self.reports.push(Event::Completed { op, status: Status::Stopped(reason) });
                 return;
             }
@@ -314,17 +309,13 @@ impl Fabric for Shm {
         }
         self.listener = None;
         self.windows.shut_all();
-        for job in &mut self.jobs {
-            job.stop(Reason::Closed);
-        }
+        self.stop_jobs(None, Reason::Closed);
         self.pool.stop();
         self.reap();
         for index in (0..self.peers.len()).rev() {
             self.hang_up(index, Reason::Closed, false);
         }
-        while !self.jobs.is_empty() {
-            self.advance_jobs();
-        }
+        debug_assert!(self.jobs.is_empty(), "all chunks are back and all jobs stopped");
         self.bury();
         self.ghosts.clear();
         for window in std::mem::take(&mut self.fencing) {

@@ -402,12 +402,12 @@ impl Shm {
                 self.reports.push(Event::Completed { op, status });
                 continue;
             };
-            let status = match link.begin(op, peer.id, transfer) {
+            let status = match link.begin(op, peer.id, &transfer) {
                 Ok(Begun::Answer(Posted::Done)) => Status::Done,
                 Ok(Begun::Answer(Posted::Refused(reason))) => Status::Refused(reason),
                 Ok(Begun::Answer(_)) => continue,
                 Ok(Begun::Job(job)) => {
-                    self.enlist(job);
+                    self.jobs.add(job);
                     continue;
                 }
                 // The peer sent a region for a window that lies in another by now.
@@ -456,18 +456,16 @@ impl Shm {
                     let status = Status::Refused(reason);
                     self.reports.push(Event::Completed { op: waiting.op, status });
                 }
-                for (op, _) in mem::take(&mut link.owed) {
+                for op in link.forgive_all() {
                     let status = Status::Stopped(reason);
                     self.reports.push(Event::Completed { op, status });
                 }
-                for job in self.jobs.iter_mut().filter(|job| job.peer == peer.id) {
-                    job.stop(reason);
-                }
+                let id = peer.id;
                 peer.state = State::Ending { link, reason, gone, drain: gone };
                 if gone {
                     self.stop_hearing(index);
                 }
-                self.advance_jobs();
+                self.stop_jobs(Some(id), reason);
             }
         }
     }

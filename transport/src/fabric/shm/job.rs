@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
-use super::crossing::{CHUNK_BYTES, Chunk, Crossing};
+use super::crossing::{Chunk, Crossing, POLLER, POLLER_CHUNK_BYTES, POOL_CHUNK_BYTES};
+use super::route::Route;
 use crate::fabric::{Local, OpId, PeerId, Remote, Status};
 use crate::immediate::Immediate;
+use crate::lane::Lane;
 use crate::outcome::Reason;
+use crate::pages::Plan;
 use crate::window::Access;
 
 /// Which way the bytes go.
@@ -18,11 +21,13 @@ pub(super) enum Direction {
 }
 
 /// A write or a read.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Transfer {
+    pub(super) lane: Lane,
     pub(super) direction: Direction,
     pub(super) local: Local,
     pub(super) remote: Remote,
+    pub(super) pages: Option<Plan>,
     pub(super) immediate: Option<Immediate>,
 }
 
@@ -34,37 +39,23 @@ impl Transfer {
             Direction::Read => Access::READ,
         }
     }
-
-    /// Source and destination, with the peer's end of it at `there`.
-    pub(super) fn ends(&self, there: *mut u8) -> (*const u8, *mut u8) {
-        match self.direction {
-            Direction::Write => (self.local.ptr.cast_const(), there),
-            Direction::Read => (there.cast_const(), self.local.ptr),
-        }
-    }
 }
 
 /// A large transfer.
 #[derive(Debug)]
 pub(super) struct Job {
-    /// Set by the list of jobs.
-    pub(super) id: u64,
     pub(super) op: OpId,
     pub(super) peer: PeerId,
+    pub(super) lane: Lane,
     pub(super) immediate: Option<Immediate>,
     crossing: Arc<Crossing>,
-    src: *const u8,
-    dst: *mut u8,
+    route: Route,
+    /// Chunks that have to come back.
+    out: u32,
     len: u64,
-    issued: u64,
-    out: u64,
     copied: u64,
     stop: Option<Reason>,
 }
-
-// SAFETY: the pointers are to memory that the engine (its own side) and the crossing (the peer's)
-// keep until the job ends.
-unsafe impl Send for Job {}
 
 /// Where a job is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,51 +74,45 @@ impl Job {
     pub(super) fn new(
         op: OpId,
         peer: PeerId,
+        transfer: &Transfer,
         crossing: Arc<Crossing>,
-        (src, dst, len): (*const u8, *mut u8, u64),
-        immediate: Option<Immediate>,
+        route: Route,
     ) -> Self {
-        Self {
-            id: 0,
-            op,
-            peer,
-            immediate,
-            crossing,
-            src,
-            dst,
-            len,
-            issued: 0,
-            out: 0,
-            copied: 0,
-            stop: None,
-        }
+        let (lane, immediate) = (transfer.lane, transfer.immediate);
+        let len = route.left();
+        Self { op, peer, lane, immediate, crossing, route, out: 0, len, copied: 0, stop: None }
     }
 
     pub(super) fn stage(&self) -> Stage {
         match self.stop {
             _ if self.copied == self.len => Stage::Copied,
-            _ if self.out > 0 && (self.stop.is_some() || self.issued == self.len) => {
-                Stage::Awaiting
-            }
+            _ if self.out > 0 && (self.stop.is_some() || self.route.left() == 0) => Stage::Awaiting,
             Some(reason) if self.copied == 0 => Stage::Ended(Status::Refused(reason)),
             Some(reason) => Stage::Ended(Status::Stopped(reason)),
             None => Stage::Copying,
         }
     }
 
-    /// The next chunk; it has to come back.
+    /// The next chunk, for another thread; it has to come back.
     pub(super) fn issue(&mut self) -> Chunk {
-        let left = self.len - self.issued;
-        let len = if left <= CHUNK_BYTES + CHUNK_BYTES / 2 { left } else { CHUNK_BYTES };
-        let at = self.issued as usize;
-        self.issued += len;
+        let route = self.route.clone();
+        let len = self.route.skip(POOL_CHUNK_BYTES);
         self.out += 1;
-        Chunk {
-            job: self.id,
-            crossing: Arc::clone(&self.crossing),
-            src: self.src.wrapping_add(at),
-            dst: self.dst.wrapping_add(at),
-            len,
+        Chunk { op: self.op, crossing: Arc::clone(&self.crossing), route, len }
+    }
+
+    /// Copies the next chunk on the thread that polls.
+    ///
+    /// # Safety
+    /// The caller is the thread that polls, and both memories are valid: the engine keeps its own,
+    /// the crossing the peer's.
+    pub(super) unsafe fn copy(&mut self) {
+        let route = &mut self.route;
+        // SAFETY: passed on from the caller.
+        let copied = self.crossing.cross(POLLER, || unsafe { route.copy(POLLER_CHUNK_BYTES) });
+        match copied {
+            Some(len) => self.copied += len,
+            None => self.stop(Reason::Stale),
         }
     }
 

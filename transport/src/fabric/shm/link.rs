@@ -6,25 +6,28 @@ use std::sync::Arc;
 
 use super::connection::{Connection, Rings};
 use super::control::{Listed, Theirs};
-use super::crossing::{Crossing, copy_chunk};
+use super::crossing::{Crossing, POLLER, cross};
 use super::doorbell;
 use super::gate::Waker;
 use super::hazard;
 use super::job::{Job, Transfer};
 use super::ring::{Broken, Pushed};
+use super::route::Route;
 use crate::address::EngineId;
-use crate::fabric::{Event, OpId, PeerId, Posted, RegionId, Remote, Status};
+use crate::fabric::{self, Event, OpId, PeerId, Posted, RegionId, Remote, Status};
 use crate::immediate::Immediate;
+use crate::lane::Lane;
 use crate::memory::{self, Memory};
 use crate::outcome::Reason;
+use crate::pages::Plan;
 use crate::window::{Access, WindowId};
 
 /// Transfers up to here are done when they are posted.
 const SMALL_BYTES_MAX: u64 = 64 << 10;
+/// If they have no more pieces than this on both sides together.
+const SMALL_PIECES_MAX: u64 = 64;
 /// Immediates taken from one peer in one turn.
 const IMMEDIATES_PER_TURN: usize = 256;
-/// The number of the copying thread that polls.
-const POLLER: usize = 0;
 
 /// A connected peer.
 #[derive(Debug)]
@@ -43,8 +46,8 @@ pub(super) struct Link {
     pub(super) given: HashSet<RegionId>,
     /// Operations that wait for a mapping.
     pub(super) waiting: Vec<Waiting>,
-    /// Operations whose bytes are in place and whose immediates found no room.
-    pub(super) owed: VecDeque<(OpId, Immediate)>,
+    /// Operations whose bytes are in place and whose immediates found no room, by lane.
+    owed: [VecDeque<(OpId, Immediate)>; 2],
     tokens: u64,
 }
 
@@ -72,7 +75,7 @@ pub(super) struct Waiting {
 }
 
 /// What it wants then.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) enum Wish {
     /// To copy.
     Transfer(Transfer),
@@ -85,6 +88,13 @@ impl Wish {
         match self {
             Self::Transfer(transfer) => &transfer.remote,
             Self::Mapping(remote) => remote,
+        }
+    }
+
+    fn lane(&self) -> Lane {
+        match self {
+            Self::Transfer(transfer) => transfer.lane,
+            Self::Mapping(_) => Lane::default(),
         }
     }
 }
@@ -128,7 +138,7 @@ impl Link {
             known: Vec::new(),
             given: HashSet::new(),
             waiting: Vec::new(),
-            owed: VecDeque::new(),
+            owed: Default::default(),
             tokens: 0,
         }
     }
@@ -149,22 +159,23 @@ impl Link {
         &mut self,
         op: OpId,
         peer: PeerId,
-        transfer: Transfer,
+        transfer: &Transfer,
     ) -> Result<Begun, Broken> {
         let refused = |reason| Ok(Begun::Answer(Posted::Refused(reason)));
-        let place = match self.place(&transfer) {
+        let Transfer { lane, immediate, .. } = *transfer;
+        let place = match self.place(transfer) {
             Ok(place) => place,
             Err(reason) => return refused(reason),
         };
         let at = match place {
             Place::Mapped(at) => at,
             Place::Unmapped => return Ok(Begun::Unmapped),
-            Place::Nowhere => return self.finish(op, transfer.immediate).map(Begun::Answer),
+            Place::Nowhere => return self.finish(op, lane, immediate).map(Begun::Answer),
         };
-        let (src, dst) = transfer.ends(at);
         let window = transfer.remote.window;
-        let len = transfer.local.len;
-        if len > SMALL_BYTES_MAX {
+        let pages = transfer.pages.as_ref();
+        let mut route = Route::new(transfer.direction, &transfer.local, at, pages);
+        if route.left() > SMALL_BYTES_MAX || pages.is_some_and(many) {
             let Some(mapping) = self.mapping_of(window) else { return refused(Reason::Failed) };
             let crossing = Arc::new(Crossing {
                 connection: self.connection.clone(),
@@ -172,47 +183,62 @@ impl Link {
                 window,
                 _mapping: mapping,
             });
-            return Ok(Begun::Job(Job::new(
-                op,
-                peer,
-                crossing,
-                (src, dst, len),
-                transfer.immediate,
-            )));
+            return Ok(Begun::Job(Job::new(op, peer, transfer, crossing, route)));
         }
-        // SAFETY: the engine vouches for its own side until the operation ends; `place` has checked
-        // the other side to lie in the mapping. Only the thread that polls runs this.
-        let copied = unsafe {
-            copy_chunk(&self.connection, &self.control, window, POLLER, (src, dst, len as usize))
-        };
-        if !copied {
+        let copied = cross(&self.connection, &self.control, window, POLLER, || {
+            while route.left() > 0 {
+                // SAFETY: the engine vouches for its own side until the operation ends; `place` has
+                // checked the other side to lie in the mapping. Only the thread that polls runs
+                // this.
+                unsafe { route.copy(SMALL_BYTES_MAX) };
+            }
+        });
+        if copied.is_none() {
             return refused(Reason::Stale);
         }
-        self.finish(op, transfer.immediate).map(Begun::Answer)
+        self.finish(op, lane, immediate).map(Begun::Answer)
     }
 
     /// All bytes of an operation are in place: delivers its immediate, or owes it.
     pub(super) fn finish(
         &mut self,
         op: OpId,
+        lane: Lane,
         immediate: Option<Immediate>,
     ) -> Result<Posted, Broken> {
         let Some(immediate) = immediate else { return Ok(Posted::Done) };
-        if self.owed.is_empty() && self.deliver(immediate)? == Pushed::Done {
+        // What is owed in this lane, or in the one ahead of it, goes first.
+        let owed = self.owed[..=lane.index()].iter().any(|owed| !owed.is_empty());
+        if !owed && self.deliver(immediate)? == Pushed::Done {
             return Ok(Posted::Done);
         }
-        self.owed.push_back((op, immediate));
+        self.owed[lane.index()].push_back((op, immediate));
         Ok(Posted::Pending)
+    }
+
+    /// Owes the immediate of an operation no more; whether it was owed.
+    pub(super) fn forgive(&mut self, op: OpId) -> bool {
+        self.owed.iter_mut().any(|owed| {
+            let at = owed.iter().position(|owed| owed.0 == op);
+            at.and_then(|at| owed.remove(at)).is_some()
+        })
+    }
+
+    /// Owes nothing any more; the operations whose immediates were owed.
+    pub(super) fn forgive_all(&mut self) -> Vec<OpId> {
+        self.owed.iter_mut().flat_map(std::mem::take).map(|owed| owed.0).collect()
     }
 
     /// Delivers what is owed, as far as there is room.
     pub(super) fn pay(&mut self, reports: &mut Vec<Event>) -> Result<(), Broken> {
-        while let Some(&(op, immediate)) = self.owed.front() {
-            if self.deliver(immediate)? == Pushed::Full {
-                break;
+        for lane in Lane::ALL {
+            while let Some(&(op, immediate)) = self.owed[lane.index()].front() {
+                if self.deliver(immediate)? == Pushed::Full {
+                    return Ok(());
+                }
+                self.owed[lane.index()].pop_front();
+                reports.push(Event::Completed { op, status: Status::Done });
             }
-            self.owed.pop_front();
-            reports.push(Event::Completed { op, status: Status::Done });
         }
         Ok(())
     }
@@ -280,7 +306,11 @@ impl Link {
     #[inline]
     fn place(&mut self, transfer: &Transfer) -> Result<Place, Reason> {
         let Remote { window, key, offset } = transfer.remote;
-        let len = transfer.local.len;
+        let pages = transfer.pages.as_ref();
+        let reach = fabric::reach(&transfer.local, pages);
+        if pages.is_some_and(|plan| plan.local().end() > transfer.local.len) {
+            return Err(Reason::OutOfBounds);
+        }
         let slot = window.slot as usize;
         if let Some(Some(known)) = self.known.get(slot)
             && known.window == window
@@ -293,13 +323,13 @@ impl Link {
             if known.key != key.key {
                 return Err(Reason::Forged);
             }
-            allowed(known.access, known.len, transfer.needs(), offset, len)?;
+            allowed(known.access, known.len, transfer.needs(), offset, reach)?;
             // SAFETY: `offset` is within the window, which was checked to lie in its mapping.
             return Ok(Place::Mapped(unsafe { known.base.add(offset as usize) }));
         }
         let listed = self.control.look_up(window, key.key)?;
-        allowed(listed.access, listed.len, transfer.needs(), offset, len)?;
-        if len == 0 {
+        allowed(listed.access, listed.len, transfer.needs(), offset, reach)?;
+        if reach == 0 {
             return Ok(Place::Nowhere);
         }
         let Some(mapping) = self.mappings.get(&listed.region) else { return Ok(Place::Unmapped) };
@@ -359,10 +389,11 @@ impl Link {
 
     /// Takes the operations that waited for the answer with this token.
     pub(super) fn answered(&mut self, token: u64) -> Vec<Waiting> {
-        let (answered, waiting) = std::mem::take(&mut self.waiting)
+        let (mut answered, waiting): (Vec<_>, _) = std::mem::take(&mut self.waiting)
             .into_iter()
             .partition(|waiting| waiting.token == token);
         self.waiting = waiting;
+        answered.sort_by_key(|waiting| waiting.wish.lane());
         answered
     }
 
@@ -407,6 +438,11 @@ impl Link {
         }
         self.mappings.remove(&region);
     }
+}
+
+/// Whether a plan has more pieces than are copied at once.
+fn many(plan: &Plan) -> bool {
+    plan.local().pieces() + plan.remote().pieces() > SMALL_PIECES_MAX
 }
 
 /// Whether a window grants what a transfer needs, where it needs it.

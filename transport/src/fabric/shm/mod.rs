@@ -41,10 +41,12 @@ mod gate;
 mod handshake;
 mod hazard;
 mod job;
+mod jobs;
 mod link;
 mod peers;
 mod pool;
 mod ring;
+mod route;
 mod segment;
 mod socket;
 mod tag;
@@ -54,9 +56,11 @@ mod windows;
 mod wire;
 mod word;
 
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 #[cfg(all(loom, test))]
 mod models;
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 mod ring_cells;
 #[cfg(all(not(loom), test))]
 mod ring_tests;

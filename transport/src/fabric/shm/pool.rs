@@ -12,6 +12,7 @@ use super::control::Ours;
 use super::crossing::Chunk;
 use super::doorbell;
 use super::gate::Waker;
+use crate::fabric::OpId;
 
 /// Chunks per thread that are under way at once. Whoever polls copies the next one meanwhile.
 const CHUNKS_PER_THREAD: usize = 1;
@@ -19,8 +20,8 @@ const CHUNKS_PER_THREAD: usize = 1;
 /// A chunk that came back.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Returned {
-    /// Which job's.
-    pub(super) job: u64,
+    /// Whose.
+    pub(super) op: OpId,
     /// How long it was.
     pub(super) len: u64,
     /// Whether it was copied; else the window was shut.
@@ -110,7 +111,7 @@ impl Pool {
             let _ = thread.join();
         }
         for chunk in self.shared.lock().chunks.drain(..) {
-            let back = Returned { job: chunk.job, len: chunk.len, copied: false };
+            let back = Returned { op: chunk.op, len: chunk.len, copied: false };
             let _ = self.shared.returned.push(back);
         }
     }
@@ -129,11 +130,11 @@ impl Shared {
 
     fn run(&self, copier: usize) {
         let mut waker = Waker::default();
-        while let Some(chunk) = self.next() {
+        while let Some(mut chunk) = self.next() {
             // SAFETY: the job keeps the memories of its chunks until they have come back; `copier`
             // is this thread's own number.
             let copied = unsafe { chunk.copy(copier) };
-            let back = Returned { job: chunk.job, len: chunk.len, copied };
+            let back = Returned { op: chunk.op, len: chunk.len, copied };
             drop(chunk);
             // There is room: no more are out than fit.
             let _ = self.returned.push(back);

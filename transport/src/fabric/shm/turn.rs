@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::doorbell;
 use super::fabric::Shm;
 use super::job::{Job, Stage};
+use super::jobs::Turn;
 use super::peers::{Ghost, State};
 use super::watch::Ready;
 use super::wire::Packet;
@@ -13,8 +14,6 @@ use crate::outcome::Reason;
 
 /// How long descriptors are left alone while rings keep us busy; looking costs a system call.
 const LOOK_EVERY: Duration = Duration::from_micros(100);
-/// Jobs looked at in one turn; one of them gets a chunk, and one for each idle copying thread.
-const JOBS_PER_TURN: usize = 64;
 /// The first and the longest nap while a window is fenced: withdrawing a claim rings no doorbell.
 const FENCE_NAP_MIN: Duration = Duration::from_micros(200);
 const FENCE_NAP_MAX: Duration = Duration::from_millis(20);
@@ -85,9 +84,7 @@ impl Shm {
             let result = match &mut peer.state {
                 State::Up(link) => {
                     let received = link.receive(peer.id, &mut messages, &mut self.reports);
-                    received.and_then(|_| {
-                        if link.owed.is_empty() { Ok(()) } else { link.pay(&mut self.reports) }
-                    })
+                    received.and_then(|_| link.pay(&mut self.reports))
                 }
                 State::Ending { link, drain: true, .. } => {
                     ending = true;
@@ -115,52 +112,54 @@ impl Shm {
         let mut worked = false;
         while let Some(back) = self.pool.reap() {
             worked = true;
-            if let Some(job) = self.jobs.iter_mut().find(|job| job.id == back.job) {
-                job.take_back(back.len, back.copied);
+            if let Some(turn) = self.jobs.with(back.op, |job| job.take_back(back.len, back.copied))
+            {
+                self.after(turn);
             }
         }
         worked
     }
 
-    /// Moves the jobs on by a bounded amount, in turns.
+    /// Moves the jobs on by a bounded amount, in turns: a chunk for each idle copying thread, and
+    /// one here.
     pub(super) fn advance_jobs(&mut self) -> bool {
         let mut worked = false;
-        let mut copied = false;
-        for _ in 0..self.jobs.len().min(JOBS_PER_TURN) {
-            let Some(mut job) = self.jobs.pop_front() else { break };
-            while job.stage() == Stage::Copying && self.pool.has_room() {
-                self.pool.submit(job.issue());
-                worked = true;
-            }
-            if job.stage() == Stage::Copying && !copied {
-                let chunk = job.issue();
-                // SAFETY: the engine keeps its side of the transfer until the job ends, the
-                // crossing the other; the thread that polls is copier 0.
-                let done = unsafe { chunk.copy(0) };
-                job.take_back(chunk.len, done);
-                copied = true;
-                worked = true;
-            }
-            match job.stage() {
-                Stage::Copying | Stage::Awaiting => self.jobs.push_back(job),
-                Stage::Ended(status) => {
-                    worked = true;
-                    self.reports.push(Event::Completed { op: job.op, status });
-                }
-                Stage::Copied => {
-                    worked = true;
-                    self.complete(&job);
-                }
-            }
+        while self.pool.has_room() {
+            let pool = &mut self.pool;
+            let Some(turn) = self.jobs.next(|job| pool.submit(job.issue())) else { break };
+            self.after(turn);
+            worked = true;
+        }
+        // SAFETY: the engine keeps its side of a transfer until the job ends, the crossing the
+        // other; this is the thread that polls.
+        if let Some(turn) = self.jobs.next(|job| unsafe { job.copy() }) {
+            self.after(turn);
+            worked = true;
         }
         worked
+    }
+
+    /// Reports the end of a job, if it is one.
+    pub(super) fn after(&mut self, turn: Turn) {
+        let Turn::Over(job) = turn else { return };
+        match job.stage() {
+            Stage::Ended(status) => self.reports.push(Event::Completed { op: job.op, status }),
+            _ => self.complete(&job),
+        }
+    }
+
+    /// Stops the jobs of one peer, or all.
+    pub(super) fn stop_jobs(&mut self, of: Option<PeerId>, reason: Reason) {
+        for turn in self.jobs.stop(of, reason) {
+            self.after(turn);
+        }
     }
 
     /// All bytes of a job are in place.
     fn complete(&mut self, job: &Job) {
         let op = job.op;
         let up = self.find(job.peer).and_then(|index| match &mut self.peers[index].state {
-            State::Up(link) => Some((index, link.finish(op, job.immediate))),
+            State::Up(link) => Some((index, link.finish(op, job.lane, job.immediate))),
             _ => None,
         });
         let status = match up {
@@ -185,8 +184,7 @@ impl Shm {
             let over = match &mut peer.state {
                 State::Ending { link, drain, .. } => {
                     let id = peer.id;
-                    (closed || !*drain || !link.has_arrivals(true))
-                        && !self.jobs.iter().any(|job| job.peer == id)
+                    (closed || !*drain || !link.has_arrivals(true)) && !self.jobs.has_peer(id)
                 }
                 _ => false,
             };
@@ -214,11 +212,7 @@ impl Shm {
 
     /// See [`Fabric::arm`](crate::fabric::Fabric::arm).
     pub(super) fn prepare_sleep(&mut self) -> bool {
-        let busy = self.jobs.iter().any(|job| match job.stage() {
-            Stage::Copying | Stage::Copied | Stage::Ended(_) => true,
-            Stage::Awaiting => false,
-        });
-        if busy || !self.reports.is_empty() {
+        if self.jobs.can_go_on() || !self.reports.is_empty() {
             return false;
         }
         self.sleeper.lie_down(self.control.epoch());
@@ -245,7 +239,7 @@ impl Shm {
             State::Up(link) => link.has_arrivals(messages) || link.has_room_again(),
             State::Ending { link, drain, .. } => {
                 let id = peer.id;
-                let copying = self.jobs.iter().any(|job| job.peer == id);
+                let copying = self.jobs.has_peer(id);
                 if *drain && link.has_arrivals(true) {
                     link.has_arrivals(messages)
                 } else {

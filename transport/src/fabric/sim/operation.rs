@@ -167,6 +167,7 @@ impl State {
             }
             Work::Send { bytes, immediate } => (Task::Send { bytes: bytes.to_vec() }, immediate),
             Work::Signal { immediate } => (Task::Signal, Some(immediate)),
+            Work::Map { .. } if !self.config.maps => return Err(Reason::Unsupported),
             Work::Map { remote } => (Task::Map { remote }, None),
         };
         let len = task.bytes();

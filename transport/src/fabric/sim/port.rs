@@ -1,9 +1,11 @@
 //! One port of the network: the fabric an engine sees.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::fmt;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+
+use hashbrown::HashMap;
 
 use super::key::Granted;
 use super::line::Line;
@@ -135,6 +137,10 @@ impl Fabric for Nic {
             message_bytes_max: state.config.message_bytes_max,
             windows_max: state.config.windows_max,
         })
+    }
+
+    fn maps(&self) -> bool {
+        self.with(|state, _| state.config.maps)
     }
 
     fn register(&mut self, region: RegionId, memory: &Arc<Memory>) -> Result<(), RegisterError> {

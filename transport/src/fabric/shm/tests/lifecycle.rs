@@ -4,6 +4,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::*;
 use crate::fabric::shm::hazard;
+use crate::fabric::shm::jobs::Turn;
 
 /// Whether the descriptor to wait for becomes readable within `millis`.
 fn readable(node: &Node, millis: u64) -> bool {
@@ -138,7 +139,10 @@ fn a_fence_waits_for_chunks_of_a_connection_that_was_given_up() {
     let (op, posted) = pair.a.post(pair.to_b, write(local(ours, &here, 0..LEN), remote, None));
     assert_eq!(posted, Posted::Pending);
     // What a copying thread does up to the middle of the copy.
-    let chunk = pair.a.fabric.jobs[0].issue();
+    let mut chunk = None;
+    let turn = pair.a.fabric.jobs.next(|job| chunk = Some(job.issue()));
+    assert!(matches!(turn, Some(Turn::GoesOn)));
+    let chunk = chunk.unwrap();
     let index = pair.a.fabric.find(pair.to_b).unwrap();
     let connection = pair.a.fabric.peers[index].link().unwrap().connection.clone();
     let claim = hazard::claim(remote.window);
@@ -161,7 +165,8 @@ fn a_fence_waits_for_chunks_of_a_connection_that_was_given_up() {
 
     // The chunk comes back before anything is asserted: closing would wait for it for ever.
     hazard::leave(connection.hazard(1));
-    pair.a.fabric.jobs[0].take_back(chunk.len, true);
+    let turn = pair.a.fabric.jobs.with(op, |job| job.take_back(chunk.len, true));
+    pair.a.fabric.after(turn.unwrap());
     assert!(!early, "fenced while a chunk was under way");
     assert_eq!(down, None, "chunks end before their connection");
     assert_eq!(pair.until("the end", |a, _| a.status(op)), Status::Done);

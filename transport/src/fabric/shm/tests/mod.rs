@@ -4,6 +4,7 @@ mod death;
 mod handshake;
 mod hostile;
 mod lifecycle;
+mod paged;
 mod transfers;
 
 use std::ops::Range;

@@ -1,0 +1,111 @@
+//! The way of a transfer's bytes, piece by piece.
+
+use super::job::Direction;
+use crate::copy::Batch;
+use crate::fabric::{self, Local};
+use crate::pages::{Cursor, Piece, Plan};
+
+/// What a piece costs beside its bytes, as bytes: its first lines come from memory that nobody
+/// fetched ahead.
+const PIECE_BYTES: u64 = 512;
+
+/// What is left of a transfer: a position that moves on chunk by chunk. A chunk depends on nothing
+/// but the position and the limit, so one that was skipped is copied the same by another thread.
+#[derive(Debug, Clone)]
+pub(super) struct Route {
+    direction: Direction,
+    here: *mut u8,
+    there: *mut u8,
+    left: u64,
+    way: Way,
+}
+
+#[derive(Debug, Clone)]
+enum Way {
+    /// One stretch; this many bytes are behind.
+    Straight(u64),
+    /// The pieces of a plan.
+    Paged(Plan, Cursor),
+}
+
+// SAFETY: the pointers are to memory that the engine (its own side) and the crossing (the peer's)
+// keep until the transfer ends.
+unsafe impl Send for Route {}
+
+impl Route {
+    /// The way between `local` and what lies `there`.
+    pub(super) fn new(
+        direction: Direction,
+        local: &Local,
+        there: *mut u8,
+        pages: Option<&Plan>,
+    ) -> Self {
+        let way = match pages {
+            None => Way::Straight(0),
+            Some(plan) => Way::Paged(plan.clone(), plan.cursor()),
+        };
+        let left = fabric::bytes(local, pages);
+        Self { direction, here: local.ptr, there, left, way }
+    }
+
+    /// Bytes that are left.
+    pub(super) fn left(&self) -> u64 {
+        self.left
+    }
+
+    /// Copies one chunk, all that is left if that is little more than `chunk`; how many bytes it
+    /// was. Once it returns, a release store publishes them.
+    ///
+    /// # Safety
+    /// Both ends are valid for what is left of the way: the source for reads, the destination for
+    /// writes.
+    pub(super) unsafe fn copy(&mut self, chunk: u64) -> u64 {
+        let mut batch = Batch::new(self.left);
+        let (here, there, direction) = (self.here, self.there, self.direction);
+        let len = self.walk(chunk, |piece| {
+            let here = here.wrapping_add(piece.local as usize);
+            let there = there.wrapping_add(piece.remote as usize);
+            let (src, dst) = match direction {
+                Direction::Write => (here, there),
+                Direction::Read => (there, here),
+            };
+            // SAFETY: passed on from the caller; the piece lies on the way.
+            unsafe { batch.add(src.cast_const(), dst, piece.len as usize) };
+        });
+        drop(batch);
+        len
+    }
+
+    /// Goes on behind one chunk and returns how many bytes it has.
+    pub(super) fn skip(&mut self, chunk: u64) -> u64 {
+        self.walk(chunk, |_| ())
+    }
+
+    /// Visits the pieces of one chunk. It is bounded by its bytes and, at [`PIECE_BYTES`] for each,
+    /// by its pieces.
+    #[inline]
+    fn walk(&mut self, chunk: u64, mut visit: impl FnMut(Piece)) -> u64 {
+        let chunk = if self.left <= chunk + chunk / 2 { self.left } else { chunk };
+        let (mut cost, mut walked) = (0, 0);
+        while cost < chunk && walked < self.left {
+            // No sliver of a page is left to the next chunk.
+            let len_max = (chunk - cost).max(chunk.div_ceil(2));
+            let piece = match &mut self.way {
+                Way::Straight(at) => {
+                    let len = len_max.min(self.left - walked);
+                    *at += len;
+                    Piece { local: *at - len, remote: *at - len, len }
+                }
+                Way::Paged(plan, cursor) => match cursor.next(plan, len_max) {
+                    Some(piece) => piece,
+                    None => break,
+                },
+            };
+            visit(piece);
+            walked += piece.len;
+            cost += piece.len + PIECE_BYTES;
+        }
+        self.left -= walked;
+        walked
+    }
+}
