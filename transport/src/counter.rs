@@ -176,6 +176,18 @@ mod tests {
     }
 
     #[test]
+    fn engines_begin_with_generations_of_their_own() {
+        let counters = Counters::new(2, 0xfffe);
+        let first = counters.take().unwrap();
+        assert_eq!((first.generation, counters.read(first)), (0xfffe, 0));
+        assert!(!counters.arrived(Slot { generation: 0, ..first }.into()));
+        assert!(counters.arrived(first.into()));
+        assert_eq!(counters.read(first), 1);
+        counters.give_back(first);
+        assert_eq!(counters.take().unwrap().generation, 0xffff);
+    }
+
+    #[test]
     fn generations_wrap() {
         let counters = Counters::new(1, 0);
         for _ in 0..=u16::MAX {

@@ -1,8 +1,8 @@
 //! Lanes and signals.
 
-use super::harness::Harness;
+use super::harness::{Fault, Harness, skip};
 use super::kit::{
-    AMPLE, Dice, Pair, WATCH, address, all_done, bytes_at, engine, fill, start, until,
+    AMPLE, Dice, Pair, WATCH, address, all_done, bytes_at, engine, fill, inject, start, until,
 };
 use crate::lane::Lane;
 use crate::outcome::{Outcome, Reason};
@@ -62,6 +62,37 @@ pub fn a_signal_is_delivered_or_rejected<H: Harness>(harness: &H) {
     harness.pass(WATCH);
     let counted = counter.wait(done, AMPLE).unwrap();
     assert!(counted <= done + unknown, "{counted} of {done} and {unknown}: {outcomes:?}");
+}
+
+/// "A straggler of an aborted generation never counts for the next one": what was meant for a counter
+/// of an engine that died counts for nobody in the engine that took over its address.
+pub fn a_successor_counts_nothing_of_the_dead<H: Harness>(harness: &H) {
+    let (a, b) = (engine(harness), engine(harness));
+    let at = address(&b);
+    let peer = a.connect(&at, AMPLE).unwrap();
+    let old: Vec<_> = (0..3).map(|_| b.counter().unwrap()).collect();
+    inject(harness, Fault::Kill(at.clone()));
+    let Some(builder) = harness.restart(&at) else { skip("this harness cannot restart a peer") };
+    let reborn = builder.build().unwrap();
+    let new: Vec<_> = (0..3).map(|_| reborn.counter().unwrap()).collect();
+    // Only an address says where a signal goes; the dead connection may have to be noticed first.
+    until(harness, "a signal to the successor", || {
+        a.signal(peer, old[0].slot()).deadline(AMPLE).wait().is_done()
+    });
+    for counter in &old {
+        let signal = a.signal(peer, counter.slot()).deadline(AMPLE);
+        assert_eq!(signal.wait(), Outcome::Done);
+    }
+    until(harness, "the strays", || {
+        reborn.progress();
+        let stats = reborn.stats();
+        stats.immediates + stats.stray_immediates >= 4
+    });
+    for (old, new) in old.iter().zip(&new) {
+        // One engine in 65,536 begins where the other did.
+        let same = old.slot() == new.slot();
+        assert!(same || new.count() == 0, "{:?} counts for {:?}", old.slot(), new.slot());
+    }
 }
 
 /// "Two lanes, latency and bulk, that do not block each other": what is urgent arrives while bulk

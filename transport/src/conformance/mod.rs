@@ -90,6 +90,7 @@ macro_rules! conformance {
             a_dead_peer_fails_its_plans_in_time,
             a_signal_needs_no_window,
             a_signal_is_delivered_or_rejected,
+            a_successor_counts_nothing_of_the_dead,
             the_latency_lane_does_not_wait_for_bulk,
             a_counter_is_waited_for_more_than_once,
             a_closed_handle_is_refused,

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use tranship_transport::Lane;
 use tranship_transport::fabric::sim::Faults;
+use tranship_transport::{Lane, Priority};
 
 use crate::dice::Dice;
 
@@ -66,6 +66,7 @@ pub(crate) struct Move {
     pub(crate) reads: bool,
     pub(crate) count: Option<Pick>,
     pub(crate) lane: Lane,
+    pub(crate) priority: Priority,
     pub(crate) deadline: Duration,
 }
 
@@ -140,6 +141,7 @@ fn step(dice: &mut Dice) -> Step {
             reads: dice.percent(30),
             count: dice.percent(50).then(|| dice.bits()),
             lane: lane(dice),
+            priority: dice.one_of(&[Priority::High, Priority::Normal, Priority::Low]),
             deadline: deadline(dice),
         }),
         52..57 => Step::Send {

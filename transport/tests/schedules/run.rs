@@ -316,7 +316,8 @@ impl World {
         let owner = self.yards[theirs].life;
         let count = it.count.and_then(|pick| self.slot_at(owner, pick));
         let id = self.next_id;
-        let flight = self.launch(life, submission.lane(it.lane), count, it.deadline);
+        let flight =
+            self.launch(life, submission.lane(it.lane).priority(it.priority), count, it.deadline);
         flight.futile = futile;
         if !futile {
             flight.permit = Some(target);

@@ -263,7 +263,13 @@ impl State {
         let noticed = self.config.death_noticed.clone();
         for link in 0..self.links.len() {
             for end in 0..2 {
-                if self.links[link].port_at(end) == Some(port) && !self.links[link].broken {
+                if self.links[link].port_at(end) != Some(port) {
+                    continue;
+                }
+                if self.links[link].broken {
+                    // The news of it may have been held at a hung host, which hears of nothing now.
+                    self.break_end(link, end, Reason::Closed);
+                } else {
                     let span = self.span(&noticed);
                     let reason = Reason::PeerGone;
                     self.after(span, Happening::Notice { link, end: 1 - end, reason });
