@@ -1,5 +1,6 @@
 //! What the tests that span crates have in common.
 
+pub mod daemon;
 pub mod world;
 
 /// The examples of the book, compiled and run as documentation tests.
