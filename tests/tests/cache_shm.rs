@@ -238,7 +238,7 @@ fn many_clients_share_one_cache_under_pressure() {
         for engine in 0..4_u32 {
             let daemon = &daemon;
             scope.spawn(move || {
-                let cache = open(&daemon);
+                let cache = open(daemon);
                 let mut into = vec![0; BLOCK];
                 for round in 0..60_u32 {
                     // Chains shared by all, met in different orders.
