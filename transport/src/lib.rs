@@ -48,6 +48,8 @@ pub mod copy;
 mod counter;
 mod engine;
 pub mod fabric;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod immediate;
 mod lane;
 pub mod memory;

@@ -5,8 +5,8 @@ use std::io;
 use tranship_cache::client;
 use tranship_transport::memory::MemoryError;
 use tranship_transport::{
-    BuildError, CountError, CountersExhausted, MapError, Outcome, PeerError, RangeError,
-    RegionError, SubmitError, WindowError,
+    BuildError, CountError, CountersExhausted, MapError, Outcome, PagesError, PeerError, PlanError,
+    RangeError, RegionError, SubmitError, WindowError,
 };
 
 use crate::units::human;
@@ -68,6 +68,12 @@ pub enum Error {
     /// A piece outside of its memory.
     #[error(transparent)]
     Range(#[from] RangeError),
+    /// Pages that cannot be described.
+    #[error(transparent)]
+    Pages(#[from] PagesError),
+    /// Pages that do not match.
+    #[error(transparent)]
+    PagesPlan(#[from] PlanError),
     /// A transfer that did not end well.
     #[error("a transfer ended: {0}")]
     Transfer(Outcome),

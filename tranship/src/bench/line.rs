@@ -2,8 +2,9 @@
 
 use std::fs;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+use super::Plan;
 use super::rounds::Measured;
 
 /// One line of the result.
@@ -28,6 +29,12 @@ pub struct Line {
     /// Keys in the daemon's catalog that lookups walk through.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resident_keys: Option<u64>,
+    /// Of paged transfers.
+    #[serde(flatten)]
+    pub paged: Option<Paged>,
+    /// Of an operation beside others.
+    #[serde(flatten)]
+    pub beside: Option<Beside>,
     /// What `p50_us` and `p99_us` are of.
     pub latency: Latency,
     /// Half of the operations took no longer, µs.
@@ -45,6 +52,89 @@ pub struct Line {
     /// The machine and its load.
     #[serde(flatten)]
     pub noise: Noise,
+}
+
+impl Line {
+    /// A line without what only some operations have: no payload over `shm`, one at a time.
+    #[must_use]
+    pub fn new(
+        bench: &'static str,
+        op: &'static str,
+        latency: Latency,
+        measured: &Measured,
+        plan: &Plan,
+    ) -> Self {
+        Self {
+            bench,
+            fabric: "shm",
+            op,
+            size: 0,
+            batch: 1,
+            throughput: None,
+            keys_per_s: None,
+            resident_keys: None,
+            paged: None,
+            beside: None,
+            latency,
+            p50_us: measured.percentile_us(50.0),
+            p99_us: measured.percentile_us(99.0),
+            n: measured.n(),
+            polling: plan.polling_name(),
+            copy_threads: 1,
+            working_set: plan.working_set,
+            noise: Noise::now(),
+        }
+    }
+}
+
+/// Pages a second, and what it costs to post them.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Paged {
+    /// Pages of one transfer.
+    pub pages: u32,
+    /// Pages moved a second.
+    pub pages_per_s: f64,
+    /// Half of the transfers took no longer to post, µs. Plans are made before.
+    pub post_p50_us: f64,
+    /// 99 of 100 took no longer, µs.
+    pub post_p99_us: f64,
+}
+
+/// An operation beside others that keep both sides busy.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Beside {
+    /// Beside what.
+    pub load: Load,
+    /// What the others moved meanwhile from this side, 10⁹ bytes a second; the peer's do the same.
+    pub load_gb_per_s: f64,
+    /// `p50_us` as so many times that of `load` `none`, measured in turns.
+    pub p50_to_idle: f64,
+    /// `p99_us` as so many times that of `load` `none`.
+    pub p99_to_idle: f64,
+}
+
+/// Beside what an operation runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Load {
+    /// Alone.
+    None,
+    /// Large writes both ways in the bulk lane, while it has the latency lane.
+    OtherLane,
+    /// The same with everything in the bulk lane.
+    SameLane,
+}
+
+impl Load {
+    /// In words.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "alone",
+            Self::OtherLane => "bulk in the other lane",
+            Self::SameLane => "bulk in the same lane",
+        }
+    }
 }
 
 /// What a latency is of.

@@ -24,12 +24,14 @@ pub struct Tally {
     units: u64,
     took: Duration,
     latencies: Histogram<u64>,
+    posts: Histogram<u64>,
 }
 
 impl Tally {
     fn new() -> Self {
-        let latencies = Histogram::new_with_max(LATENCY_MAX_NS, DIGITS).expect("possible bounds");
-        Self { bytes: 0, units: 0, took: Duration::ZERO, latencies }
+        let [latencies, posts] = [(), ()]
+            .map(|()| Histogram::new_with_max(LATENCY_MAX_NS, DIGITS).expect("possible bounds"));
+        Self { bytes: 0, units: 0, took: Duration::ZERO, latencies, posts }
     }
 
     /// Counts `units` of work, of `bytes` payload bytes together, done between `began` and now.
@@ -47,6 +49,11 @@ impl Tally {
         self.latencies.saturating_record(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
     }
 
+    /// Notes how long it took to post one operation.
+    pub fn posted(&mut self, took: Duration) {
+        self.posts.saturating_record(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+    }
+
     /// Bytes a nanosecond, which is GB/s.
     fn gb_per_s(&self) -> f64 {
         self.bytes as f64 / self.took.as_nanos().max(1) as f64
@@ -62,17 +69,20 @@ pub struct Measured {
     gb_per_s: Vec<f64>,
     units_per_s: Vec<f64>,
     latencies: Histogram<u64>,
+    posts: Histogram<u64>,
 }
 
 impl Measured {
     fn new() -> Self {
-        Self { gb_per_s: Vec::new(), units_per_s: Vec::new(), latencies: Tally::new().latencies }
+        let Tally { latencies, posts, .. } = Tally::new();
+        Self { gb_per_s: Vec::new(), units_per_s: Vec::new(), latencies, posts }
     }
 
     fn add(&mut self, tally: &Tally) {
         self.gb_per_s.push(tally.gb_per_s());
         self.units_per_s.push(tally.units as f64 / tally.took.as_secs_f64());
         self.latencies.add(&tally.latencies).expect("histograms of one kind");
+        self.posts.add(&tally.posts).expect("histograms of one kind");
     }
 
     /// 10⁹ payload bytes a second: the median of the rounds.
@@ -98,6 +108,12 @@ impl Measured {
     #[must_use]
     pub fn percentile_us(&self, percent: f64) -> f64 {
         self.latencies.value_at_percentile(percent) as f64 / 1e3
+    }
+
+    /// The time that posting so many of a hundred operations did not exceed, µs.
+    #[must_use]
+    pub fn post_us(&self, percent: f64) -> f64 {
+        self.posts.value_at_percentile(percent) as f64 / 1e3
     }
 
     /// Operations measured.

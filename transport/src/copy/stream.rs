@@ -1,50 +1,92 @@
 //! Copies with non-temporal stores. The caller ends with `sfence`.
 //!
-//! Nothing is prefetched: on Zen 5 no distance or hint tried beat the hardware by more than noise,
-//! and interleaving several pages cost a quarter of the speed.
+//! Within a piece nothing is prefetched: on Zen 5 no distance or hint tried beat the hardware by more
+//! than noise, and interleaving several pages cost a quarter of the speed. From one piece to the next
+//! the hardware does not look ahead, so the first lines of the next are fetched meanwhile.
 
 use std::arch::x86_64::*;
 
+use super::Piece;
+
 /// Registers in flight.
 const UNROLL: usize = 4;
+/// How much of the next piece is fetched ahead. On an Intel Xeon with scattered pages, cold on both
+/// sides, this moved 4 KiB pages 13 % faster and 16 KiB pages 4 %, as fast as one stretch or faster;
+/// half as much helped less, twice as much no more.
+const PREFETCH_BYTES: usize = 1 << 10;
+const LINE_BYTES: usize = 64;
 
-/// A streaming copy with registers of one width: the head up to an aligned destination and what is
-/// less than a step in the end go the ordinary way.
+/// A streaming copy of pieces with registers of one width: the head up to an aligned destination and
+/// what is less than a step in the end go the ordinary way. There is no call between the pieces:
+/// what it stores on the stack waits behind the streamed lines, and loads whose addresses look alike
+/// wait for it; that took up to a fifth of the speed.
 macro_rules! streaming_copy {
     ($(#[$doc:meta])* $name:ident, $feature:literal, $register:ty, $load:ident, $stream:ident) => {
         $(#[$doc])*
         ///
         /// # Safety
-        /// The CPU has the feature. `src` is valid for reads and `dst` for writes of `len` bytes,
-        /// and they do not overlap.
+        /// The CPU has the feature. Of each piece, `src` is valid for reads and `dst` for writes of
+        /// `len` bytes, and they do not overlap.
         #[target_feature(enable = $feature)]
-        pub(super) unsafe fn $name(src: *const u8, dst: *mut u8, len: usize) {
+        pub(super) unsafe fn $name(pieces: &[Piece]) {
             const REGISTER_BYTES: usize = size_of::<$register>();
             const STEP_BYTES: usize = UNROLL * REGISTER_BYTES;
-            let mut at = dst.align_offset(64).min(len);
-            // SAFETY: `at` is at most `len`.
-            unsafe { src.copy_to_nonoverlapping(dst, at) };
-            while len - at >= STEP_BYTES {
-                // SAFETY: at least one step is left at `at`, and `dst` is aligned there.
-                unsafe {
-                    let from = src.add(at).cast::<$register>();
-                    let to = dst.add(at).cast::<$register>();
-                    let loaded: [$register; UNROLL] = [
-                        $load(from),
-                        $load(from.add(1)),
-                        $load(from.add(2)),
-                        $load(from.add(3)),
-                    ];
-                    for (index, value) in loaded.into_iter().enumerate() {
-                        $stream(to.add(index), value);
-                    }
+            let mut pieces = pieces.iter();
+            let mut next = pieces.next();
+            while let Some(&Piece { src, dst, len }) = next {
+                next = pieces.next();
+                if let Some(next) = next {
+                    prefetch(next);
                 }
-                at += STEP_BYTES;
+                let mut at = dst.align_offset(LINE_BYTES).min(len);
+                if at > 0 {
+                    // SAFETY: `at` is at most `len`.
+                    unsafe { ordinary(src, dst, at) };
+                }
+                while len - at >= STEP_BYTES {
+                    // SAFETY: at least one step is left at `at`, and `dst` is aligned there.
+                    unsafe {
+                        let from = src.add(at).cast::<$register>();
+                        let to = dst.add(at).cast::<$register>();
+                        let loaded: [$register; UNROLL] = [
+                            $load(from),
+                            $load(from.add(1)),
+                            $load(from.add(2)),
+                            $load(from.add(3)),
+                        ];
+                        for (index, value) in loaded.into_iter().enumerate() {
+                            $stream(to.add(index), value);
+                        }
+                    }
+                    at += STEP_BYTES;
+                }
+                if at < len {
+                    // SAFETY: `len - at` bytes are left.
+                    unsafe { ordinary(src.add(at), dst.add(at), len - at) };
+                }
             }
-            // SAFETY: `len - at` bytes are left.
-            unsafe { src.add(at).copy_to_nonoverlapping(dst.add(at), len - at) };
         }
     };
+}
+
+/// Asks for the first lines of a piece, as far as the second-level cache: more of them are on their
+/// way at once than the first level takes.
+#[inline]
+fn prefetch(piece: &Piece) {
+    let lines = piece.len.min(PREFETCH_BYTES).div_ceil(LINE_BYTES);
+    for line in 0..lines {
+        let at = piece.src.wrapping_add(line * LINE_BYTES);
+        // SAFETY: SSE is part of x86-64, and a prefetch faults at no address.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) };
+    }
+}
+
+/// # Safety
+/// As for [`std::ptr::copy_nonoverlapping`].
+#[cold]
+unsafe fn ordinary(src: *const u8, dst: *mut u8, len: usize) {
+    // SAFETY: passed on from the caller.
+    unsafe { src.copy_to_nonoverlapping(dst, len) };
 }
 
 streaming_copy!(

@@ -5,13 +5,15 @@ mod core;
 mod crew;
 mod error;
 mod links;
+#[cfg(all(test, loom))]
+mod models;
 mod shared;
 mod stats;
 mod worker;
 
 use std::fmt;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
 use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -487,6 +489,8 @@ impl Engine {
         if completion.cancelled.swap(true, Ordering::SeqCst) {
             return;
         }
+        // See `Core::admit` for the other side.
+        fence(Ordering::SeqCst);
         let worker = completion.worker.load(Ordering::SeqCst);
         self.inner.crew.workers[usize::from(worker)].cancel(completion);
     }

@@ -107,7 +107,7 @@ impl Worker {
             core.admit(queued);
             any = true;
         }
-        for queue in &self.queues {
+        for queue in self.queues.iter().filter(|queue| !queue.is_empty()) {
             // Bounded, so that a flood of submissions cannot keep the fabric from being polled.
             for _ in 0..QUEUE_MAX {
                 let Some(queued) = queue.pop() else { break };

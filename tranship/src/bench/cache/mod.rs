@@ -6,7 +6,7 @@ use tranship_cache::client::{Cache, Client, Stored};
 use tranship_cache::identity::Geometry;
 use tranship_cache::{Chain, Identity, Key, Link};
 
-use super::line::{Latency, Noise, Throughput};
+use super::line::{Latency, Throughput};
 use super::pages::{self, Pieces, Private};
 use super::rounds::{Measured, Tally, in_turns};
 use super::{Error, Line, Plan};
@@ -87,23 +87,16 @@ impl Bench {
             }
             Op::Lookup { keys } => ("lookup", 0, keys, 0, None, self.lookup(keys)?),
         };
+        let lookup = name == "lookup";
         Ok(Line {
-            bench: "cache",
             fabric: self.cache.client().address().kind.name(),
-            op: name,
             size,
             batch,
             throughput,
-            keys_per_s: (name == "lookup").then(|| measured.units_per_s()),
-            resident_keys: (name == "lookup").then(|| chains(batch) * u64::from(batch)),
-            latency: Latency::Call,
-            p50_us: measured.percentile_us(50.0),
-            p99_us: measured.percentile_us(99.0),
-            n: measured.n(),
-            polling: self.plan.polling_name(),
-            copy_threads: 1,
+            keys_per_s: lookup.then(|| measured.units_per_s()),
+            resident_keys: lookup.then(|| chains(batch) * u64::from(batch)),
             working_set,
-            noise: Noise::now(),
+            ..Line::new("cache", name, Latency::Call, &measured, &self.plan)
         })
     }
 

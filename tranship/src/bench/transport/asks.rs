@@ -4,6 +4,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tranship_transport::{Descriptor, Slot};
 
+use crate::bench::line::Load;
+
 /// From the measuring process.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Ask {
@@ -11,6 +13,9 @@ pub(super) enum Ask {
     Open { bytes: u64 },
     /// Answer each arrival by a write of the same piece into this window, until the next message.
     Play { window: Descriptor, slot: Slot, size: u64 },
+    /// Answer each arrival by a write of the last bytes of the memory into this window, with so many
+    /// large writes beside it, until the next message.
+    Echo { window: Descriptor, slot: Slot, size: u64, beside: Load },
     /// Play no more.
     Rest,
 }
@@ -31,6 +36,7 @@ impl Ask {
         match self {
             Self::Open { .. } => "open",
             Self::Play { .. } => "play",
+            Self::Echo { .. } => "echo",
             Self::Rest => "rest",
         }
     }

@@ -4,28 +4,30 @@
 //! writes, reads, or plays ping-pong with it. Neither touches the memory between transfers.
 
 mod asks;
+mod fabric;
+mod field;
+mod lanes;
+mod load;
+mod paged;
 pub mod peer;
 
-use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use tranship_transport::fabric::shm;
-use tranship_transport::{
-    Drive, Engine, Incoming, Mapping, Outcome, Peer, Region, RemoteSlice, RemoteWindow, Slice,
-    Transfer,
-};
+use tranship_transport::{Engine, Incoming, Outcome, Peer, Transfer};
 
 use self::asks::{Answer, Ask, decode, encode};
+use self::field::Field;
 use super::child::Other;
-use super::line::{Latency, Noise, Throughput};
-use super::pages::{self, Pieces};
+use super::line::{Latency, Throughput};
 use super::rounds::{Measured, Tally, in_turns};
-use super::{Error, Line, Plan, polling};
+use super::{Error, Line, Plan};
+
+pub use fabric::Fabric;
 
 /// How long anything but a measurement may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// An operation to be measured.
+/// What can be measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Op {
     /// One-sided writes.
@@ -34,6 +36,14 @@ pub enum Op {
     Read,
     /// A write with an immediate there, and one back.
     Pingpong,
+    /// Writes of so many pages each, scattered on both sides.
+    Paged {
+        /// Pages of one write.
+        pages: u32,
+    },
+    /// A small write with an immediate there and one back: alone, beside a full load in the other
+    /// lane, and beside the same load in its own.
+    Lanes,
 }
 
 impl Op {
@@ -44,12 +54,24 @@ impl Op {
             Self::Write => "write",
             Self::Read => "read",
             Self::Pingpong => "pingpong",
+            Self::Paged { .. } => "paged",
+            Self::Lanes => "lanes",
+        }
+    }
+
+    /// How many lines of the result it makes.
+    #[must_use]
+    pub const fn lines(self) -> usize {
+        match self {
+            Self::Lanes => lanes::LINES,
+            _ => 1,
         }
     }
 }
 
 /// The measuring side.
 pub struct Bench {
+    fabric: Fabric,
     plan: Plan,
     copy_threads: usize,
     engine: Engine,
@@ -63,42 +85,50 @@ impl Bench {
     ///
     /// # Errors
     /// When this process cannot have its engine, or the other does not answer.
-    pub fn new(plan: Plan, copy_threads: usize, other: Other) -> Result<Self, Error> {
-        let engine = engine(plan.busy, copy_threads)?;
+    pub fn new(
+        fabric: Fabric,
+        plan: Plan,
+        copy_threads: usize,
+        other: Other,
+    ) -> Result<Self, Error> {
+        let engine = fabric.engine(plan.busy, copy_threads)?;
         let peer = engine.connect(other.address(), PATIENCE)?;
-        Ok(Self { plan, copy_threads, engine, peer, _other: other })
+        Ok(Self { fabric, plan, copy_threads, engine, peer, _other: other })
     }
 
     /// Measures one operation at one size, with `batch` transfers in flight; a ping-pong has one.
     ///
     /// # Errors
     /// When a transfer does not end well, or memory is short.
-    pub fn measure(&self, op: Op, size: u64, batch: u32) -> Result<Line, Error> {
-        let field = self.field(size)?;
-        let (batch, latency, [limit, measured]) = match op {
+    pub fn measure(&self, op: Op, size: u64, batch: u32) -> Result<Vec<Line>, Error> {
+        match op {
             Op::Write | Op::Read => {
-                (batch, Latency::Completion, self.transfers(op, &field, batch)?)
+                let field = self.field(size, size)?;
+                let measured = self.transfers(op, &field, batch)?;
+                let line = self.line(op, size, batch, Latency::Completion, &measured[1]);
+                Ok(vec![against(&measured, &field, line)])
             }
-            Op::Pingpong => (1, Latency::OneWay, self.pingpong(&field)?),
-        };
-        Ok(Line {
-            bench: "transport",
-            fabric: "shm",
-            op: op.name(),
+            Op::Pingpong => {
+                let field = self.field(size, size)?;
+                let measured = self.pingpong(&field)?;
+                let line = self.line(op, size, 1, Latency::OneWay, &measured[1]);
+                Ok(vec![against(&measured, &field, line)])
+            }
+            Op::Paged { pages } => self.paged(size, pages, batch).map(|line| vec![line]),
+            Op::Lanes => self.lanes(size),
+        }
+    }
+
+    /// A line of the result, without what only some operations have.
+    fn line(&self, op: Op, size: u64, batch: u32, latency: Latency, measured: &Measured) -> Line {
+        Line {
+            fabric: self.fabric.name(),
             size,
             batch,
-            throughput: Some(Throughput::of(&measured, &limit)),
-            keys_per_s: None,
-            resident_keys: None,
-            latency,
-            p50_us: measured.percentile_us(50.0),
-            p99_us: measured.percentile_us(99.0),
-            n: measured.n(),
-            polling: self.plan.polling_name(),
             copy_threads: self.copy_threads,
-            working_set: field.ours.len(),
-            noise: Noise::now(),
-        })
+            working_set: self.plan.working_set,
+            ..Line::new("transport", op.name(), latency, measured, &self.plan)
+        }
     }
 
     /// The limit and the operation.
@@ -113,7 +143,7 @@ impl Bench {
                 let (here, there) = field.ends(&pieces.turn())?;
                 let transfer = match op {
                     Op::Read => self.engine.read(there, here),
-                    Op::Write | Op::Pingpong => self.engine.write(here, there),
+                    _ => self.engine.write(here, there),
                 };
                 flying.push((since, transfer.submit()?));
             }
@@ -124,7 +154,7 @@ impl Bench {
             tally.worked(began, u64::from(batch), u64::from(batch) * pieces.size());
             Ok(())
         };
-        in_turns(self.plan.time, warm_up, [&mut field.limit(op), &mut operation])
+        in_turns(self.plan.time, warm_up, [&mut field.limit(op == Op::Read), &mut operation])
     }
 
     /// The limit and the operation. Half of a round trip is one way, and bytes count both ways.
@@ -151,24 +181,12 @@ impl Bench {
             tally.latency(took / 2);
             Ok(())
         };
-        let (warm_up, mut limit) = (field.pieces.count(), field.limit(Op::Pingpong));
+        let (warm_up, mut limit) = (field.pieces.count(), field.limit(false));
         let measured = in_turns(self.plan.time, warm_up, [&mut limit, &mut operation])?;
         match self.ask(&Ask::Rest)? {
             Answer::Resting => Ok(measured),
             _ => Err(Error::Answer { question: "rest" }),
         }
-    }
-
-    /// Memory here and there for pieces of `size` bytes.
-    fn field(&self, size: u64) -> Result<Field, Error> {
-        let bytes = self.plan.working_set_for(size);
-        let ours = self.engine.register(pages::memory(bytes)?)?;
-        let Answer::Opened { window } = self.ask(&Ask::Open { bytes })? else {
-            return Err(Error::Answer { question: "open" });
-        };
-        let theirs = self.engine.open_at(self.peer, &window)?;
-        let mapping = self.engine.map(&theirs, PATIENCE)?;
-        Ok(Field { ours, theirs, mapping, pieces: Pieces::new(size, bytes) })
     }
 
     fn ask(&self, ask: &Ask) -> Result<Answer, Error> {
@@ -188,37 +206,11 @@ impl Bench {
     }
 }
 
-/// Memory on both sides.
-struct Field {
-    ours: Region,
-    theirs: RemoteWindow,
-    /// The peer's memory in this process: the limit copies between the very same bytes.
-    mapping: Mapping,
-    pieces: Pieces,
-}
-
-impl Field {
-    fn ends(&self, piece: &Range<u64>) -> Result<(Slice, RemoteSlice), Error> {
-        Ok((self.ours.slice(piece.clone())?, self.theirs.slice(piece.clone())?))
-    }
-
-    /// A copy the way the bytes of `op` go.
-    fn limit(&self, op: Op) -> impl FnMut(&mut Tally) -> Result<(), Error> {
-        let (ours, theirs) = (self.ours.memory(), self.mapping.memory());
-        let (from, to) = match op {
-            Op::Read => (theirs, &**ours),
-            Op::Write | Op::Pingpong => (&**ours, theirs),
-        };
-        pages::copies(from, to, self.pieces)
-    }
-}
-
-fn engine(busy: bool, copy_threads: usize) -> Result<Engine, Error> {
-    // The fabric counts the threads that help the one that polls.
-    let fabric = shm::Config::new().copy_threads(copy_threads.saturating_sub(1));
-    let engine = Engine::builder().fabric(fabric).polling(polling(busy));
-    // Whoever waits drives; nobody else is to take turns with it.
-    Ok(engine.drive(Drive::Caller).deadline(PATIENCE).build()?)
+/// A line of an operation that was measured in turns with its limit.
+fn against(measured: &[Measured; 2], field: &Field, line: Line) -> Line {
+    let [limit, measured] = measured;
+    let throughput = Some(Throughput::of(measured, limit));
+    Line { throughput, working_set: field.bytes(), ..line }
 }
 
 fn done(outcome: Outcome) -> Result<(), Error> {

@@ -1,20 +1,24 @@
 //! The other process: lends memory, and plays ping-pong with it.
 
-use tranship_transport::{Access, Descriptor, Engine, Incoming, Peer, Region, Slot, Window};
+use tranship_transport::{
+    Access, Descriptor, Engine, Incoming, Peer, Region, RemoteWindow, Slot, Window,
+};
 
 use super::asks::{Answer, Ask, decode, encode};
-use super::{PATIENCE, Pieces, done, engine, pages};
-use crate::bench::{Error, child};
+use super::load::Load;
+use super::{Fabric, PATIENCE, done, lanes};
+use crate::bench::pages::{self, Pieces};
+use crate::bench::{Error, child, line};
 use crate::orphan;
 
 /// Serves the process `parent` until it hangs up.
 ///
 /// # Errors
 /// When there is no engine or no memory, or a transfer fails.
-pub fn run(parent: u32, busy: bool) -> Result<(), Error> {
+pub fn run(parent: u32, fabric: Fabric, busy: bool) -> Result<(), Error> {
     orphan::end_with(parent)
         .map_err(|source| Error::Child { what: "cannot be tied to the first", source })?;
-    let engine = engine(busy, 0)?;
+    let engine = fabric.engine(busy, 0)?;
     child::tell_address(&engine)?;
     let mut lent = None;
     loop {
@@ -42,6 +46,11 @@ fn answer(engine: &Engine, lent: &mut Lent, from: Peer, bytes: &[u8]) -> Result<
         Ask::Play { window, slot, size } => {
             let (_, region) = lent.as_ref().ok_or(Error::Answer { question: "open" })?;
             return play(engine, from, region, &window, slot, size);
+        }
+        Ask::Echo { window, slot, size, beside } => {
+            let (_, region) = lent.as_ref().ok_or(Error::Answer { question: "open" })?;
+            let window = engine.open_at(from, &window)?;
+            return echo(engine, from, (region, &window), slot, size, beside);
         }
         Ask::Rest => Answer::Resting,
     };
@@ -72,5 +81,38 @@ fn play(
         let (here, there) = (region.slice(piece.clone())?, theirs.slice(piece)?);
         done(engine.write(here, there).immediate(slot).wait())?;
         answered += 1;
+    }
+}
+
+/// Answers each ping by a pong from the end of the region to the end of the window, beside a load,
+/// until a message comes.
+fn echo(
+    engine: &Engine,
+    from: Peer,
+    (region, window): (&Region, &RemoteWindow),
+    slot: Slot,
+    size: u64,
+    beside: line::Load,
+) -> Result<(), Error> {
+    let pings = engine.counter()?;
+    let end = region.len();
+    let (here, there) = (region.slice(end - size..end)?, window.slice(end - size..end)?);
+    done(engine.send(from, encode(&Answer::Playing { slot: pings.slot() })).wait())?;
+    let mut load = Load::new(engine, region, window);
+    let mut answered = 0;
+    loop {
+        if beside != line::Load::None {
+            load.renew()?;
+        }
+        let called = || pings.count() > answered || engine.has_incoming();
+        engine.wait_until(PATIENCE, || called() || load.has_ended());
+        if pings.count() > answered {
+            let pong = engine.write(here.clone(), there.clone()).lane(lanes::lane(beside));
+            done(pong.immediate(slot).wait())?;
+            answered += 1;
+        } else if !load.has_ended() || engine.has_incoming() {
+            // A message, or nothing at all; the caller knows.
+            return load.end();
+        }
     }
 }

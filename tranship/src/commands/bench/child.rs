@@ -1,6 +1,7 @@
 //! The hidden command that runs the second process of `bench transport`.
 
-use crate::bench::transport::peer;
+use super::transport::Over;
+use crate::bench::transport::{Fabric, peer};
 use crate::commands::Error;
 use crate::exit::Exit;
 
@@ -10,6 +11,9 @@ pub struct PeerArgs {
     /// Process to end with
     #[arg(long)]
     parent: u32,
+    /// Fabric to be reached over
+    #[arg(long, value_enum)]
+    fabric: Over,
     /// Never sleep
     #[arg(long)]
     busy: bool,
@@ -17,15 +21,17 @@ pub struct PeerArgs {
 
 impl PeerArgs {
     /// The arguments that start it.
-    pub(in crate::commands) fn command_line(busy: bool) -> Vec<String> {
+    pub(in crate::commands) fn command_line(fabric: Fabric, busy: bool) -> Vec<String> {
         let parent = std::process::id().to_string();
-        let mut line = ["bench", "peer", "--parent", &parent].map(str::to_owned).to_vec();
+        let fabric = fabric.name();
+        let line = ["bench", "peer", "--parent", &parent, "--fabric", fabric];
+        let mut line = line.map(str::to_owned).to_vec();
         line.extend(busy.then(|| "--busy".to_owned()));
         line
     }
 
     pub(super) fn run(&self) -> Result<Exit, Error> {
-        peer::run(self.parent, self.busy)?;
+        peer::run(self.parent, self.fabric.into(), self.busy)?;
         Ok(Exit::Done)
     }
 }

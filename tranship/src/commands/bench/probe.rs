@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::child::PeerArgs;
 use crate::bench::child::Other;
-use crate::bench::transport::{Bench, Op};
-use crate::bench::{Error, Plan};
+use crate::bench::transport::{Bench, Fabric, Op};
+use crate::bench::{Error, Line, Plan};
 use crate::doctor::Speed;
 
 /// Time for each of the two figures.
@@ -24,15 +24,17 @@ pub(in crate::commands) fn shm() -> Result<Speed, Error> {
     // Busy polling would be faster on a quiet machine, and tell of nothing but the scheduler on any
     // other.
     let plan = Plan { time: TIME, busy: false, working_set: WORKING_SET_BYTES };
-    let write = bench(plan)?.measure(Op::Write, LARGE_BYTES, 1)?;
+    let write = measure(plan, Op::Write, LARGE_BYTES)?;
     // All pieces are visited before any is measured, so a ping-pong gets few.
-    let pong = bench(Plan { working_set: 0, ..plan })?.measure(Op::Pingpong, SMALL_BYTES, 1)?;
+    let pong = measure(Plan { working_set: 0, ..plan }, Op::Pingpong, SMALL_BYTES)?;
     Ok(Speed {
         gb_per_s: write.throughput.map_or(0.0, |throughput| throughput.gb_per_s),
         one_way_us: pong.p50_us,
     })
 }
 
-fn bench(plan: Plan) -> Result<Bench, Error> {
-    Bench::new(plan, 0, Other::start(PeerArgs::command_line(plan.busy))?)
+fn measure(plan: Plan, op: Op, size: u64) -> Result<Line, Error> {
+    let other = Other::start(PeerArgs::command_line(Fabric::Shm, plan.busy))?;
+    let lines = Bench::new(Fabric::Shm, plan, 0, other)?.measure(op, size, 1)?;
+    Ok(lines.into_iter().next().expect("a line for each operation"))
 }

@@ -1,6 +1,6 @@
 //! How the results of both benchmarks are printed.
 
-use crate::bench::line::Noise;
+use crate::bench::line::{Beside, Load, Noise, Paged};
 use crate::bench::{self, Line, RULE};
 use crate::commands::{Context, Error};
 use crate::output::Table;
@@ -16,7 +16,7 @@ pub(super) fn print(
     let mut progress = output.progress("measuring", count as u64);
     let mut table = Table::new([
         "op", "size", "batch", "GB/s", "limit", "ratio", "keys/s", "latency", "p50 µs", "p99 µs",
-        "n",
+        "n", "besides",
     ]);
     for column in [1, 2, 3, 4, 5, 6, 8, 9, 10] {
         table = table.right(column);
@@ -45,7 +45,7 @@ pub(super) fn print(
     Ok(())
 }
 
-fn row(line: &Line) -> [String; 11] {
+fn row(line: &Line) -> [String; 12] {
     let (rate, limit, ratio) = line.throughput.map_or_else(Default::default, |it| {
         let two = |value: f64| format!("{value:.2}");
         (two(it.gb_per_s), two(it.limit_gb_per_s), two(it.ratio))
@@ -62,5 +62,22 @@ fn row(line: &Line) -> [String; 11] {
         format!("{:.2}", line.p50_us),
         format!("{:.2}", line.p99_us),
         human::count(line.n),
+        besides(line),
     ]
+}
+
+/// What only some operations have.
+fn besides(line: &Line) -> String {
+    if let Some(Paged { pages, pages_per_s, post_p50_us, .. }) = line.paged {
+        let rate = human::count(pages_per_s as u64);
+        return format!("{rate} pages/s, {pages} posted in {post_p50_us:.2} µs");
+    }
+    match line.beside {
+        Some(Beside { load: Load::None, .. }) => Load::None.name().to_owned(),
+        Some(Beside { load, load_gb_per_s, p99_to_idle, .. }) => {
+            let what = load.name();
+            format!("{what} at {load_gb_per_s:.2} GB/s: p99 {p99_to_idle:.1} times that alone")
+        }
+        None => String::new(),
+    }
 }

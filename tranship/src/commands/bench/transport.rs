@@ -4,16 +4,32 @@ use clap::ValueEnum;
 
 use super::{Options, child, payload, report};
 use crate::bench::child::Other;
-use crate::bench::transport::{Bench, Op};
+use crate::bench::transport::{Bench, Fabric, Op};
 use crate::commands::{Context, Error};
 use crate::exit::Exit;
 use crate::units::Size;
 
+/// Sizes of plain transfers, if nothing else is said.
+const SIZES: [u64; 8] =
+    [4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20, 4 << 20, 16 << 20, 64 << 20];
+/// Sizes of pages.
+const PAGES: [u64; 3] = [4 << 10, 16 << 10, 64 << 10];
+/// Sizes of what is urgent.
+const URGENT: [u64; 1] = [64];
+
 /// The fabrics that can be measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Fabric {
+pub(super) enum Over {
     /// Shared memory of one host.
     Shm,
+}
+
+impl From<Over> for Fabric {
+    fn from(over: Over) -> Self {
+        match over {
+            Over::Shm => Self::Shm,
+        }
+    }
 }
 
 /// What can be measured.
@@ -25,14 +41,29 @@ enum Operation {
     Read,
     /// A write with an immediate each way; times are one way.
     Pingpong,
+    /// Writes of many pages, scattered on both sides.
+    Paged,
+    /// A ping-pong in the latency lane: alone, beside a full load, and in one lane with it.
+    Lanes,
 }
 
-impl From<Operation> for Op {
-    fn from(operation: Operation) -> Self {
-        match operation {
-            Operation::Write => Self::Write,
-            Operation::Read => Self::Read,
-            Operation::Pingpong => Self::Pingpong,
+impl Operation {
+    fn op(self, pages: u32) -> Op {
+        match self {
+            Self::Write => Op::Write,
+            Self::Read => Op::Read,
+            Self::Pingpong => Op::Pingpong,
+            Self::Paged => Op::Paged { pages },
+            Self::Lanes => Op::Lanes,
+        }
+    }
+
+    /// What it is measured with, unless something else is said.
+    fn sizes(self) -> &'static [u64] {
+        match self {
+            Self::Write | Self::Read | Self::Pingpong => &SIZES,
+            Self::Paged => &PAGES,
+            Self::Lanes => &URGENT,
         }
     }
 }
@@ -41,20 +72,18 @@ impl From<Operation> for Op {
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Fabric to measure
-    #[arg(long, value_enum, default_value_t = Fabric::Shm)]
-    fabric: Fabric,
+    #[arg(long, value_enum, default_value_t = Over::Shm)]
+    fabric: Over,
     /// Operations, separated by commas
     #[arg(long, value_enum, value_delimiter = ',', default_value = "write,read,pingpong")]
     ops: Vec<Operation>,
-    /// Payload sizes, separated by commas
-    #[arg(
-        long,
-        value_name = "SIZE",
-        value_delimiter = ',',
-        value_parser = payload,
-        default_value = "4KiB,16KiB,64KiB,256KiB,1MiB,4MiB,16MiB,64MiB"
-    )]
+    /// Payload sizes, separated by commas; from 4KiB to 64MiB where nothing is said, pages of up to
+    /// 64KiB, and 64 bytes for lanes
+    #[arg(long, value_name = "SIZE", value_delimiter = ',', value_parser = payload)]
     sizes: Vec<Size>,
+    /// Pages of one paged write
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pages: u32,
     /// Writes or reads in flight at once
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
     batch: u32,
@@ -67,13 +96,26 @@ pub struct Args {
 
 impl Args {
     pub(super) fn run(&self, context: &Context) -> Result<Exit, Error> {
-        let Fabric::Shm = self.fabric;
-        let plan = self.options.plan();
-        let other = Other::start(child::PeerArgs::command_line(plan.busy))?;
-        let bench = Bench::new(plan, usize::from(self.copy_threads), other)?;
-        let pairs = self.ops.iter().flat_map(|op| self.sizes.iter().map(|size| (*op, *size)));
-        let lines = pairs.map(|(op, size)| bench.measure(op.into(), size.bytes(), self.batch));
-        report::print(context, self.ops.len() * self.sizes.len(), lines)?;
+        let (plan, fabric) = (self.options.plan(), self.fabric.into());
+        let other = Other::start(child::PeerArgs::command_line(fabric, plan.busy))?;
+        let bench = Bench::new(fabric, plan, usize::from(self.copy_threads), other)?;
+        let cases: Vec<(Op, u64)> = self.ops.iter().flat_map(|op| self.cases(*op)).collect();
+        let count = cases.iter().map(|(op, _)| op.lines()).sum();
+        let lines =
+            cases.into_iter().flat_map(|(op, size)| match bench.measure(op, size, self.batch) {
+                Ok(lines) => lines.into_iter().map(Ok).collect(),
+                Err(error) => vec![Err(error)],
+            });
+        report::print(context, count, lines)?;
         Ok(Exit::Done)
+    }
+
+    /// An operation with each of its sizes.
+    fn cases(&self, operation: Operation) -> Vec<(Op, u64)> {
+        let sizes: Vec<u64> = match self.sizes.as_slice() {
+            [] => operation.sizes().to_vec(),
+            given => given.iter().map(|size| size.bytes()).collect(),
+        };
+        sizes.into_iter().map(|size| (operation.op(self.pages), size)).collect()
     }
 }

@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
 use super::{Core, Op, Progress, Stage};
@@ -34,8 +34,9 @@ impl Core {
         let Queued { order, completion } = queued;
         // Whoever cancels sets its mark and then looks which worker has it; here it is the other
         // way round, so one of the two sees the other.
-        completion.worker.store(self.index, Ordering::SeqCst);
-        let ended = if completion.cancelled.load(Ordering::SeqCst) {
+        completion.worker.store(self.index, Ordering::Release);
+        fence(Ordering::SeqCst);
+        let ended = if completion.cancelled.load(Ordering::Acquire) {
             Tallies::add(&self.tallies.submitted, 1);
             self.ended(Outcome::Rejected(Reason::Cancelled), &order.task)
         } else {

@@ -1,0 +1,104 @@
+//! Writes of many pages each, scattered on both sides.
+//!
+//! Every page of the working set belongs to one write, in an order drawn by chance for each side;
+//! the plans are made beforehand, as an engine makes them for its page tables. The limit is a copy
+//! of one stretch as long as a write.
+
+use std::time::Instant;
+
+use tranship_transport::{Pages, Plan, Transfer};
+
+use super::field::Field;
+use super::{Bench, Op, against, done};
+use crate::bench::line::{Latency, Paged};
+use crate::bench::pages::Pieces;
+use crate::bench::rounds::{Tally, in_turns};
+use crate::bench::{Error, Line};
+
+/// Where the orders of the pages start; any two numbers.
+const SEEDS: [u64; 2] = [0x5eed, 0xfeed];
+
+impl Bench {
+    /// Measures writes of `pages` pages of `size` bytes, `batch` of them in flight.
+    pub(super) fn paged(&self, size: u64, pages: u32, batch: u32) -> Result<Line, Error> {
+        let bytes = size * u64::from(pages);
+        let field = self.field(size, bytes)?;
+        let plans = plans(&field, size, pages)?;
+        let (here, there) = field.ends(&(0..field.bytes()))?;
+        let mut next = plans.iter().cycle();
+        let mut flying: Vec<(Instant, Transfer)> = Vec::with_capacity(batch as usize);
+        let mut operation = |tally: &mut Tally| {
+            let began = Instant::now();
+            for _ in 0..batch {
+                let plan = next.next().expect("at least one plan, round and round");
+                let since = Instant::now();
+                let transfer = self.engine.write_paged(&here, &there, plan).submit()?;
+                tally.posted(since.elapsed());
+                flying.push((since, transfer));
+            }
+            for (since, transfer) in flying.drain(..) {
+                done(transfer.wait())?;
+                tally.latency(since.elapsed());
+            }
+            tally.worked(began, u64::from(batch) * u64::from(pages), u64::from(batch) * bytes);
+            Ok(())
+        };
+        let warm_up = (plans.len() as u64).div_ceil(u64::from(batch));
+        let stretches = Pieces::new(bytes, field.bytes());
+        let mut limit = field.limit_of(stretches, false);
+        let measured = in_turns(self.plan.time, warm_up, [&mut limit, &mut operation])?;
+        let [_, written] = &measured;
+        let paged = Some(Paged {
+            pages,
+            pages_per_s: written.units_per_s(),
+            post_p50_us: written.post_us(50.0),
+            post_p99_us: written.post_us(99.0),
+        });
+        let op = Op::Paged { pages };
+        let line = self.line(op, size, batch, Latency::Completion, written);
+        Ok(Line { paged, ..against(&measured, &field, line) })
+    }
+}
+
+/// One plan for every `pages` pages of the field.
+fn plans(field: &Field, size: u64, pages: u32) -> Result<Vec<Plan>, Error> {
+    let count = field.bytes() / size / u64::from(pages) * u64::from(pages);
+    let [ours, theirs] = SEEDS.map(|seed| shuffled(count, seed));
+    let part = pages as usize;
+    let plan = |(ours, theirs): (&[u64], &[u64])| {
+        let [ours, theirs] = [ours, theirs].map(|table| Pages::table(size, table.iter().copied()));
+        Ok(Plan::new(ours?, theirs?)?)
+    };
+    ours.chunks_exact(part).zip(theirs.chunks_exact(part)).map(plan).collect()
+}
+
+/// The numbers below `count` in an order that depends on the seed alone (Fisher and Yates).
+fn shuffled(count: u64, seed: u64) -> Vec<u64> {
+    let mut state = seed;
+    // A linear congruential generator modulo 2^64 with Knuth's factor; its upper bits serve.
+    let mut below = |bound: u64| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (u128::from(state) * u128::from(bound) >> 64) as usize
+    };
+    let mut numbers: Vec<u64> = (0..count).collect();
+    for at in (1..numbers.len()).rev() {
+        numbers.swap(at, below(at as u64 + 1));
+    }
+    numbers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_has_every_number_once_and_few_neighbours() {
+        let order = shuffled(10_000, SEEDS[0]);
+        let neighbours = order.windows(2).filter(|pair| pair[0] + 1 == pair[1]).count();
+        assert!(neighbours < 10, "{neighbours} neighbours");
+        assert_ne!(order, shuffled(10_000, SEEDS[1]));
+        let mut sorted = order;
+        sorted.sort_unstable();
+        assert!(sorted.into_iter().eq(0..10_000));
+    }
+}
