@@ -389,6 +389,10 @@ impl Fabric for Tcp {
         Address::new(Kind::Tcp, self.endpoint.clone())
     }
 
+    fn maps(&self) -> bool {
+        false
+    }
+
     fn limits(&self) -> Limits {
         Limits { message_bytes_max: MESSAGE_BYTES_MAX, windows_max: WINDOWS_MAX }
     }
