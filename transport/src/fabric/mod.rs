@@ -20,6 +20,7 @@
 
 pub mod shm;
 pub mod sim;
+pub mod tcp;
 
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
