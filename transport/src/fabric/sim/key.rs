@@ -1,5 +1,7 @@
 //! Windows as a port knows them: what an rkey check looks at.
 
+use std::collections::BTreeSet;
+
 use super::log::Happened;
 use super::port::Inbox;
 use super::state::State;
@@ -18,6 +20,16 @@ pub(super) struct Granted {
 }
 
 impl Granted {
+    /// Whether new packets pass.
+    pub(super) fn is_live(&self) -> bool {
+        self.live
+    }
+
+    /// Packets that passed and are not in memory yet.
+    pub(super) fn landing(&self) -> u32 {
+        self.landing
+    }
+
     /// Whether `remote` may do `access` to the next `reach` bytes.
     pub(super) fn check(&self, remote: &Remote, reach: u64, access: Access) -> Result<(), Reason> {
         let mine = self.grant.window;
@@ -89,7 +101,21 @@ impl State {
         let granted = self.ports[port].windows.get_mut(&window.slot).expect("slots stay");
         debug_assert_eq!(granted.grant.window, window, "no new owner before the fence");
         granted.landing -= 1;
-        if granted.landing == 0 && !granted.live {
+        // The windows of a closed port were fenced as it closed.
+        if granted.landing == 0 && !granted.live && !self.ports[port].closed {
+            self.revoked(port, window);
+        }
+    }
+
+    /// Fences all windows of a port that is closed: nothing lands there any more.
+    pub(super) fn fence_all(&mut self, port: usize) {
+        let open = |granted: &&mut Granted| granted.live || granted.landing > 0;
+        let windows = self.ports[port].windows.values_mut().filter(open).map(|granted| {
+            granted.live = false;
+            granted.grant.window
+        });
+        // In order, so that a run repeats itself.
+        for window in windows.collect::<BTreeSet<_>>() {
             self.revoked(port, window);
         }
     }

@@ -16,6 +16,7 @@
 //! Lock order: an engine's core, then the network's state. The clock holds neither while it steps
 //! an engine.
 
+mod census;
 mod clock;
 mod config;
 mod faults;
@@ -33,6 +34,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
+pub use census::Census;
 pub use config::{Config, Mode};
 pub use faults::{Action, Faults};
 pub use log::{Entry, Happened, Trace};

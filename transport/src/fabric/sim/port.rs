@@ -185,7 +185,9 @@ impl Fabric for Nic {
 
     fn poll(&mut self, messages_max: usize, events: &mut Vec<Event>) -> bool {
         self.with(|state, port| {
-            let stopped = state.ports[port].dead || state.hangs(port);
+            // Of a port that was closed nothing is held back: the rest of its events are its proofs.
+            let silent = state.ports[port].dead || state.hangs(port);
+            let stopped = silent && !state.ports[port].closed;
             !stopped && state.ports[port].take(messages_max, events)
         })
     }
@@ -200,17 +202,22 @@ impl Fabric for Nic {
 
     fn close(&mut self) {
         self.with(|state, port| {
-            if !state.ports[port].is_alive() {
+            if state.ports[port].closed {
                 return;
             }
             state.log(port, Happened::Closed, 0, 0);
+            let was_alive = state.ports[port].is_alive();
             state.ports[port].closed = true;
-            for serial in state.ports[port].operations.values().copied().collect::<Vec<_>>() {
-                state.forget(serial, Reason::Closed);
+            // What a dead engine had sent still lands, and its peers are told by its death.
+            if was_alive {
+                for serial in state.ports[port].operations.values().copied().collect::<Vec<_>>() {
+                    state.forget(serial, Reason::Closed);
+                }
+                for (link, end) in state.ports[port].peers.clone() {
+                    state.hang_up(link, end, Reason::Closed);
+                }
             }
-            for (link, end) in state.ports[port].peers.clone() {
-                state.hang_up(link, end, Reason::Closed);
-            }
+            state.fence_all(port);
             state.ports[port].held.clear();
         });
     }
