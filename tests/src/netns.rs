@@ -70,7 +70,9 @@ impl Hosts {
         ip(&["netns", "add", a])?;
         ip(&["netns", "add", b])?;
         // Made inside, so that nothing outside ever sees it.
-        ip(&["-n", a, "link", "add", "cable", "type", "veth", "peer", "name", "cable", "netns", b])?;
+        ip(&[
+            "-n", a, "link", "add", "cable", "type", "veth", "peer", "name", "cable", "netns", b,
+        ])?;
         for (name, address) in hosts.names.iter().zip(Self::ADDRESSES) {
             ip(&["-n", name, "address", "add", &format!("{address}/24"), "dev", "cable"])?;
             ip(&["-n", name, "link", "set", "lo", "up"])?;

@@ -151,7 +151,8 @@ fn a_cut_cable_costs_a_replay_misses_and_nothing_else() {
     let number = |name: &str| told[name].as_u64().unwrap_or_else(|| panic!("no {name}: {told}"));
     assert_eq!(number("corrupt"), 0, "{told}");
     assert_eq!(number("requests").to_string(), REQUESTS, "every request was played once");
-    let hits: u64 = told["hits"].as_object().expect("tiers").values().filter_map(Value::as_u64).sum();
+    let hits: u64 =
+        told["hits"].as_object().expect("tiers").values().filter_map(Value::as_u64).sum();
     assert!(hits > 0, "{told}");
     assert_eq!(hits + number("misses"), number("lookups"), "{told}");
     // The daemon and the block that was pinned before are well.
