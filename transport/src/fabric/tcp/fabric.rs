@@ -276,6 +276,8 @@ impl Tcp {
     }
 
     fn tick(&mut self) {
+        // Whatever sets it meanwhile is looked after in the next turn.
+        self.next_tick = Time::NEVER;
         let peers: Vec<_> = self.links.keys().copied().collect();
         let mut next = Time::NEVER;
         for peer in peers {
@@ -298,7 +300,8 @@ impl Tcp {
                 None => {}
             }
         }
-        self.next_tick = next.min(self.tick_dials());
+        let dials = self.tick_dials();
+        self.next_tick = self.next_tick.min(next).min(dials);
     }
 
     // ---- ends --------------------------------------------------------------------------------
