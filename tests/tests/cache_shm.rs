@@ -1,61 +1,18 @@
 //! The daemon and its clients over shared memory: blocks are read and filled in place.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tranship_cache::client::{BlockResult, Cache, Client, Fetched, Grant, ReadError, Stored};
-use tranship_cache::server::{Options, Server, TenantConfig};
-use tranship_cache::store::{Store, Watermarks};
 use tranship_cache::wire::{FaultCode, Hello, Item, Reply, Request, Reserved, VERSION};
 use tranship_cache::{Key, Link};
+use tranship_tests::daemon::Daemon;
 use tranship_tests::world::{chain, content, fill, identity};
-use tranship_transport::{Address, Drive, Engine, HostMemory, Incoming, Peer};
+use tranship_transport::{Drive, Engine, HostMemory, Incoming, Kind, Peer};
 
 const LEN: usize = 100_000;
 
-/// A daemon on a thread of its own.
-struct Daemon {
-    engine: Engine,
-    address: Address,
-    store: Store,
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Daemon {
-    fn start(arena_bytes: usize) -> Self {
-        let engine = Engine::builder().drive(Drive::Caller).build().unwrap();
-        let tenant = TenantConfig {
-            name: "default".to_owned(),
-            token: None,
-            memory: HostMemory::new(arena_bytes).build().unwrap(),
-            watermarks: Watermarks::default(),
-        };
-        let mut server = Server::new(engine.clone(), Options::default(), vec![tenant]).unwrap();
-        let stop = Arc::new(AtomicBool::new(false));
-        let (address, store) = (engine.addresses()[0].clone(), server.store().clone());
-        let stopped = Arc::clone(&stop);
-        let thread = std::thread::spawn(move || server.run(&stopped));
-        Self { engine, address, store, stop, thread: Some(thread) }
-    }
-
-    fn cache(&self) -> Cache {
-        Client::builder().connect(&self.address).unwrap().cache(identity())
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Release);
-        self.engine.wake();
-        let joined = self.thread.take().unwrap().join();
-        if !std::thread::panicking() {
-            joined.unwrap();
-            self.store.audit().unwrap();
-        }
-    }
+fn open(daemon: &Daemon) -> Cache {
+    Client::builder().connect(&daemon.address(Kind::Shm)).unwrap().cache(identity())
 }
 
 fn keys(links: &[Link]) -> Vec<Key> {
@@ -65,7 +22,7 @@ fn keys(links: &[Link]) -> Vec<Key> {
 #[test]
 fn blocks_are_filled_and_read_in_place() {
     let daemon = Daemon::start(16 << 20);
-    let cache = daemon.cache();
+    let cache = open(&daemon);
     assert!(cache.client().is_mapped().unwrap());
     let links = chain(1, 2);
     let grant = cache.reserve(&[(links[0], LEN as u64)]).unwrap().remove(0);
@@ -78,7 +35,7 @@ fn blocks_are_filled_and_read_in_place() {
     assert_eq!(filled.checksum(), tranship_transport::checksum::crc64(&bytes));
     cache.commit(vec![filled]).unwrap().remove(0).unwrap();
 
-    let reader = daemon.cache();
+    let reader = open(&daemon);
     let lease = reader.lease(&keys(&links), Duration::ZERO).unwrap();
     let (at, len) = lease.view(0).unwrap();
     // SAFETY: the lease keeps the block in place and nobody writes to it in this test.
@@ -90,7 +47,7 @@ fn blocks_are_filled_and_read_in_place() {
 #[test]
 fn a_stray_write_through_the_mapping_is_caught() {
     let daemon = Daemon::start(16 << 20);
-    let (cache, reader) = (daemon.cache(), daemon.cache());
+    let (cache, reader) = (open(&daemon), open(&daemon));
     let links = chain(1, 3);
     fill(&cache, &links, LEN);
     let lease = cache.lease(&keys(&links), Duration::ZERO).unwrap();
@@ -109,7 +66,7 @@ fn a_stray_write_through_the_mapping_is_caught() {
 #[test]
 fn the_daemon_writes_into_the_callers_memory() {
     let daemon = Daemon::start(16 << 20);
-    let cache = daemon.cache();
+    let cache = open(&daemon);
     let links = chain(1, 8);
     fill(&cache, &links, LEN);
     let engine = cache.client().engine();
@@ -124,7 +81,7 @@ fn the_daemon_writes_into_the_callers_memory() {
         assert_eq!(bytes, content(link, LEN));
     }
     // A stray write into the arena is caught where the block arrives.
-    let other = daemon.cache();
+    let other = open(&daemon);
     let lease = other.lease(&keys(&links), Duration::ZERO).unwrap();
     let (mapped, _) = lease.view(3).unwrap();
     // SAFETY: memory of the mapped arena, held by the lease; nobody reads it meanwhile.
@@ -138,7 +95,7 @@ fn the_daemon_writes_into_the_callers_memory() {
 #[test]
 fn a_void_reservation_is_not_reused_under_its_late_writer() {
     let daemon = Daemon::start(16 << 20);
-    let writer = daemon.cache();
+    let writer = open(&daemon);
     let links = chain(1, 1);
     let Grant::Granted(room) = writer.reserve(&[(links[0], LEN as u64)]).unwrap().remove(0) else {
         panic!()
@@ -147,7 +104,7 @@ fn a_void_reservation_is_not_reused_under_its_late_writer() {
     let tenant = daemon.store.tenants().remove(0);
     tenant.scopes().remove(0).close();
     let space = room.space().unwrap();
-    let other = daemon.cache();
+    let other = open(&daemon);
     fill(&other, &chain(2, 10), LEN);
     // The late write.
     // SAFETY: the space is as long as the block.
@@ -177,7 +134,7 @@ fn until(done: impl Fn() -> bool) {
 fn deaf(daemon: &Daemon) -> (Engine, Peer, u64) {
     let second = Duration::from_secs(1);
     let engine = Engine::builder().drive(Drive::Caller).build().unwrap();
-    let peer = engine.connect(&daemon.address, second).unwrap();
+    let peer = engine.connect(&daemon.address(Kind::Shm), second).unwrap();
     let answer = || loop {
         match engine.recv(second).expect("an answer in time") {
             Incoming::Message { bytes, .. } => break Reply::decode(&bytes).unwrap().1,
@@ -214,7 +171,7 @@ fn space_of_a_client_that_was_ended_comes_back_when_it_gives_it_back() {
     let (engine, peer, reservation) = deaf(&daemon);
     // The block is free for others at once, its space is not.
     let links = chain(1, 1);
-    fill(&daemon.cache(), &links, LEN);
+    fill(&open(&daemon), &links, LEN);
     assert_eq!(daemon.store.stats().remove(0).gauges.revoking.blocks, 1);
     // It reads again, learns that its session is over, and says hello once more.
     let abort = Request::Abort { reservations: vec![reservation] }.encode(9);
@@ -248,7 +205,8 @@ fn space_of_a_client_that_was_ended_comes_back_when_it_dies() {
 #[test]
 fn a_client_whose_session_was_ended_opens_another_and_gives_back_what_it_held() {
     let daemon = Daemon::start(16 << 20);
-    let client = Client::builder().drive(Drive::Caller).connect(&daemon.address).unwrap();
+    let client =
+        Client::builder().drive(Drive::Caller).connect(&daemon.address(Kind::Shm)).unwrap();
     let cache = client.cache(identity());
     let links = chain(1, 1);
     let Grant::Granted(room) = cache.reserve(&[(links[0], LEN as u64)]).unwrap().remove(0) else {
@@ -256,7 +214,7 @@ fn a_client_whose_session_was_ended_opens_another_and_gives_back_what_it_held() 
     };
     // Answers pile up while nobody drives the client.
     let engine = client.engine();
-    let peer = engine.connect(&daemon.address, Duration::from_secs(1)).unwrap();
+    let peer = engine.connect(&daemon.address(Kind::Shm), Duration::from_secs(1)).unwrap();
     let revoking = || daemon.store.stats().remove(0).gauges.revoking.blocks;
     until(|| {
         let _ = engine.send(peer, Request::Stats.encode(u32::MAX)).submit();
@@ -280,7 +238,7 @@ fn many_clients_share_one_cache_under_pressure() {
         for engine in 0..4_u32 {
             let daemon = &daemon;
             scope.spawn(move || {
-                let cache = daemon.cache();
+                let cache = open(daemon);
                 let mut into = vec![0; BLOCK];
                 for round in 0..60_u32 {
                     // Chains shared by all, met in different orders.

@@ -288,6 +288,48 @@ fn a_client_that_dies_in_a_put_leaves_nothing() {
 }
 
 #[test]
+fn space_is_not_given_away_while_a_read_that_was_given_up_may_land_in_it() {
+    // Packets that take up to a second, and cancellations that achieve nothing.
+    let late_by = SECOND;
+    let faults = Faults { late: 1.0, late_by, failed_flush: 1.0, ..Faults::none() };
+    let mut held = 0;
+    for seed in 0..20 {
+        let world = World::with_faults(Reach::Staged, seed, 1 << 20, faults);
+        let stranger = Stranger::new(&world);
+        let pages = stranger.engine.alloc(HostMemory::new(LEN)).unwrap();
+        let window = pages.window_with(0..LEN as u64, Access::READ).unwrap();
+        let (reservation, at) = stranger.reserve(1);
+        let bytes = content(&chain(1, 1)[0], LEN);
+        pages.memory().write_at(0, &bytes).unwrap();
+        let checksum = crc64(&bytes);
+        let blocks = vec![Source { reservation, checksum, offset: 0 }];
+        let put = Put { deadline_ms: 10, window: window.descriptor(), blocks };
+        let Reply::Committed(answers) = stranger.ask(&Request::Put(put)) else { panic!() };
+        let Committed::Refused { why } = &answers[0] else { continue };
+        assert!(why.contains("deadline"), "seed {seed}: {why}");
+        // Others fill all the room there is; none of it is that of the read.
+        let tenant = world.store().tenants().remove(0);
+        let before = tenant.stats().gauges.filling.blocks;
+        let landed = || {
+            let mut now = vec![0; LEN];
+            tenant.arena().memory().read_at(at as usize, &mut now).unwrap();
+            now == bytes
+        };
+        if before == 1 && !landed() {
+            held += 1;
+            let other = Stranger::new(&world);
+            let spaces: Vec<_> = (2..82).map(|salt| other.reserve(salt).1).collect();
+            assert!(!spaces.contains(&at) || landed(), "seed {seed}");
+        }
+        world.run_for(Duration::from_secs(20));
+        let gauges = world.store().stats().remove(0).gauges;
+        assert_eq!(gauges.revoking.blocks, 0, "seed {seed}");
+        world.store().audit().unwrap();
+    }
+    assert!(held > 0, "no read was under way when it was given up");
+}
+
+#[test]
 fn lost_reads_hold_their_space_until_the_connection_ends() {
     // Completions that never come: nobody can tell whether a read still puts bytes somewhere.
     let faults = Faults { lost_completion: 0.05, late: 0.2, ..Faults::none() };

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use tranship_cache::client::{self, Client};
-use tranship_transport::fabric::{Fabric, OpenError, Provider, Setup, shm};
+use tranship_transport::fabric::{shm, tcp};
 use tranship_transport::{Drive, Kind, Polling};
 
 use crate::config::{self, Address, Addresses, Config, Secret};
@@ -31,20 +31,32 @@ pub(crate) fn engine(config: &Config, token: Option<&Secret>) -> tranship_transp
     })
 }
 
-fn tcp(_config: &Config, _listen: Option<&Address>, _token: Option<&Secret>) -> NoTcp {
-    NoTcp
-}
-
-struct NoTcp;
-
-impl Provider for NoTcp {
-    fn kind(&self) -> Kind {
-        Kind::Tcp
+/// The tcp fabric: listening, or only to dial with.
+fn tcp(config: &Config, listen: Option<&Address>, secret: Option<&Secret>) -> tcp::Config {
+    let settings = &config.tcp;
+    let mut fabric = match listen {
+        Some(Address::Tcp { host, port }) => {
+            let advertised = match settings.advertise.as_ref() {
+                Some(Address::Tcp { host, port }) => Some(format!("{host}:{port}")),
+                // A wildcard is no address for others.
+                _ if host == "0.0.0.0" || host == "[::]" => {
+                    let name = rustix::system::uname();
+                    Some(format!("{}:{port}", name.nodename().to_string_lossy()))
+                }
+                _ => None,
+            };
+            let fabric = tcp::Config::new().listen(format!("{host}:{port}"));
+            advertised.into_iter().fold(fabric, tcp::Config::advertise)
+        }
+        _ => tcp::Config::new().dial_only(),
+    };
+    if let Some(secret) = secret {
+        fabric = fabric.token(secret.reveal());
     }
-
-    fn open(self: Box<Self>, _: &Setup) -> Result<Box<dyn Fabric>, OpenError> {
-        Err(OpenError { kind: Kind::Tcp, what: "this build has no tcp fabric yet".to_owned() })
+    if let Some(streams) = settings.streams.as_ref().and_then(|n| u8::try_from(*n).ok()) {
+        fabric = fabric.streams(streams);
     }
+    fabric.connections_max(config.limits.max_clients as usize)
 }
 
 /// How a command reaches a daemon: at the first of some addresses where one answers.

@@ -225,17 +225,14 @@ impl Cache {
             if wave.bytes >= PUT_BYTES_MAX && !self.client.is_mapped()? {
                 wave.commit(self, &mut results)?;
             }
-            let written = match room.try_write(bytes) {
-                Err((room, ReadError::Staging { error: StagingError::Full { .. }, .. }))
-                    if !wave.filled.is_empty() =>
-                {
-                    wave.commit(self, &mut results)?;
-                    room.write(bytes)
-                }
-                written => written.map_err(|(_, error)| error),
+            let full = |error| {
+                matches!(error, ReadError::Staging { error: StagingError::Full { .. }, .. })
             };
+            if !wave.filled.is_empty() && room.space().is_err_and(full) {
+                wave.commit(self, &mut results)?;
+            }
             let place = results.len() - 1;
-            match written {
+            match room.write(bytes) {
                 Ok(full) => wave.push(place, full, bytes.len()),
                 Err(error) => results[place] = refused(&error),
             }

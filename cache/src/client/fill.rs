@@ -113,25 +113,17 @@ impl Reservation {
     /// When `bytes` has another length than the block, or there is no memory to copy them to; the
     /// reservation is given back.
     pub fn write(self, bytes: &[u8]) -> Result<Filled, ReadError> {
-        self.try_write(bytes).map_err(|(_, error)| error)
-    }
-
-    /// [`Reservation::write`] that gives the reservation to the caller when it fails.
-    pub(super) fn try_write(self, bytes: &[u8]) -> Result<Filled, (Self, ReadError)> {
         let (key, len, buffer) = (self.link.key, self.len, bytes.len() as u64);
         if len != buffer {
-            return Err((self, ReadError::Length { key, len, buffer }));
+            return Err(ReadError::Length { key, len, buffer });
         }
         let checksum = match self.mapped() {
             Some((mapping, at, _)) => {
-                mapping.memory().copy_in(at, bytes).map_err(|_| self.outside())
+                mapping.memory().copy_in(at, bytes).map_err(|_| self.outside())?
             }
-            None => self.staged().map(|piece| piece.copy_in(bytes)),
+            None => self.staged()?.copy_in(bytes),
         };
-        match checksum {
-            Ok(checksum) => Ok(self.filled(checksum)),
-            Err(error) => Err((self, error)),
-        }
+        Ok(self.filled(checksum))
     }
 
     /// Where to fill the block in place: [`Reservation::len`] bytes of the mapped arena, or of

@@ -32,7 +32,7 @@ fn main() -> Result<(), Failure> {
         let (command, rest) = line.split_once(' ').unwrap_or((&line, ""));
         let answer = match command {
             "open" => node.open(),
-            "arrivals" => Ok(json!(node.opened[rest.parse::<usize>()?].arrivals.value())),
+            "arrivals" => Ok(json!(node.opened[rest.parse::<usize>()?].arrivals.count())),
             "check" => node.check(rest),
             "revoke" => node.revoke(rest.parse()?),
             "target" => node.aim(serde_json::from_str(rest)?),
@@ -82,7 +82,8 @@ impl Node {
         let arrivals = self.engine.counter()?;
         let target = Target { window: window.descriptor(), slot: arrivals.slot() };
         self.opened.push(Opened { region, window: Some(window), arrivals });
-        Ok(serde_json::to_value(target)?)
+        // As text: a value of JSON has no numbers of 128 bits.
+        Ok(json!(serde_json::to_string(&target)?))
     }
 
     /// `check N`: every word belongs where it is. `check N ROUND`: and is of that round. `check N

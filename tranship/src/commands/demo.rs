@@ -74,6 +74,7 @@ impl Args {
             restart: true,
             every: None,
             tenant: self.tenant.clone(),
+            config: context.globals.config.clone(),
             token_file: None,
         };
         let requests = replay.count(context)?;

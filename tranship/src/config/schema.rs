@@ -127,7 +127,7 @@ fn default_capacity() -> Size {
 }
 
 /// How many streams carry payload to one peer.
-const STREAMS: RangeInclusive<u32> = 1..=64;
+const STREAMS: RangeInclusive<u32> = 1..=32;
 /// What the smallest block takes; a number without its unit is mostly below.
 const CAPACITY_MIN_BYTES: u64 = 4096;
 

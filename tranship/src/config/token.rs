@@ -51,13 +51,14 @@ fn read(path: &Path) -> Result<Secret, TokenError> {
     if text.len() as u64 > BYTES_MAX {
         return Err(TokenError::TooLong(path.to_owned()));
     }
+    let secret = text.trim();
+    if secret.is_empty() {
+        return Err(TokenError::Empty(path.to_owned()));
+    }
     if mode & 0o077 != 0 {
         tracing::warn!(path = %path.display(), "others may read the token file; chmod 600 it");
     }
-    match text.trim() {
-        "" => Err(TokenError::Empty(path.to_owned())),
-        secret => Ok(Secret::new(secret)),
-    }
+    Ok(Secret::new(secret))
 }
 
 #[cfg(test)]

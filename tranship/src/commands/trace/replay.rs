@@ -105,6 +105,7 @@ impl Args {
             restart: !self.no_restart,
             every: self.every,
             tenant: self.tenant.clone(),
+            config: context.globals.config.clone(),
             token_file: self.token_file.clone(),
         };
         let requests = replay.count(context)?;

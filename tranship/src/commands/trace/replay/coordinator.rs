@@ -45,6 +45,8 @@ pub(crate) struct Replay {
     pub(crate) every: Option<u64>,
     /// For whom.
     pub(crate) tenant: String,
+    /// The configuration file that was given, for the engines too.
+    pub(crate) config: Option<PathBuf>,
     /// File with the secret of the tcp fabric, if not as configured.
     pub(crate) token_file: Option<PathBuf>,
 }
@@ -133,7 +135,7 @@ impl Replay {
         signals::watch(move || drop(interrupted.send(Event::Interrupted)))
             .map_err(|source| Error::System { doing: "watch for signals", source })?;
         let spawn = |number: usize, from: u64| {
-            self.spawn(context, number, from, requests, to, began.elapsed(), &events)
+            self.spawn(number, from, requests, to, began.elapsed(), &events)
         };
         let count = usize::try_from(self.engines).unwrap_or(usize::MAX);
         let mut engines = Vec::with_capacity(count);
@@ -191,7 +193,6 @@ impl Replay {
     /// Starts an engine, and a thread that passes its lines on.
     fn spawn(
         &self,
-        context: &Context,
         number: usize,
         from: u64,
         until: u64,
@@ -214,7 +215,7 @@ impl Replay {
         if let Some(file) = &self.token_file {
             command.arg("--token-file").arg(file);
         }
-        if let Some(file) = &context.globals.config {
+        if let Some(file) = &self.config {
             command.arg("--config").arg(file);
         }
         flag(&mut command, "from", from.to_string());
