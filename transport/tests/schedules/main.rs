@@ -41,6 +41,11 @@ fn number(variable: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text} is not a number")))
 }
 
+/// The only schedule to run, if one is asked for.
+fn alone() -> Option<u64> {
+    number("TRANSHIP_SCHEDULE")
+}
+
 fn say(text: &str) {
     // Past the capture of a test that passes; nothing is lost when nobody listens.
     let _ = writeln!(std::io::stderr(), "{text}");
@@ -61,7 +66,7 @@ fn holds(seed: u64) -> Option<[u64; 4]> {
 /// Ten thousand bad days, all of them survived.
 #[test]
 fn every_schedule_holds() {
-    if let Some(seed) = number("TRANSHIP_SCHEDULE") {
+    if let Some(seed) = alone() {
         for (at, step) in Program::new(seed).steps.iter().enumerate() {
             say(&format!("{at:3} {step:?}"));
         }

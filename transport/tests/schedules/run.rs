@@ -10,6 +10,7 @@ use crate::dice::Dice;
 use crate::oracle::message;
 use crate::program::{Move, Program, Step};
 use crate::world::{Flight, LANE_BYTES, LANES, Offer, REGION_BYTES, World};
+use crate::{alone, say};
 
 /// What became of a schedule that held.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,14 +25,19 @@ pub(crate) struct Report {
 pub(crate) fn run(seed: u64) -> Report {
     let program = Program::new(seed);
     let mut world = World::new(seed, program.hosts);
+    let mut done = 0;
     let held = catch_unwind(AssertUnwindSafe(|| {
         for step in program.steps {
             world.step(step);
             world.look();
+            done += 1;
         }
         world.finish();
     }));
     if let Err(panic) = held {
+        if alone() == Some(seed) {
+            say(&format!("after {done} steps; {:?}", world.network.trace()));
+        }
         // Engines that broke a rule are in no state to be closed in order.
         std::mem::forget(world);
         resume_unwind(panic);
