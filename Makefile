@@ -9,7 +9,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 # The suite that every fabric must pass.
 FEATURES := tranship-transport/conformance
 
-.PHONY: help demo test unit loom lint audit deny fmt doc bench fuzz fuzz-check fuzz-seeds test-asan test-tsan test-netns peers sample clean
+.PHONY: help demo test unit loom lint audit deny fmt doc bench fuzz fuzz-check fuzz-seeds test-asan test-tsan test-netns soak mutants peers sample clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -78,6 +78,18 @@ test-netns: ## two hosts as network namespaces with the cable cut and healed, as
 	$(CARGO) build -p tranship
 	TRANSHIP_BINARY='$(abspath $(TARGET))/debug/tranship' \
 		$(CARGO) test -p tranship-tests --test netns --test netns_daemon -- --ignored --test-threads 1
+
+# Optimised, with the assertions of a debug build, and in a directory of their own.
+soak: ## run SCHEDULES (1000000) seeded fault schedules on the simulated network
+	TRANSHIP_SCHEDULES=$(or $(SCHEDULES),1000000) CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true \
+		CARGO_PROFILE_RELEASE_LTO=off CARGO_TARGET_DIR='$(TARGET)/soak' \
+		$(CARGO) test --release -p tranship-transport --test schedules every_schedule_holds
+
+# Defects that are compiled in and switched on one by one; a directory of their own keeps them out of
+# everything else.
+mutants: ## break the transport on purpose, rule by rule, and show which test notices
+	CARGO_TARGET_DIR='$(TARGET)/mutants' $(CARGO) test -p tranship-transport \
+		--features $(FEATURES),tranship-transport/sabotage --test schedules --test conformance_sim every_defect
 
 peers: ## measure beside NIXL, Mooncake and Redis, see docs/peers.md
 	benches/peers/run

@@ -34,7 +34,7 @@ pub struct Target {
 /// What every word of a slot is after a round.
 #[must_use]
 pub const fn word(slot: usize, round: u32) -> u64 {
-    (round as u64) << 32 | slot as u64 + 1
+    ((round as u64) << 32) | (slot as u64 + 1)
 }
 
 /// The fabric of both sides: short patience, so that the test sees what happens after it.

@@ -33,12 +33,12 @@ fn number(answer: &Value, field: &str) -> u64 {
 fn connected(hosts: &Hosts) -> (Node, Node) {
     let mut receiver = Node::start(hosts.command(1, PEER), Some(LISTEN));
     let mut sender = Node::start(hosts.command(0, PEER), None);
-    let target = receiver.ask("open");
+    let target = open(&mut receiver);
     sender.ask(&format!("target {target}"));
     let told = sender_rounds(&mut sender, 2);
     let round = number(&told, "round");
     receiver.ask(&format!("check 0 {round}"));
-    assert_eq!(receiver.ask("arrivals 0"), 2 * SLOTS, "arrivals");
+    assert_eq!(arrivals(&mut receiver), 2 * SLOTS as u64);
     (receiver, sender)
 }
 
@@ -49,6 +49,15 @@ fn sender_rounds(sender: &mut Node, rounds: u32) -> Value {
     let told = sender.answer();
     assert_eq!(number(&told, "done"), u64::from(rounds) * SLOTS as u64, "{told}");
     told
+}
+
+/// A window, as it is handed over.
+fn open(receiver: &mut Node) -> String {
+    receiver.ask("open").as_str().expect("a text").to_owned()
+}
+
+fn arrivals(receiver: &mut Node) -> u64 {
+    receiver.ask("arrivals 0").as_u64().expect("a number")
 }
 
 /// Writes until `break_it` has broken the way; how the transfers ended.
@@ -65,23 +74,21 @@ fn broken_while_writing(sender: &mut Node, break_it: impl FnOnce()) -> Value {
 
 /// All slots are written again over the healed way.
 fn goes_on(receiver: &mut Node, sender: &mut Node, opened: u32) {
-    let target = receiver.ask("open");
+    let target = open(receiver);
     for attempt in 1.. {
         sender.tell(&format!("target {target}"));
         let aimed = sender.answer();
         if aimed.get("error").is_none() {
             sender.tell("write 1 60 10000");
-            while let answer = sender.answer() {
-                if answer == "begun" {
-                    continue;
-                }
-                if answer.get("error").is_none() && number(&answer, "done") == SLOTS as u64 {
-                    receiver.ask(&format!("check {opened} {}", number(&answer, "round")));
-                    return;
-                }
-                eprintln!("attempt {attempt}: {answer}");
-                break;
+            let mut told = sender.answer();
+            if told == "begun" {
+                told = sender.answer();
             }
+            if told["done"] == SLOTS {
+                receiver.ask(&format!("check {opened} {}", number(&told, "round")));
+                return;
+            }
+            eprintln!("attempt {attempt}: {told}");
         }
         assert!(attempt < TRIES, "the way stays broken: {aimed}");
         proves(sender);
@@ -98,7 +105,7 @@ fn proves(sender: &mut Node) {
 fn story(cut: impl FnOnce(&Hosts), heal: impl FnOnce(&Hosts)) {
     let Some(hosts) = hosts() else { return };
     let (mut receiver, mut sender) = connected(&hosts);
-    let before = number(&serde_json::json!({ "n": receiver.ask("arrivals 0") }), "n");
+    let before = arrivals(&mut receiver);
     let told = broken_while_writing(&mut sender, || cut(&hosts));
     receiver.ask("check 0");
     let fenced = receiver.ask("revoke 0");
@@ -109,7 +116,7 @@ fn story(cut: impl FnOnce(&Hosts), heal: impl FnOnce(&Hosts)) {
     // Nothing that was still on its way came after the fence.
     receiver.ask("check 0 reused");
     let ends = ["done", "rejected", "fenced", "lost"].map(|end| number(&told, end));
-    let arrived = number(&serde_json::json!({ "n": receiver.ask("arrivals 0") }), "n") - before;
+    let arrived = arrivals(&mut receiver) - before;
     let possible = ends[0]..=ends[0] + ends[2] + ends[3];
     assert!(possible.contains(&arrived), "{arrived} arrivals of {told}");
 }

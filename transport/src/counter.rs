@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::engine::Engine;
 use crate::immediate::{Immediate, Slot};
+use crate::sabotage::{self, Defect};
 use crate::sync::AtomicU64;
 
 /// How many bits of a word count; the rest is the generation.
@@ -66,7 +67,8 @@ fn renew(word: &AtomicU64, generation: u16) {
 fn count(word: &AtomicU64, generation: u16) -> bool {
     let mut now = word.load(Ordering::Relaxed);
     loop {
-        if (now >> COUNT_BITS) as u16 != generation || now & COUNT_MASK == COUNT_MASK {
+        let stale = (now >> COUNT_BITS) as u16 != generation;
+        if stale && !sabotage::is(Defect::StaleCounter) || now & COUNT_MASK == COUNT_MASK {
             return false;
         }
         match word.compare_exchange_weak(now, now + 1, Ordering::Release, Ordering::Relaxed) {

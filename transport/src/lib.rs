@@ -59,6 +59,8 @@ mod pages;
 mod peer;
 mod region;
 mod remote;
+#[doc(hidden)]
+pub mod sabotage;
 mod sync;
 mod time;
 mod transfer;

@@ -82,7 +82,8 @@ impl Node {
         let arrivals = self.engine.counter()?;
         let target = Target { window: window.descriptor(), slot: arrivals.slot() };
         self.opened.push(Opened { region, window: Some(window), arrivals });
-        Ok(serde_json::to_value(target)?)
+        // As text: a value of JSON has no numbers of 128 bits.
+        Ok(json!(serde_json::to_string(&target)?))
     }
 
     /// `check N`: every word belongs where it is. `check N ROUND`: and is of that round. `check N

@@ -13,6 +13,8 @@
 //!
 //! `TRANSHIP_SCHEDULES` says how many to run, `TRANSHIP_SCHEDULE` which one alone.
 
+#[cfg(feature = "sabotage")]
+mod defects;
 mod dice;
 mod oracle;
 mod program;

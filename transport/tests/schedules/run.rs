@@ -1,5 +1,6 @@
 //! Runs a program, step by step, and looks at everything in between.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
 
 use tranship_transport::fabric::sim::{Action, Census, Faults};
@@ -8,7 +9,7 @@ use tranship_transport::{Access, Lane, Outcome, Pages, Plan, Region, Submission,
 use crate::dice::Dice;
 use crate::oracle::message;
 use crate::program::{Move, Program, Step};
-use crate::world::{Flight, LANE_BYTES, LANES, REGION_BYTES, World};
+use crate::world::{Flight, LANE_BYTES, LANES, Offer, REGION_BYTES, World};
 
 /// What became of a schedule that held.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -23,11 +24,18 @@ pub(crate) struct Report {
 pub(crate) fn run(seed: u64) -> Report {
     let program = Program::new(seed);
     let mut world = World::new(seed, program.hosts);
-    for step in program.steps {
-        world.step(step);
-        world.look();
+    let held = catch_unwind(AssertUnwindSafe(|| {
+        for step in program.steps {
+            world.step(step);
+            world.look();
+        }
+        world.finish();
+    }));
+    if let Err(panic) = held {
+        // Engines that broke a rule are in no state to be closed in order.
+        std::mem::forget(world);
+        resume_unwind(panic);
     }
-    world.finish();
     let trace = world.network.trace();
     let report = Report { trace: (trace.hash, trace.events), ends: world.ends };
     world.end();
@@ -246,31 +254,31 @@ impl World {
         self.flights.last_mut().expect("just pushed")
     }
 
+    /// The window a move goes to: mostly one that is open, now and then one closed long ago.
+    fn window_for(&self, it: &Move) -> Option<usize> {
+        let wanted = if it.reads { Access::READ } else { Access::WRITE };
+        let fit = |at: &usize| {
+            let offer = &self.offers[*at];
+            offer.access == wanted && (offer.open || it.window.is_multiple_of(7))
+        };
+        let offers: Vec<_> = (0..self.offers.len()).filter(fit).collect();
+        offers.get(it.window as usize / 7 % offers.len().max(1)).copied()
+    }
+
     fn transfer(&mut self, it: &Move) {
         let Some((life, engine)) = self.living(it.from) else { return };
         let engine = engine.clone();
-        let wanted = if it.reads { Access::READ } else { Access::WRITE };
-        // Mostly what can work; also what was closed long ago.
-        let pick = it.window as usize;
-        let fit = |at: &usize| {
-            let offer = &self.offers[*at];
-            offer.access == wanted && (offer.open || pick.is_multiple_of(7))
-        };
-        let offers: Vec<_> = (0..self.offers.len()).filter(fit).collect();
-        let Some(&offer) = offers.get(pick / 7 % offers.len().max(1)) else { return };
-        let (there, open) = (self.offers[offer].yard, self.offers[offer].open);
-        let owner = self.yards[there].life;
-        let window = self.offers[offer].range.clone();
-        let room = window.end - window.start;
+        let Some(offer) = self.window_for(it) else { return };
+        let Offer { yard: theirs, ref range, open, .. } = self.offers[offer];
+        let (start, room) = (range.start, range.end - range.start);
         let len = u64::from(it.bytes).min(room);
-        let slack = room - len;
-        // A reach beyond the window ends just there.
-        let at = if it.beyond > 0 { slack } else { self.dice.below(slack + 1) };
+        // What reaches out of the window has its last bytes just there.
+        let at = if it.beyond > 0 { room - len } else { self.dice.below(room - len + 1) };
         let reach = len + u64::from(it.beyond);
-
         let mut descriptor = self.offers[offer].descriptor.clone();
         descriptor.len = u64::MAX;
         let remote = engine.open(&descriptor).expect("all speak the same fabric");
+        let remote = remote.slice(at..at + reach).expect("the descriptor says so");
         let ours = match it.reads {
             true => self.lives[life].yards[self.dice.below(2) as usize],
             false => self.lives[life].shelf,
@@ -278,24 +286,17 @@ impl World {
         let local_at = self.dice.below(REGION_BYTES - reach + 1);
         let Some(region) = &self.yards[ours].region else { return };
         let local = region.slice(local_at..local_at + reach).expect("in the region");
-        let remote = remote.slice(at..at + reach).expect("the descriptor says so");
-        let (from, into) = match it.pieces {
+
+        // Which bytes of each side, in order: worked out here, not by the plan that is under test.
+        let (here, there) = match it.pieces {
             None => ((0..reach).collect(), (0..reach).collect()),
-            Some(seed) => {
-                let mut dice = Dice::new(seed);
-                (some_of(&mut dice, reach), some_of(&mut dice, reach))
-            }
+            Some(seed) => pieces(&mut Dice::new(seed), reach),
         };
-        let (mut from, mut into): (Vec<u64>, Vec<u64>) = (from, into);
-        let bytes = from.len().min(into.len());
-        // The last byte stays, so that the reach does.
-        cut(&mut from, bytes);
-        cut(&mut into, bytes);
         let plan = it.pieces.map(|_| {
             let pages = |offsets: &[u64]| {
                 Pages::ranges(offsets.iter().map(|at| *at..*at + 1)).expect("few and small")
             };
-            Plan::new(pages(&from), pages(&into)).expect("equally many")
+            Plan::new(pages(&here), pages(&there)).expect("equally many")
         });
         let submission = match (&plan, it.reads) {
             (None, false) => engine.write(local, remote),
@@ -303,27 +304,17 @@ impl World {
             (Some(plan), false) => engine.write_paged(&local, &remote, plan),
             (Some(plan), true) => engine.read_paged(&remote, &local, plan),
         };
-        let reaches = match &plan {
-            Some(plan) => plan.remote().end(),
-            None => reach,
+        let furthest = there.last().map_or(0, |last| last + 1);
+        let futile = !open || at + furthest > room;
+        let here = here.iter().map(|offset| local_at + offset);
+        let there = there.iter().map(|offset| start + at + offset);
+        let (source, target, pairs): (_, _, Vec<_>) = match it.reads {
+            true => (theirs, ours, there.zip(here).collect()),
+            false => (ours, theirs, here.zip(there).collect()),
         };
-        let futile = !open || at + reaches > room;
-        // `from` is this side's, whichever way the bytes go.
-        let (source, target, pairs): (_, _, Vec<(u64, u64)>) = if it.reads {
-            let pairs = from
-                .iter()
-                .zip(&into)
-                .map(|(ours, theirs)| (window.start + at + theirs, local_at + ours));
-            (there, ours, pairs.collect())
-        } else {
-            let pairs = from
-                .iter()
-                .zip(&into)
-                .map(|(ours, theirs)| (local_at + ours, window.start + at + theirs));
-            (ours, there, pairs.collect())
-        };
+        // Slots of counters that are gone stay in use, too.
+        let owner = self.yards[theirs].life;
         let count = it.count.and_then(|pick| self.slot_at(owner, pick));
-        let count = count.filter(|count| self.counts[*count].counter.is_some() || pick % 3 == 0);
         let id = self.next_id;
         let flight = self.launch(life, submission.lane(it.lane), count, it.deadline);
         flight.futile = futile;
@@ -424,7 +415,21 @@ impl World {
     }
 }
 
-/// Offsets below `reach`, in stretches that leave gaps; the last one is there. Never twice the same.
+/// Equally many offsets below `reach` for each side, in stretches that leave gaps.
+fn pieces(dice: &mut Dice, reach: u64) -> (Vec<u64>, Vec<u64>) {
+    let (mut here, mut there) = (some_of(dice, reach), some_of(dice, reach));
+    let len = here.len().min(there.len());
+    for side in [&mut here, &mut there] {
+        side.truncate(len);
+        // The last byte is one of them, so that a reach beyond a window is one.
+        if let Some(last) = side.last_mut() {
+            *last = reach - 1;
+        }
+    }
+    (here, there)
+}
+
+/// Offsets below `reach`, ascending.
 fn some_of(dice: &mut Dice, reach: u64) -> Vec<u64> {
     let mut offsets = Vec::new();
     let mut at = 0;
@@ -433,17 +438,5 @@ fn some_of(dice: &mut Dice, reach: u64) -> Vec<u64> {
         offsets.extend(at..end);
         at = end + dice.below(30);
     }
-    if let Some(last) = offsets.last_mut() {
-        *last = reach - 1;
-    }
     offsets
-}
-
-/// Leaves `len` offsets, the last among them.
-fn cut(offsets: &mut Vec<u64>, len: usize) {
-    let last = offsets.last().copied();
-    offsets.truncate(len);
-    if let (Some(last), Some(end)) = (last, offsets.last_mut()) {
-        *end = last;
-    }
 }

@@ -7,12 +7,14 @@ use tranship_transport::{Memory, Outcome};
 
 use crate::dice::Dice;
 
+/// Bytes that are compared at once.
+const LINE: usize = 64;
+
 /// What is known of a region's bytes. A byte may change only to what a transfer that is permitted
 /// to touch it and has not provably ended puts there.
 pub(crate) struct Shadow {
     memory: Arc<Memory>,
     known: Vec<u8>,
-    now: Vec<u8>,
     permits: Vec<Permit>,
 }
 
@@ -42,8 +44,16 @@ impl Shadow {
     /// Of a region whose bytes are these now.
     pub(crate) fn new(memory: &Arc<Memory>, bytes: Vec<u8>) -> Self {
         memory.write_at(0, &bytes).expect("as long as the memory");
-        let now = bytes.clone();
-        Self { memory: Arc::clone(memory), known: bytes, now, permits: Vec::new() }
+        assert_eq!(bytes.len(), memory.len());
+        Self { memory: Arc::clone(memory), known: bytes, permits: Vec::new() }
+    }
+
+    /// The bytes there are. Word by word, as [`Memory::read_at`] reads them, looking would take most
+    /// of the time of a schedule.
+    fn now(memory: &Memory) -> &[u8] {
+        // SAFETY: the memory is as long as that. The simulated network moves bytes only while it is
+        // driven, on this thread, and nothing drives it while this borrow lives.
+        unsafe { std::slice::from_raw_parts(memory.as_ptr(), memory.len()) }
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
@@ -65,29 +75,30 @@ impl Shadow {
 
     /// Looks at every byte; panics at one that nobody may have changed.
     pub(crate) fn look(&mut self, whose: &impl fmt::Display) {
-        self.memory.read_at(0, &mut self.now).expect("as long as the memory");
-        if self.now == self.known {
+        let now = Self::now(&self.memory);
+        if now == self.known {
             return;
         }
-        for at in 0..self.now.len() {
-            let value = self.now[at];
-            if value == self.known[at] {
+        let mut changed = Vec::new();
+        for line in (0..now.len()).step_by(LINE) {
+            let line = line..(line + LINE).min(now.len());
+            if now[line.clone()] == self.known[line.clone()] {
                 continue;
             }
-            let may = |permit: &&mut Permit| permit.value(at) == Some(value);
-            let mut may = self.permits.iter_mut().filter(may);
-            let Some(first) = may.next() else {
-                let permits: Vec<_> = self.permits.iter().map(|permit| permit.id).collect();
-                panic!(
-                    "{whose}: byte {at} became {value:#04x} from {:#04x}; transfers that may touch \
-                     the region: {permits:?}",
-                    self.known[at]
-                );
-            };
-            if may.next().is_none() {
-                first.moved = true;
+            for at in line.filter(|at| now[*at] != self.known[*at]) {
+                attribute(&mut self.permits, at, now[at]).unwrap_or_else(|| {
+                    let permits: Vec<_> = self.permits.iter().map(|permit| permit.id).collect();
+                    panic!(
+                        "{whose}: byte {at} became {:#04x} from {:#04x}; transfers that may touch \
+                         the region: {permits:?}",
+                        now[at], self.known[at]
+                    );
+                });
+                changed.push(at);
             }
-            self.known[at] = value;
+        }
+        for at in changed {
+            self.known[at] = now[at];
         }
     }
 
@@ -146,6 +157,19 @@ impl Shadow {
         for (at, _) in &permit.bytes {
             self.known[usize::from(*at)] ^= salt;
         }
-        self.memory.write_at(0, &self.known).expect("as long as the memory");
+        if let (Some((first, _)), Some((last, _))) = (permit.bytes.first(), permit.bytes.last()) {
+            let (first, last) = (usize::from(*first), usize::from(*last));
+            self.memory.write_at(first, &self.known[first..=last]).expect("inside the memory");
+        }
     }
+}
+
+/// Finds a transfer that may have put `value` there; `None` when nobody may.
+fn attribute(permits: &mut [Permit], at: usize, value: u8) -> Option<()> {
+    let mut may = permits.iter_mut().filter(|permit| permit.value(at) == Some(value));
+    let first = may.next()?;
+    if may.next().is_none() {
+        first.moved = true;
+    }
+    Some(())
 }

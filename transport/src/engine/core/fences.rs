@@ -6,6 +6,7 @@ use super::{Core, Stage};
 use crate::fabric::{Grant, OpId, RegionId, RemoteKey};
 use crate::outcome::{Outcome, Reason};
 use crate::region::Registered;
+use crate::sabotage::{self, Defect};
 use crate::window::{WindowError, WindowId};
 
 impl Core {
@@ -32,7 +33,8 @@ impl Core {
     }
 
     pub(in crate::engine) fn is_fenced(&self, window: WindowId) -> bool {
-        !self.revoking.contains_key(&window) && !self.granted.contains_key(&window)
+        sabotage::is(Defect::EarlyFence)
+            || !self.revoking.contains_key(&window) && !self.granted.contains_key(&window)
     }
 
     /// Ends everything that touches a region, or everything at all.
@@ -116,5 +118,6 @@ impl Core {
             std::mem::forget(region);
         }
         self.granted.clear();
+        debug_assert!(self.links.are_idle(), "credits or operations are left: {:?}", self.links);
     }
 }

@@ -27,6 +27,7 @@ use crate::outcome::Outcome;
 use crate::peer::{Incoming, LinkId, Peer};
 use crate::region::Registered;
 use crate::remote::Mapping;
+use crate::sabotage::{self, Defect};
 use crate::time::Time;
 use crate::transfer::{Completion, Order};
 use crate::window::WindowId;
@@ -193,6 +194,9 @@ impl Core {
     fn completed(&mut self, id: OpId, status: Status) {
         let Some(op) = self.op_mut(id) else { return };
         if op.stage == Stage::Lost {
+            if sabotage::is(Defect::NoRecovery) {
+                return;
+            }
             op.completion.prove();
             Tallies::add(&self.tallies.recovered, 1);
             drop(self.forget(id));
@@ -232,7 +236,8 @@ impl Core {
         }
         if let Some(entry) = self.links.get_mut(op.link) {
             entry.ops -= 1;
-            if op.stage != Stage::Parked && op.connection == entry.connection {
+            let keeps = sabotage::is(Defect::LostCredit) && op.stage == Stage::Cancelled;
+            if op.stage != Stage::Parked && op.connection == entry.connection && !keeps {
                 entry.credits.give_back(op.order.class.lane(), op.order.task.bytes());
             }
             if entry.has_parked() && !std::mem::replace(&mut entry.runnable, true) {

@@ -16,6 +16,7 @@ use crate::pages::{Pages, Plan};
 use crate::peer::LinkId;
 use crate::region::Slice;
 use crate::remote::RemoteSlice;
+use crate::sabotage::{self, Defect};
 use crate::transfer::{Completion, Order, Started, Task};
 
 /// How long before its deadline an operation is cancelled, so that the proof can still come in
@@ -220,6 +221,9 @@ impl Core {
             Stage::Posted => {
                 op.stage = Stage::Cancelled;
                 self.fabric.cancel(id, why);
+                if sabotage::is(Defect::EarlyEnd) {
+                    self.finish(id, Outcome::Fenced(why));
+                }
             }
             Stage::Cancelled | Stage::Lost => {}
         }

@@ -1,5 +1,6 @@
 //! What a network holds, to find what was left behind.
 
+use super::key::Granted;
 use super::state::State;
 
 /// How much of everything a network holds. After all engines ended and nothing is to come any more,
@@ -32,7 +33,7 @@ impl State {
             held: self.ports.iter().map(|port| port.held.len()).sum(),
             regions: self.ports.iter().map(|port| port.regions.len()).sum(),
             windows: windows().filter(|granted| granted.is_live()).count(),
-            landing: windows().map(|granted| granted.landing()).sum(),
+            landing: windows().map(Granted::landing).sum(),
             messages: ends.map(|end| end.messages.len()).sum(),
         }
     }

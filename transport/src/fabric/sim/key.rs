@@ -8,6 +8,7 @@ use super::state::State;
 use crate::address::Kind;
 use crate::fabric::{Event, Grant, RegisterError, Remote, RemoteKey};
 use crate::outcome::Reason;
+use crate::sabotage::{self, Defect};
 use crate::window::{Access, WindowId};
 
 /// A window of a port, or the last that had its slot.
@@ -33,6 +34,9 @@ impl Granted {
     /// Whether `remote` may do `access` to the next `reach` bytes.
     pub(super) fn check(&self, remote: &Remote, reach: u64, access: Access) -> Result<(), Reason> {
         let mine = self.grant.window;
+        if sabotage::is(Defect::StaleWindow) {
+            return self.check_bounds(remote, reach, access);
+        }
         if remote.window.generation > mine.generation {
             return Err(Reason::Forged);
         }
@@ -42,7 +46,13 @@ impl Granted {
         if remote.key != self.key {
             return Err(Reason::Forged);
         }
-        if remote.offset.checked_add(reach).is_none_or(|end| end > self.grant.len) {
+        self.check_bounds(remote, reach, access)
+    }
+
+    /// Whether the window reaches so far and grants that.
+    fn check_bounds(&self, remote: &Remote, reach: u64, access: Access) -> Result<(), Reason> {
+        let len = self.grant.len + u64::from(sabotage::is(Defect::OneByteBeyond));
+        if remote.offset.checked_add(reach).is_none_or(|end| end > len) {
             return Err(Reason::OutOfBounds);
         }
         if self.grant.access.allows(access) { Ok(()) } else { Err(Reason::Denied) }

@@ -10,6 +10,7 @@ use crate::immediate::Immediate;
 use crate::memory::{self, Memory};
 use crate::outcome::Reason;
 use crate::pages::Piece;
+use crate::sabotage::{self, Defect};
 use crate::window::{Access, WindowId};
 
 impl State {
@@ -102,7 +103,8 @@ impl State {
         let operation = self.operations.get_mut(&serial).expect("still there");
         operation.resolved |= 1 << packet;
         operation.landing += 1;
-        let overtaking = operation.overtakes && !operation.announced;
+        let overtakes = operation.overtakes || sabotage::is(Defect::EarlyImmediate);
+        let overtaking = overtakes && !operation.announced;
         let immediate = operation.immediate;
         if overtaking {
             operation.announced = true;
@@ -173,6 +175,7 @@ impl State {
     fn copy(&self, serial: u64, packet: u32, to: usize) {
         let operation = &self.operations[&serial];
         let (from, bytes) = operation.bytes_of(packet);
+        let bytes = bytes.saturating_sub(u64::from(sabotage::is(Defect::LostTail)));
         let (payload, into) = match &operation.task {
             Task::Write(payload) => (payload, true),
             Task::Read(payload) if self.ports[operation.port].is_alive() => (payload, false),

@@ -87,6 +87,13 @@ pub(super) struct Suspect {
     at: Option<Time>,
 }
 
+#[cfg(test)]
+impl Suspect {
+    pub(super) fn is_asked(&self) -> bool {
+        self.at.is_none()
+    }
+}
+
 impl Tcp {
     /// Opens the fabric; `config` has been checked.
     pub(super) fn open(config: Config, setup: &Setup) -> Result<Self, String> {
@@ -276,6 +283,8 @@ impl Tcp {
     }
 
     fn tick(&mut self) {
+        // Whatever sets it meanwhile is looked after in the next turn.
+        self.next_tick = Time::NEVER;
         let peers: Vec<_> = self.links.keys().copied().collect();
         let mut next = Time::NEVER;
         for peer in peers {
@@ -298,13 +307,14 @@ impl Tcp {
                 None => {}
             }
         }
-        self.next_tick = next.min(self.tick_dials());
+        let dials = self.tick_dials();
+        self.next_tick = self.next_tick.min(next).min(dials);
     }
 
     // ---- ends --------------------------------------------------------------------------------
 
     /// Ends a connection.
-    fn end(&mut self, peer: PeerId, over: Over) {
+    pub(super) fn end(&mut self, peer: PeerId, over: Over) {
         let Some(mut link) = self.links.remove(&peer) else { return };
         self.hub.eager.remove(&peer);
         let gone = over == Over::Gone;

@@ -42,3 +42,6 @@ mod watch;
 mod windows;
 
 pub use config::Config;
+
+#[cfg(all(not(loom), test))]
+mod tests;
