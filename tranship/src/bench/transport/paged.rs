@@ -78,7 +78,7 @@ fn shuffled(count: u64, seed: u64) -> Vec<u64> {
     // A linear congruential generator modulo 2^64 with Knuth's factor; its upper bits serve.
     let mut below = |bound: u64| {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        (u128::from(state) * u128::from(bound) >> 64) as usize
+        (u128::from(state).wrapping_mul(u128::from(bound)) >> 64) as usize
     };
     let mut numbers: Vec<u64> = (0..count).collect();
     for at in (1..numbers.len()).rev() {
