@@ -9,10 +9,10 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 # The suite that every fabric must pass.
 FEATURES := tranship-transport/conformance
 
-.PHONY: help demo test unit loom lint audit deny fmt doc bench sample clean
+.PHONY: help demo test unit loom lint audit deny fmt doc bench fuzz fuzz-check fuzz-seeds test-asan test-tsan test-netns soak mutants peers sample clean
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 demo: ## build a release and run the demonstration
 	$(CARGO) build --release -p tranship
@@ -58,6 +58,41 @@ bench: ## measure transport and cache on this machine, JSON lines
 	$(CARGO) build --release -p tranship
 	$(TARGET)/release/tranship bench transport --json
 	$(TARGET)/release/tranship bench cache --json
+
+fuzz: ## fuzz every decoder for SECONDS (600) each, see docs/testing.md
+	scripts/fuzz $(or $(SECONDS),600)
+
+fuzz-check: ## build every fuzz target and run it for a few seconds
+	scripts/fuzz 5
+
+fuzz-seeds: ## write the seeds of the fuzz targets again
+	CARGO_TARGET_DIR='$(TARGET)/fuzz' $(CARGO) +nightly run --manifest-path fuzz/Cargo.toml --example seeds
+
+test-asan: ## tests of transport and cache under the address sanitizer
+	scripts/sanitize address
+
+test-tsan: ## the same under the thread sanitizer
+	scripts/sanitize thread
+
+test-netns: ## two hosts as network namespaces with the cable cut and healed, as root
+	$(CARGO) build -p tranship
+	TRANSHIP_BINARY='$(abspath $(TARGET))/debug/tranship' \
+		$(CARGO) test -p tranship-tests --test netns --test netns_daemon -- --ignored --test-threads 1
+
+# Optimised, with the assertions of a debug build, and in a directory of their own.
+soak: ## run SCHEDULES (1000000) seeded fault schedules on the simulated network
+	TRANSHIP_SCHEDULES=$(or $(SCHEDULES),1000000) CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true \
+		CARGO_PROFILE_RELEASE_LTO=off CARGO_TARGET_DIR='$(TARGET)/soak' \
+		$(CARGO) test --release -p tranship-transport --test schedules every_schedule_holds
+
+# Defects that are compiled in and switched on one by one; a directory of their own keeps them out of
+# everything else.
+mutants: ## break the transport on purpose, rule by rule, and show which test notices
+	CARGO_TARGET_DIR='$(TARGET)/mutants' $(CARGO) test -p tranship-transport \
+		--features $(FEATURES),tranship-transport/sabotage --test schedules --test conformance_sim every_defect
+
+peers: ## measure beside NIXL, Mooncake and Redis, see docs/peers.md
+	benches/peers/run
 
 sample: ## make samples/conversation.jsonl again
 	scripts/sample

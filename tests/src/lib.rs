@@ -1,5 +1,7 @@
 //! What the tests that span crates have in common.
 
+pub mod daemon;
+pub mod netns;
 pub mod world;
 
 /// The examples of the book, compiled and run as documentation tests.

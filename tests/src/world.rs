@@ -9,8 +9,17 @@ use tranship_cache::identity::Geometry;
 use tranship_cache::server::{Options, Server, TenantConfig};
 use tranship_cache::store::{Store, Watermarks};
 use tranship_cache::{Chain, Identity, Link};
-use tranship_transport::fabric::sim::{Config, Network};
+use tranship_transport::fabric::sim::{Config, Faults, Network};
 use tranship_transport::{Address, Drive, Engine, HostMemory, Steppable, Time};
+
+/// How clients get at the daemon's memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reach {
+    /// They map it, as on one host.
+    Mapped,
+    /// By transfers through memory of their own, as across hosts.
+    Staged,
+}
 
 /// A daemon on a simulated network.
 pub struct World {
@@ -44,8 +53,21 @@ impl World {
     /// # Panics
     /// When memory or the daemon cannot be set up.
     #[must_use]
-    pub fn new(seed: u64, arena_bytes: usize) -> Self {
-        let network = Network::new(Config::new(seed));
+    pub fn new(reach: Reach, seed: u64, arena_bytes: usize) -> Self {
+        Self::with_faults(reach, seed, arena_bytes, Faults::none())
+    }
+
+    /// [`World::new`], on a network on which things go wrong.
+    ///
+    /// # Panics
+    /// When memory or the daemon cannot be set up.
+    #[must_use]
+    pub fn with_faults(reach: Reach, seed: u64, arena_bytes: usize, faults: Faults) -> Self {
+        let config = Config::new(seed).faults(faults);
+        let network = Network::new(match reach {
+            Reach::Mapped => config,
+            Reach::Staged => config.unmapped(),
+        });
         let address = network.provider().address().clone();
         let mut world = Self { network, server: None, address, arena_bytes };
         world.start();

@@ -1,11 +1,12 @@
-//! The daemon and its clients, end to end, on the simulated fabric.
+//! The daemon and its clients, end to end, on the simulated fabric: once with the arena mapped by its
+//! clients, once without.
 
 use std::time::Duration;
 
 use tranship_cache::Key;
 use tranship_cache::client::{BlockResult, Error, Event, Fetched, Grant, ReadError, Stored};
 use tranship_cache::wire::{Committed, FaultCode, Hello, Item, Reply, Request, VERSION};
-use tranship_tests::world::{World, chain, content, fill, identity};
+use tranship_tests::world::{Reach, World, chain, content, fill, identity};
 use tranship_transport::{Drive, Engine, HostMemory, Incoming, Reason};
 
 const LEN: usize = 10_000;
@@ -15,10 +16,9 @@ fn keys(links: &[tranship_cache::Link]) -> Vec<Key> {
     links.iter().map(|link| link.key).collect()
 }
 
-#[test]
-fn what_one_client_stores_another_loads() {
+fn what_one_client_stores_another_loads(reach: Reach) {
     for seed in 0..20 {
-        let world = World::new(seed, 1 << 20);
+        let world = World::new(reach, seed, 1 << 20);
         let links = chain(1, 10);
         fill(&world.client().cache(identity()), &links, LEN);
 
@@ -44,9 +44,8 @@ fn what_one_client_stores_another_loads() {
     }
 }
 
-#[test]
-fn identities_do_not_see_each_other() {
-    let world = World::new(1, 1 << 20);
+fn identities_do_not_see_each_other(reach: Reach) {
+    let world = World::new(reach, 1, 1 << 20);
     let client = world.client();
     let links = chain(1, 3);
     fill(&client.cache(identity()), &links, LEN);
@@ -57,9 +56,8 @@ fn identities_do_not_see_each_other() {
     assert_eq!(secret.cache(identity()).lookup(&keys(&links)).unwrap().prefix, 0);
 }
 
-#[test]
-fn strangers_are_refused_with_a_reason() {
-    let world = World::new(1, 1 << 20);
+fn strangers_are_refused_with_a_reason(reach: Reach) {
+    let world = World::new(reach, 1, 1 << 20);
     let code = |error| match error {
         Error::Refused(fault) => (fault.code, fault.text),
         other => panic!("{other}"),
@@ -77,10 +75,9 @@ fn strangers_are_refused_with_a_reason() {
     assert!(unreachable.to_string().contains("tranship serve"), "{unreachable}");
 }
 
-#[test]
-fn one_fills_and_the_others_wait() {
+fn one_fills_and_the_others_wait(reach: Reach) {
     for seed in 0..20 {
-        let world = World::new(seed, 1 << 20);
+        let world = World::new(reach, seed, 1 << 20);
         let (first, second) = (world.client().cache(identity()), world.client().cache(identity()));
         let links = chain(1, 1);
         let wanted = [(links[0], LEN as u64)];
@@ -101,10 +98,9 @@ fn one_fills_and_the_others_wait() {
     }
 }
 
-#[test]
-fn a_client_that_dies_loses_only_its_own() {
+fn a_client_that_dies_loses_only_its_own(reach: Reach) {
     for seed in 0..20 {
-        let world = World::new(seed, 1 << 20);
+        let world = World::new(reach, seed, 1 << 20);
         let survivor = world.client().cache(identity());
         let links = chain(1, 3);
         fill(&survivor, &links, LEN);
@@ -126,18 +122,19 @@ fn a_client_that_dies_loses_only_its_own() {
     }
 }
 
-#[test]
-fn a_wrong_checksum_is_refused_at_commit_and_a_stray_write_is_a_miss() {
-    let world = World::new(3, 1 << 20);
+fn a_wrong_checksum_is_refused_at_commit_and_a_stray_write_is_a_miss(reach: Reach) {
+    let world = World::new(reach, 3, 1 << 20);
     let cache = world.client().cache(identity());
     let links = chain(1, 2);
     // A stray write between filling and commit.
     let Grant::Granted(room) = cache.reserve(&[(links[0], LEN as u64)]).unwrap().remove(0) else {
         panic!()
     };
+    let space = room.space().unwrap();
     let filled = room.write(&content(&links[0], LEN)).unwrap();
+    // SAFETY: the block is still this client's, and nobody else touches it.
+    unsafe { space.add(100).write(!space.add(100).read()) };
     let tenant = world.store().tenants().remove(0);
-    tenant.arena().memory().write_at(100, b"stray").unwrap();
     let refused = cache.commit(vec![filled]).unwrap().remove(0).unwrap_err();
     assert!(refused.to_string().contains("checksum"), "{refused}");
     assert_eq!(cache.lookup(&keys(&links)).unwrap().prefix, 0);
@@ -156,10 +153,9 @@ fn a_wrong_checksum_is_refused_at_commit_and_a_stray_write_is_a_miss() {
     assert_eq!((counters.mismatched, counters.corrupt), (1, 1));
 }
 
-#[test]
-fn the_daemon_writes_blocks_into_the_callers_window() {
+fn the_daemon_writes_blocks_into_the_callers_window(reach: Reach) {
     for seed in 0..20 {
-        let world = World::new(seed, 1 << 20);
+        let world = World::new(reach, seed, 1 << 20);
         let client = world.client();
         let cache = client.cache(identity());
         let links = chain(1, 4);
@@ -184,9 +180,8 @@ fn the_daemon_writes_blocks_into_the_callers_window() {
     }
 }
 
-#[test]
-fn hostile_messages_are_answered_and_harm_nobody() {
-    let world = World::new(5, 1 << 20);
+fn hostile_messages_are_answered_and_harm_nobody(reach: Reach) {
+    let world = World::new(reach, 5, 1 << 20);
     let cache = world.client().cache(identity());
     let links = chain(1, 3);
     fill(&cache, &links, LEN);
@@ -253,9 +248,8 @@ fn hostile_messages_are_answered_and_harm_nobody() {
     world.store().audit().unwrap();
 }
 
-#[test]
-fn back_pressure_is_explicit_and_nothing_leased_is_evicted() {
-    let world = World::new(7, 8 * 12_288);
+fn back_pressure_is_explicit_and_nothing_leased_is_evicted(reach: Reach) {
+    let world = World::new(reach, 7, 8 * 12_288);
     let cache = world.client().cache(identity());
     let held = chain(1, 7);
     fill(&cache, &held, LEN);
@@ -278,9 +272,8 @@ fn back_pressure_is_explicit_and_nothing_leased_is_evicted() {
     world.store().audit().unwrap();
 }
 
-#[test]
-fn pins_ttl_and_removal() {
-    let world = World::new(8, 1 << 20);
+fn pins_ttl_and_removal(reach: Reach) {
+    let world = World::new(reach, 8, 1 << 20);
     let cache = world.client().cache(identity());
     let links = chain(1, 4);
     fill(&cache, &links, LEN);
@@ -299,9 +292,8 @@ fn pins_ttl_and_removal() {
     assert_eq!(cache.lookup(&keys(&short)).unwrap().prefix, 0);
 }
 
-#[test]
-fn subscribers_hear_of_every_change() {
-    let world = World::new(9, 1 << 20);
+fn subscribers_hear_of_every_change(reach: Reach) {
+    let world = World::new(reach, 9, 1 << 20);
     let watcher = world.client().cache(identity());
     let events = watcher.subscribe(None).unwrap();
     let cache = world.client().cache(identity());
@@ -318,10 +310,9 @@ fn subscribers_hear_of_every_change() {
     assert!(events.next(Duration::from_millis(200)).unwrap().is_none());
 }
 
-#[test]
-fn a_daemon_that_restarts_is_found_again() {
+fn a_daemon_that_restarts_is_found_again(reach: Reach) {
     for seed in 0..20 {
-        let mut world = World::new(seed, 1 << 20);
+        let mut world = World::new(reach, seed, 1 << 20);
         let cache = world.client().cache(identity());
         let links = chain(1, 3);
         fill(&cache, &links, LEN);
@@ -344,9 +335,8 @@ fn a_daemon_that_restarts_is_found_again() {
     }
 }
 
-#[test]
-fn large_batches_are_split() {
-    let world = World::new(11, 64 << 20);
+fn large_batches_are_split(reach: Reach) {
+    let world = World::new(reach, 11, 64 << 20);
     let cache = world.client().cache(identity());
     let links = chain(1, 3000);
     fill(&cache, &links, 64);
@@ -356,4 +346,31 @@ fn large_batches_are_split() {
     let mut into = vec![0; 64];
     lease.copy_to(2999, &mut into).unwrap();
     assert_eq!(into, content(&links[2999], 64));
+}
+
+macro_rules! both_ways {
+    ($($name:ident,)*) => {
+        mod mapped {
+            $(#[test] fn $name() { super::$name(super::Reach::Mapped) })*
+        }
+        mod staged {
+            $(#[test] fn $name() { super::$name(super::Reach::Staged) })*
+        }
+    };
+}
+
+both_ways! {
+    what_one_client_stores_another_loads,
+    identities_do_not_see_each_other,
+    strangers_are_refused_with_a_reason,
+    one_fills_and_the_others_wait,
+    a_client_that_dies_loses_only_its_own,
+    a_wrong_checksum_is_refused_at_commit_and_a_stray_write_is_a_miss,
+    the_daemon_writes_blocks_into_the_callers_window,
+    hostile_messages_are_answered_and_harm_nobody,
+    back_pressure_is_explicit_and_nothing_leased_is_evicted,
+    pins_ttl_and_removal,
+    subscribers_hear_of_every_change,
+    a_daemon_that_restarts_is_found_again,
+    large_batches_are_split,
 }

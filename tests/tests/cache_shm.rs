@@ -1,60 +1,18 @@
 //! The daemon and its clients over shared memory: blocks are read and filled in place.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tranship_cache::client::{BlockResult, Cache, Client, Fetched, Grant, ReadError, Stored};
-use tranship_cache::server::{Options, Server, TenantConfig};
-use tranship_cache::store::{Store, Watermarks};
+use tranship_cache::wire::{FaultCode, Hello, Item, Reply, Request, Reserved, VERSION};
 use tranship_cache::{Key, Link};
+use tranship_tests::daemon::Daemon;
 use tranship_tests::world::{chain, content, fill, identity};
-use tranship_transport::{Address, Drive, Engine, HostMemory};
+use tranship_transport::{Drive, Engine, HostMemory, Incoming, Kind, Peer};
 
 const LEN: usize = 100_000;
 
-/// A daemon on a thread of its own.
-struct Daemon {
-    engine: Engine,
-    address: Address,
-    store: Store,
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Daemon {
-    fn start(arena_bytes: usize) -> Self {
-        let engine = Engine::builder().drive(Drive::Caller).build().unwrap();
-        let tenant = TenantConfig {
-            name: "default".to_owned(),
-            token: None,
-            memory: HostMemory::new(arena_bytes).build().unwrap(),
-            watermarks: Watermarks::default(),
-        };
-        let mut server = Server::new(engine.clone(), Options::default(), vec![tenant]).unwrap();
-        let stop = Arc::new(AtomicBool::new(false));
-        let (address, store) = (engine.addresses()[0].clone(), server.store().clone());
-        let stopped = Arc::clone(&stop);
-        let thread = std::thread::spawn(move || server.run(&stopped));
-        Self { engine, address, store, stop, thread: Some(thread) }
-    }
-
-    fn cache(&self) -> Cache {
-        Client::builder().connect(&self.address).unwrap().cache(identity())
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Release);
-        self.engine.wake();
-        let joined = self.thread.take().unwrap().join();
-        if !std::thread::panicking() {
-            joined.unwrap();
-            self.store.audit().unwrap();
-        }
-    }
+fn open(daemon: &Daemon) -> Cache {
+    Client::builder().connect(&daemon.address(Kind::Shm)).unwrap().cache(identity())
 }
 
 fn keys(links: &[Link]) -> Vec<Key> {
@@ -64,7 +22,7 @@ fn keys(links: &[Link]) -> Vec<Key> {
 #[test]
 fn blocks_are_filled_and_read_in_place() {
     let daemon = Daemon::start(16 << 20);
-    let cache = daemon.cache();
+    let cache = open(&daemon);
     assert!(cache.client().is_mapped().unwrap());
     let links = chain(1, 2);
     let grant = cache.reserve(&[(links[0], LEN as u64)]).unwrap().remove(0);
@@ -77,9 +35,9 @@ fn blocks_are_filled_and_read_in_place() {
     assert_eq!(filled.checksum(), tranship_transport::checksum::crc64(&bytes));
     cache.commit(vec![filled]).unwrap().remove(0).unwrap();
 
-    let reader = daemon.cache();
+    let reader = open(&daemon);
     let lease = reader.lease(&keys(&links), Duration::ZERO).unwrap();
-    let (at, len) = lease.view(0).unwrap().unwrap();
+    let (at, len) = lease.view(0).unwrap();
     // SAFETY: the lease keeps the block in place and nobody writes to it in this test.
     let view = unsafe { std::slice::from_raw_parts(at, len) };
     assert_eq!(view, bytes);
@@ -89,11 +47,11 @@ fn blocks_are_filled_and_read_in_place() {
 #[test]
 fn a_stray_write_through_the_mapping_is_caught() {
     let daemon = Daemon::start(16 << 20);
-    let (cache, reader) = (daemon.cache(), daemon.cache());
+    let (cache, reader) = (open(&daemon), open(&daemon));
     let links = chain(1, 3);
     fill(&cache, &links, LEN);
     let lease = cache.lease(&keys(&links), Duration::ZERO).unwrap();
-    let (at, _) = lease.view(1).unwrap().unwrap();
+    let (at, _) = lease.view(1).unwrap();
     // SAFETY: memory of the mapped arena; nobody reads it in this process meanwhile.
     unsafe { at.cast_mut().add(77).write_volatile(!at.add(77).read_volatile()) };
     let other = reader.lease(&keys(&links), Duration::ZERO).unwrap();
@@ -108,7 +66,7 @@ fn a_stray_write_through_the_mapping_is_caught() {
 #[test]
 fn the_daemon_writes_into_the_callers_memory() {
     let daemon = Daemon::start(16 << 20);
-    let cache = daemon.cache();
+    let cache = open(&daemon);
     let links = chain(1, 8);
     fill(&cache, &links, LEN);
     let engine = cache.client().engine();
@@ -123,9 +81,9 @@ fn the_daemon_writes_into_the_callers_memory() {
         assert_eq!(bytes, content(link, LEN));
     }
     // A stray write into the arena is caught where the block arrives.
-    let other = daemon.cache();
+    let other = open(&daemon);
     let lease = other.lease(&keys(&links), Duration::ZERO).unwrap();
-    let (mapped, _) = lease.view(3).unwrap().unwrap();
+    let (mapped, _) = lease.view(3).unwrap();
     // SAFETY: memory of the mapped arena, held by the lease; nobody reads it meanwhile.
     unsafe { mapped.cast_mut().write_volatile(!mapped.read_volatile()) };
     drop(lease);
@@ -137,7 +95,7 @@ fn the_daemon_writes_into_the_callers_memory() {
 #[test]
 fn a_void_reservation_is_not_reused_under_its_late_writer() {
     let daemon = Daemon::start(16 << 20);
-    let writer = daemon.cache();
+    let writer = open(&daemon);
     let links = chain(1, 1);
     let Grant::Granted(room) = writer.reserve(&[(links[0], LEN as u64)]).unwrap().remove(0) else {
         panic!()
@@ -146,7 +104,7 @@ fn a_void_reservation_is_not_reused_under_its_late_writer() {
     let tenant = daemon.store.tenants().remove(0);
     tenant.scopes().remove(0).close();
     let space = room.space().unwrap();
-    let other = daemon.cache();
+    let other = open(&daemon);
     fill(&other, &chain(2, 10), LEN);
     // The late write.
     // SAFETY: the space is as long as the block.
@@ -162,6 +120,115 @@ fn a_void_reservation_is_not_reused_under_its_late_writer() {
     }
 }
 
+/// Polls until `done` holds.
+fn until(done: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !done() {
+        assert!(Instant::now() < deadline, "waited for 10 s");
+        std::thread::yield_now();
+    }
+}
+
+/// A client that reserves a block, then asks without ever reading the answers, until the daemon
+/// ends its session.
+fn deaf(daemon: &Daemon) -> (Engine, Peer, u64) {
+    let second = Duration::from_secs(1);
+    let engine = Engine::builder().drive(Drive::Caller).build().unwrap();
+    let peer = engine.connect(&daemon.address(Kind::Shm), second).unwrap();
+    let answer = || loop {
+        match engine.recv(second).expect("an answer in time") {
+            Incoming::Message { bytes, .. } => break Reply::decode(&bytes).unwrap().1,
+            Incoming::Connected(_) => {}
+            Incoming::Disconnected { reason, .. } => panic!("hung up: {reason}"),
+        }
+    };
+    let ask = |request: Request| {
+        let _ = engine.send(peer, request.encode(1)).wait();
+        answer()
+    };
+    let (name, tenant, token) = ("deaf".into(), "default".into(), String::new());
+    let hello = Request::Hello(Hello { version: VERSION, name, tenant, token });
+    assert!(matches!(ask(hello), Reply::Welcome(_)));
+    let identity = identity().encode().unwrap();
+    assert_eq!(ask(Request::Identify { identity }), Reply::Scope(0));
+    let items = vec![Item { link: chain(1, 1)[0], len: LEN as u64 }];
+    let reserve = Request::Reserve { scope: 0, deadline_ms: 60_000, ttl_ms: 0, items };
+    let Reply::Reserved(answers) = ask(reserve) else { panic!() };
+    let Reserved::Granted { reservation, .. } = answers[0] else { panic!("{answers:?}") };
+    // Answers are longer than questions, so the rings to here fill up first.
+    let stats = Request::Stats.encode(2);
+    let expelled = || daemon.store.stats().remove(0).gauges.revoking.blocks == 1;
+    until(|| {
+        let _ = engine.send(peer, stats.clone()).submit();
+        expelled()
+    });
+    (engine, peer, reservation)
+}
+
+#[test]
+fn space_of_a_client_that_was_ended_comes_back_when_it_gives_it_back() {
+    let daemon = Daemon::start(16 << 20);
+    let (engine, peer, reservation) = deaf(&daemon);
+    // The block is free for others at once, its space is not.
+    let links = chain(1, 1);
+    fill(&open(&daemon), &links, LEN);
+    assert_eq!(daemon.store.stats().remove(0).gauges.revoking.blocks, 1);
+    // It reads again, learns that its session is over, and says hello once more.
+    let abort = Request::Abort { reservations: vec![reservation] }.encode(9);
+    let lookup = Request::Lookup { scope: 0, keys: keys(&links) }.encode(8);
+    let (mut over, mut given_back) = (false, false);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !given_back {
+        assert!(Instant::now() < deadline, "waited for 10 s");
+        let request = if over { &abort } else { &lookup };
+        let _ = engine.send(peer, request.clone()).submit();
+        while let Some(incoming) = engine.recv(Duration::from_millis(10)) {
+            let Incoming::Message { bytes, .. } = incoming else { continue };
+            match Reply::decode(&bytes).unwrap() {
+                (8, Reply::Fault(fault)) => over |= fault.code == FaultCode::Over,
+                (9, Reply::Count(count)) => given_back |= count == 1,
+                _ => {}
+            }
+        }
+    }
+    assert_eq!(daemon.store.stats().remove(0).gauges.revoking.blocks, 0);
+}
+
+#[test]
+fn space_of_a_client_that_was_ended_comes_back_when_it_dies() {
+    let daemon = Daemon::start(16 << 20);
+    let (engine, _, _) = deaf(&daemon);
+    drop(engine);
+    until(|| daemon.store.stats().remove(0).gauges.revoking.blocks == 0);
+}
+
+#[test]
+fn a_client_whose_session_was_ended_opens_another_and_gives_back_what_it_held() {
+    let daemon = Daemon::start(16 << 20);
+    let client =
+        Client::builder().drive(Drive::Caller).connect(&daemon.address(Kind::Shm)).unwrap();
+    let cache = client.cache(identity());
+    let links = chain(1, 1);
+    let Grant::Granted(room) = cache.reserve(&[(links[0], LEN as u64)]).unwrap().remove(0) else {
+        panic!()
+    };
+    // Answers pile up while nobody drives the client.
+    let engine = client.engine();
+    let peer = engine.connect(&daemon.address(Kind::Shm), Duration::from_secs(1)).unwrap();
+    let revoking = || daemon.store.stats().remove(0).gauges.revoking.blocks;
+    until(|| {
+        let _ = engine.send(peer, Request::Stats.encode(u32::MAX)).submit();
+        revoking() == 1
+    });
+    until(|| cache.lookup(&keys(&links)).is_ok());
+    // In the new session, over the same connection, while the old one's reservation is still held.
+    fill(&cache, &links, LEN);
+    assert_eq!(revoking(), 1);
+    let refused = cache.commit(vec![room.seal().unwrap()]).unwrap().remove(0).unwrap_err();
+    assert!(refused.to_string().contains("session"), "{refused}");
+    until(|| cache.lookup(&keys(&links)).is_ok() && revoking() == 0);
+}
+
 #[test]
 fn many_clients_share_one_cache_under_pressure() {
     const BLOCK: usize = 50_000;
@@ -171,7 +238,7 @@ fn many_clients_share_one_cache_under_pressure() {
         for engine in 0..4_u32 {
             let daemon = &daemon;
             scope.spawn(move || {
-                let cache = daemon.cache();
+                let cache = open(daemon);
                 let mut into = vec![0; BLOCK];
                 for round in 0..60_u32 {
                     // Chains shared by all, met in different orders.

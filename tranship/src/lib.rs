@@ -24,6 +24,7 @@ pub mod config;
 pub mod doctor;
 pub mod exit;
 pub mod logging;
+pub mod net;
 mod orphan;
 pub mod output;
 pub mod presets;

@@ -107,7 +107,8 @@ impl FromStr for Address {
             Kind::Tcp => endpoint.strip_prefix("//").unwrap_or(endpoint),
             _ => endpoint,
         };
-        if endpoint.is_empty() {
+        // What is left of `tcp:////HOST` would print as another address.
+        if endpoint.is_empty() || kind == Kind::Tcp && endpoint.starts_with('/') {
             return Err(wrong());
         }
         Ok(Self::new(kind, endpoint))
@@ -162,7 +163,7 @@ mod tests {
 
     #[test]
     fn wrong_addresses_say_what_is_expected() {
-        for text in ["", "shm", "shm:", "ftp:/x", ":x"] {
+        for text in ["", "shm", "shm:", "ftp:/x", ":x", "tcp:///x:1"] {
             let error = text.parse::<Address>().unwrap_err().to_string();
             assert!(error.contains("FABRIC:ENDPOINT"), "{error}");
         }

@@ -13,56 +13,53 @@ use crate::lane::Lane;
 use crate::outcome::Outcome;
 use crate::region::{RangeError, Slice};
 use crate::remote::RemoteSlice;
-use crate::transfer::{Submission, Transfer};
+use crate::transfer::{Order, Submission, Told, Transfer};
 
 /// Transfers to be started under one lock: each costs a fraction of what it costs alone.
 #[derive(Debug)]
 #[must_use = "a batch does nothing until it is submitted"]
 pub struct Batch {
     engine: Engine,
-    submissions: Vec<Submission>,
+    orders: Vec<(Order, Told)>,
 }
 
 impl Batch {
     pub(crate) fn new(engine: &Engine) -> Self {
-        Self { engine: engine.clone(), submissions: Vec::new() }
+        Self { engine: engine.clone(), orders: Vec::new() }
     }
 
     /// Adds a transfer of the same engine.
     pub fn push(&mut self, submission: Submission) {
-        self.submissions.push(submission);
+        self.orders.push(submission.into_order());
     }
 
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.submissions.len()
+        self.orders.len()
     }
 
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.submissions.is_empty()
+        self.orders.is_empty()
     }
 
     /// Which lane all of them take.
-    pub fn lane(self, lane: Lane) -> Self {
-        self.map(|submission| submission.lane(lane))
+    pub fn lane(mut self, lane: Lane) -> Self {
+        self.orders.iter_mut().for_each(|(order, _)| order.set_lane(lane));
+        self
     }
 
     /// How long all of them may take, from submission.
-    pub fn deadline(self, timeout: Duration) -> Self {
-        self.map(|submission| submission.deadline(timeout))
-    }
-
-    fn map(mut self, f: impl Fn(Submission) -> Submission) -> Self {
-        self.submissions = self.submissions.into_iter().map(f).collect();
+    pub fn deadline(mut self, timeout: Duration) -> Self {
+        self.orders.iter_mut().for_each(|(order, _)| order.timeout = timeout);
         self
     }
 
     /// Starts all of them. Those that the engine has no room for end as rejected.
     pub fn submit(self) -> Transfers {
-        self.engine.submit_all(self.submissions)
+        self.engine.submit_all(self.orders)
     }
 
     /// Starts all of them and waits for their ends, driving the engine on this thread. One outcome
@@ -74,7 +71,7 @@ impl Batch {
 
 impl Extend<Submission> for Batch {
     fn extend<T: IntoIterator<Item = Submission>>(&mut self, submissions: T) {
-        self.submissions.extend(submissions);
+        submissions.into_iter().for_each(|submission| self.push(submission));
     }
 }
 
@@ -102,7 +99,7 @@ impl Engine {
     /// When a part is not inside the source.
     pub fn scatter(&self, source: &Slice, group: &[Target]) -> Result<Batch, RangeError> {
         let mut batch = self.batch();
-        batch.submissions.reserve(group.len());
+        batch.orders.reserve(group.len());
         for Target { from, to, slot } in group {
             let write = self.write(source.part(from.clone())?, to.clone());
             batch.push(match slot {

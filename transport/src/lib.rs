@@ -48,6 +48,8 @@ pub mod copy;
 mod counter;
 mod engine;
 pub mod fabric;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod immediate;
 mod lane;
 pub mod memory;
@@ -57,6 +59,8 @@ mod pages;
 mod peer;
 mod region;
 mod remote;
+#[doc(hidden)]
+pub mod sabotage;
 mod sync;
 mod time;
 mod transfer;

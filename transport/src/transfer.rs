@@ -122,12 +122,23 @@ pub(crate) struct Order {
 }
 
 impl Order {
-    /// Over the way that is in use now.
-    pub(crate) fn new(task: Task, class: Class, now: Time, timeout: Duration) -> Self {
-        let way = task.window().map_or(0, Opened::way);
+    /// Not to be submitted before [`Order::begin`].
+    pub(crate) fn new(task: Task, class: Class, timeout: Duration) -> Self {
         // Messages keep their order: all of them are in one class.
         let class = if matches!(task, Task::Send { .. }) { Class::LATENCY } else { class };
-        Self { task, way, class, deadline: now + timeout, timeout }
+        Self { task, way: 0, class, deadline: Time::NEVER, timeout }
+    }
+
+    pub(crate) fn set_lane(&mut self, lane: Lane) {
+        if !matches!(self.task, Task::Send { .. }) {
+            self.class = self.class.in_lane(lane);
+        }
+    }
+
+    /// Its time runs from now on, over the way that is in use now.
+    pub(crate) fn begin(&mut self, now: Time) {
+        self.way = self.task.window().map_or(0, Opened::way);
+        self.deadline = now + self.timeout;
     }
 
     pub(crate) fn peer(&self) -> Peer {
@@ -168,41 +179,38 @@ impl Told {
 #[must_use = "a submission does nothing until it is submitted"]
 pub struct Submission {
     engine: Engine,
-    task: Task,
-    class: Class,
-    timeout: Duration,
+    order: Order,
     told: Told,
 }
 
 impl Submission {
     pub(crate) fn new(engine: &Engine, task: Task) -> Self {
-        let timeout = engine.default_deadline();
-        let (class, told) = (Class::default(), Told::default());
-        Self { engine: engine.clone(), task, class, timeout, told }
+        let order = Order::new(task, Class::default(), engine.default_deadline());
+        Self { engine: engine.clone(), order, told: Told::default() }
     }
 
     /// Delivers an immediate to the peer once the payload is visible there.
     pub fn immediate(mut self, slot: Slot) -> Self {
-        self.task.set_immediate(slot);
+        self.order.task.set_immediate(slot);
         self
     }
 
     /// Which lane it takes; [`Lane::Bulk`] otherwise. Messages keep their order in the latency lane,
     /// whatever is said here.
     pub fn lane(mut self, lane: Lane) -> Self {
-        self.class = self.class.in_lane(lane);
+        self.order.set_lane(lane);
         self
     }
 
     /// What it goes ahead of in the bulk lane, while it waits for room at its peer.
     pub fn priority(mut self, priority: Priority) -> Self {
-        self.class = self.class.with(priority);
+        self.order.class = self.order.class.with(priority);
         self
     }
 
     /// How long it may take, from submission; the engine's default deadline otherwise.
     pub fn deadline(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
+        self.order.timeout = timeout;
         self
     }
 
@@ -230,25 +238,26 @@ impl Submission {
     pub fn wait(self) -> Outcome {
         match self.start(false) {
             Ok(transfer) => transfer.wait(),
-            Err(_) => Outcome::Rejected(Reason::Full),
+            Err(SubmitError { submission }) => {
+                let outcome = Outcome::Rejected(Reason::Full);
+                submission.told.tell(outcome);
+                outcome
+            }
         }
     }
 
     /// Starts it; `wake` when nobody on this thread will drive it at once.
     fn start(self, wake: bool) -> Result<Transfer, SubmitError> {
-        let Self { engine, task, class, timeout, told } = self;
-        let order = Order::new(task, class, engine.now(), timeout);
+        let Self { engine, mut order, told } = self;
+        order.begin(engine.now());
         match engine.submit(order, &told, wake) {
-            Ok(started) => Ok(Transfer::new(engine, started, &told)),
-            Err(order) => {
-                let submission = Self { engine, task: order.task, class, timeout, told };
-                Err(SubmitError { submission: Box::new(submission) })
-            }
+            Ok(started) => Ok(Transfer::new(&engine, started, &told)),
+            Err(order) => Err(SubmitError { submission: Box::new(Self { engine, order, told }) }),
         }
     }
 
-    pub(crate) fn into_order(self, now: Time) -> (Order, Told) {
-        (Order::new(self.task, self.class, now, self.timeout), self.told)
+    pub(crate) fn into_order(self) -> (Order, Told) {
+        (self.order, self.told)
     }
 }
 
@@ -271,25 +280,24 @@ pub struct SubmitError {
 /// A transfer under way: a future of its [`Outcome`], which can also be polled or waited for.
 #[must_use = "a transfer dropped unseen goes on, and nobody learns how it ended"]
 pub struct Transfer {
-    engine: Engine,
     state: State,
 }
 
 enum State {
     Ended(Outcome),
-    Running(Arc<Completion>),
+    Running { engine: Engine, completion: Arc<Completion> },
 }
 
 impl Transfer {
-    pub(crate) fn new(engine: Engine, started: Started, told: &Told) -> Self {
+    pub(crate) fn new(engine: &Engine, started: Started, told: &Told) -> Self {
         let state = match started {
             Started::Ended(outcome) => {
                 told.tell(outcome);
                 State::Ended(outcome)
             }
-            Started::Running(completion) => State::Running(completion),
+            Started::Running(completion) => State::Running { engine: engine.clone(), completion },
         };
-        Self { engine, state }
+        Self { state }
     }
 
     /// Its outcome, if it has ended; does not drive the engine.
@@ -297,7 +305,7 @@ impl Transfer {
     pub fn outcome(&self) -> Option<Outcome> {
         match &self.state {
             State::Ended(outcome) => Some(*outcome),
-            State::Running(completion) => completion.outcome(),
+            State::Running { completion, .. } => completion.outcome(),
         }
     }
 
@@ -305,12 +313,12 @@ impl Transfer {
     pub fn wait(&self) -> Outcome {
         match &self.state {
             State::Ended(outcome) => *outcome,
-            State::Running(completion) => {
+            State::Running { engine, completion } => {
                 // The deadline that ends the transfer is the engine's own; this one cannot pass
                 // first, it only keeps the wait from being unbounded in form.
                 while completion.outcome().is_none() {
-                    let until = self.engine.now() + Duration::from_secs(1);
-                    self.engine.wait_on(completion, until, || completion.outcome().is_some());
+                    let until = engine.now() + Duration::from_secs(1);
+                    engine.wait_on(completion, until, || completion.outcome().is_some());
                 }
                 completion.outcome().expect("the loop ended on it")
             }
@@ -321,8 +329,8 @@ impl Transfer {
     /// [`Reason::Cancelled`] (or `Lost` at its deadline, when no fence can be proven). It has not
     /// ended when this returns.
     pub fn cancel(&self) {
-        if let State::Running(completion) = &self.state {
-            self.engine.cancel(completion);
+        if let State::Running { engine, completion } = &self.state {
+            engine.cancel(completion);
         }
     }
 
@@ -332,7 +340,7 @@ impl Transfer {
     pub fn fenced(&self) -> bool {
         match &self.state {
             State::Ended(outcome) => outcome.pages_are_free(),
-            State::Running(completion) => completion.fenced.load(Ordering::Acquire),
+            State::Running { completion, .. } => completion.fenced.load(Ordering::Acquire),
         }
     }
 }
@@ -343,7 +351,7 @@ impl Future for Transfer {
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {
         match &self.state {
             State::Ended(outcome) => Poll::Ready(*outcome),
-            State::Running(completion) => completion.poll(context.waker()),
+            State::Running { completion, .. } => completion.poll(context.waker()),
         }
     }
 }

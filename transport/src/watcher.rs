@@ -1,13 +1,14 @@
 //! Watchers: words in memory that somebody else changes, and that the engine reacts to.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::atomic::{AtomicU64 as Word, AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, TryLockError, Weak};
 use std::time::Duration;
 
 use crate::engine::Engine;
 use crate::memory::Memory;
 use crate::region::{RangeError, check};
+use crate::sync::{AtomicU32, AtomicU64, Mutex, MutexGuard, fence};
 
 type Callback = Box<dyn FnMut(u64) + Send>;
 
@@ -18,6 +19,8 @@ type Callback = Box<dyn FnMut(u64) + Send>;
 /// [`Builder::watch_every`](crate::Builder::watch_every) while somebody waits for it or has a
 /// callback on it: nothing in hardware rings a bell when memory changes. Changes between two looks
 /// are seen as one, so a word should only ever grow.
+///
+/// Dropping it ends its callback; one that another thread is just calling still returns first.
 pub struct Watcher {
     engine: Engine,
     watched: Arc<Watched>,
@@ -27,9 +30,7 @@ struct Watched {
     memory: Arc<Memory>,
     offset: usize,
     table: Arc<Watchers>,
-    callback: Mutex<Option<Callback>>,
-    /// The value the callback was last called with.
-    told: AtomicU64,
+    teller: Teller,
     /// Callbacks and waits that make the engine look.
     armed: AtomicUsize,
 }
@@ -50,8 +51,7 @@ impl Watcher {
             memory: Arc::clone(memory),
             offset: offset as usize,
             table: Arc::clone(table),
-            callback: Mutex::new(None),
-            told: AtomicU64::new(0),
+            teller: Teller::new(),
             armed: AtomicUsize::new(0),
         });
         table.lock().push(Arc::downgrade(&watched));
@@ -97,12 +97,9 @@ impl Watcher {
     /// whichever thread drives the engine, without any of its locks: it may submit, cancel and send,
     /// but should not block, for it holds up the thread that drives. Replaces the callback before.
     pub fn on_change(&self, f: impl FnMut(u64) + Send + 'static) {
-        let mut callback = self.watched.callback();
-        self.watched.told.store(self.value(), Ordering::Relaxed);
-        if callback.replace(Box::new(f)).is_none() {
+        if self.watched.teller.set(Box::new(f), self.value()) {
             self.watched.arm();
         }
-        drop(callback);
         self.engine.look();
     }
 }
@@ -111,24 +108,17 @@ impl Drop for Watcher {
     fn drop(&mut self) {
         let gone = Arc::downgrade(&self.watched);
         self.watched.table.lock().retain(|other| !other.ptr_eq(&gone));
-        // A callback that is running, maybe this very thread's, ends by itself.
-        if let Ok(mut callback) = self.watched.callback.try_lock()
-            && callback.take().is_some()
-        {
+        if self.watched.teller.clear() {
             self.watched.disarm();
         }
     }
 }
 
 impl Watched {
-    fn word(&self) -> &AtomicU64 {
+    fn word(&self) -> &Word {
         // SAFETY: `Watcher::new` checked that the word lies in the memory, aligned (memory starts at
         // a page), and the memory lives as long as `self`. It is only ever accessed atomically here.
-        unsafe { AtomicU64::from_ptr(self.memory.as_ptr().add(self.offset).cast()) }
-    }
-
-    fn callback(&self) -> std::sync::MutexGuard<'_, Option<Callback>> {
-        self.callback.lock().unwrap_or_else(PoisonError::into_inner)
+        unsafe { Word::from_ptr(self.memory.as_ptr().add(self.offset).cast()) }
     }
 
     fn arm(&self) {
@@ -142,20 +132,70 @@ impl Watched {
     }
 
     fn has_changed(&self) -> bool {
-        self.armed.load(Ordering::Relaxed) != 0
-            && self.word().load(Ordering::Acquire) != self.told.load(Ordering::Relaxed)
+        self.armed.load(Ordering::Relaxed) != 0 && self.teller.is_behind(self.now())
+    }
+
+    fn now(&self) -> u64 {
+        self.word().load(Ordering::Acquire)
+    }
+}
+
+/// A callback, and what it has been told.
+struct Teller {
+    callback: Mutex<Option<Callback>>,
+    told: AtomicU64,
+    /// Nothing is told any more.
+    closed: AtomicU32,
+}
+
+impl Teller {
+    fn new() -> Self {
+        let (told, closed) = (AtomicU64::new(0), AtomicU32::new(0));
+        Self { callback: Mutex::new(None), told, closed }
+    }
+
+    /// Puts a callback in place that knows `now` already; whether there was none.
+    fn set(&self, f: Callback, now: u64) -> bool {
+        let mut callback = self.callback.lock().unwrap_or_else(PoisonError::into_inner);
+        self.told.store(now, Ordering::Relaxed);
+        callback.replace(f).is_none()
+    }
+
+    /// Ends it. Takes the callback away, unless it is running, maybe on this very thread; whether
+    /// there was one.
+    fn clear(&self) -> bool {
+        self.closed.store(1, Ordering::Release);
+        self.callback.try_lock().is_ok_and(|mut callback| callback.take().is_some())
+    }
+
+    fn is_behind(&self, now: u64) -> bool {
+        self.told.load(Ordering::Relaxed) != now
     }
 
     /// Calls the callback until it has seen the last change. One thread at a time does; it looks
     /// again after it let go, for those that were turned away meanwhile.
-    fn tell(&self) {
-        while self.has_changed() {
-            let Ok(mut callback) = self.callback.try_lock() else { return };
-            let value = self.word().load(Ordering::Acquire);
-            self.told.store(value, Ordering::Relaxed);
-            if let Some(f) = &mut *callback {
+    fn tell(&self, now: impl Fn() -> u64) {
+        while self.is_behind(now()) {
+            // Whoever is turned away has seen the change before whoever lets go looks again.
+            fence(Ordering::SeqCst);
+            let mut callback = match self.callback.try_lock() {
+                Ok(callback) => callback,
+                // It panicked before; what changed since is told all the same.
+                Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+                Err(TryLockError::WouldBlock) => return,
+            };
+            // Only here is what was told before certain.
+            let value = now();
+            if self.closed.load(Ordering::Acquire) != 0 {
+                return;
+            }
+            if self.told.swap(value, Ordering::Relaxed) != value
+                && let Some(f) = &mut *callback
+            {
                 f(value);
             }
+            drop(callback);
+            fence(Ordering::SeqCst);
         }
     }
 }
@@ -198,10 +238,10 @@ pub(crate) struct Watchers {
 
 impl Watchers {
     pub(crate) fn new(every: Duration) -> Self {
-        Self { list: Mutex::default(), armed: AtomicUsize::new(0), every }
+        Self { list: Mutex::new(Vec::new()), armed: AtomicUsize::new(0), every }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Weak<Watched>>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<Weak<Watched>>> {
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -223,7 +263,7 @@ impl Watchers {
             list.iter().filter_map(Weak::upgrade).filter(|watched| watched.has_changed()).collect();
         drop(list);
         for watched in &changed {
-            watched.tell();
+            watched.teller.tell(|| watched.now());
         }
         !changed.is_empty()
     }
@@ -252,4 +292,40 @@ pub struct WatchTimeout {
     pub past: u64,
     /// How long was waited.
     pub timeout: Duration,
+}
+
+#[cfg(all(test, loom))]
+mod models {
+    use loom::sync::Arc;
+    use loom::sync::atomic::AtomicU64 as Cell;
+    use loom::thread;
+
+    use super::*;
+
+    #[test]
+    fn loom_the_last_change_is_told_whoever_looks() {
+        loom::model(|| {
+            let shared = Arc::new((Teller::new(), Cell::new(0), Cell::new(0)));
+            let heard = Arc::clone(&shared);
+            let f = move |value| {
+                assert!(value > heard.2.load(Ordering::Relaxed), "told in order, each once");
+                heard.2.store(value, Ordering::Relaxed);
+            };
+            assert!(shared.0.set(Box::new(f), 0));
+            let threads: Vec<_> = (0..2)
+                .map(|_| {
+                    let shared = Arc::clone(&shared);
+                    thread::spawn(move || {
+                        shared.1.fetch_add(1, Ordering::AcqRel);
+                        shared.0.tell(|| shared.1.load(Ordering::Acquire));
+                    })
+                })
+                .collect();
+            for thread in threads {
+                thread.join().unwrap();
+            }
+            assert_eq!(shared.2.load(Ordering::Relaxed), 2);
+            shared.0.clear();
+        });
+    }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::{BitOr, Range};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::address::{Address, EngineId};
 use crate::engine::Engine;
@@ -89,8 +89,24 @@ pub struct Descriptor {
     pub len: u64,
     /// What it grants.
     pub access: Access,
-    /// How to get there, best first.
+    /// How to get there, best first. Routes over fabrics that this version does not know are left
+    /// out when a descriptor is read.
+    #[serde(deserialize_with = "known_routes")]
     pub routes: Vec<Route>,
+}
+
+fn known_routes<'de, D: Deserializer<'de>>(source: D) -> Result<Vec<Route>, D::Error> {
+    #[derive(Deserialize)]
+    struct Raw {
+        address: String,
+        key: u64,
+        base: u64,
+    }
+    let known = |raw: Raw| {
+        let address = raw.address.parse().ok()?;
+        Some(Route { address, key: raw.key, base: raw.base })
+    };
+    Ok(Vec::<Raw>::deserialize(source)?.into_iter().filter_map(known).collect())
 }
 
 /// The generation-stamped right to use a part of a region, held by the side that owns the memory.
@@ -201,4 +217,28 @@ pub struct RevokeError {
     pub window: Window,
     /// How long was waited.
     pub timeout: Duration,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::address::Kind;
+
+    #[test]
+    fn routes_of_fabrics_to_come_do_not_spoil_a_descriptor() {
+        let route =
+            |kind, endpoint: &str| Route { address: Address::new(kind, endpoint), key: 1, base: 2 };
+        let descriptor = Descriptor {
+            engine: EngineId(7),
+            window: WindowId { slot: 1, generation: 2 },
+            len: 3,
+            access: Access::WRITE,
+            routes: vec![route(Kind::Shm, "@x"), route(Kind::Tcp, "host:1")],
+        };
+        let json = serde_json::to_string(&descriptor).unwrap();
+        assert_eq!(serde_json::from_str::<Descriptor>(&json).unwrap(), descriptor);
+        let newer = json.replace("shm:@x", "telepathy:@x");
+        let read: Descriptor = serde_json::from_str(&newer).unwrap();
+        assert_eq!(read.routes, descriptor.routes[1..]);
+    }
 }

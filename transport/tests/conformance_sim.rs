@@ -202,3 +202,60 @@ fn the_null_network_ends_transfers_at_once() {
     assert_eq!(arrivals.wait(100, Duration::from_secs(1)).unwrap(), 100);
     assert_eq!(network.clock().now(), Time::ZERO, "no time passed");
 }
+
+/// Each defect of a list breaks at least one of the rules that it is about.
+#[cfg(feature = "sabotage")]
+#[test]
+fn every_defect_breaks_a_rule() {
+    use std::io::Write;
+
+    use conformance as rule;
+    use tranship_transport::sabotage::{Defect, choose};
+
+    type Rule = (&'static str, fn(&Sim));
+    macro_rules! rules {
+        ($($name:ident),*) => { vec![$((stringify!($name), rule::$name::<Sim> as fn(&Sim))),*] };
+    }
+    let table: Vec<(Defect, Vec<Rule>)> = vec![
+        (
+            Defect::EarlyFence,
+            rules![
+                a_revoked_window_never_changes,
+                a_revoked_page_is_reused_at_once,
+                a_revoked_window_is_fenced_against_plans
+            ],
+        ),
+        (
+            Defect::EarlyEnd,
+            rules![a_stopped_transfer_moves_nothing_more, a_stopped_plan_moves_nothing_more],
+        ),
+        (Defect::StaleWindow, rules![a_stale_generation_is_refused, a_forged_key_is_refused]),
+        (
+            Defect::LostTail,
+            rules![every_length_arrives_whole, shards_lose_no_byte, pages_land_where_the_plan_says],
+        ),
+        (Defect::StaleCounter, rules![stragglers_of_an_earlier_generation_never_count]),
+        (
+            Defect::EarlyImmediate,
+            rules![payload_is_visible_before_its_immediate, pages_land_where_the_plan_says],
+        ),
+        (
+            Defect::OneByteBeyond,
+            rules![what_is_out_of_bounds_is_refused, a_plan_out_of_bounds_is_refused],
+        ),
+    ];
+    for (defect, rules) in table {
+        let breaks = |(_, rule): &Rule| {
+            (0..10).any(|seed| {
+                let sim = Sim::new(seed);
+                choose(Some(defect));
+                let broken = catch_unwind(AssertUnwindSafe(|| rule(&sim))).is_err();
+                choose(None);
+                broken
+            })
+        };
+        let broken: Vec<_> = rules.iter().filter(|it| breaks(it)).map(|(name, _)| *name).collect();
+        let _ = writeln!(std::io::stderr(), "{defect:?}: caught by {}", broken.join(", "));
+        assert!(!broken.is_empty(), "no rule notices {defect:?}");
+    }
+}

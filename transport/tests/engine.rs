@@ -3,8 +3,9 @@
 
 #![cfg(not(loom))]
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
 use tranship_transport::{
@@ -240,5 +241,43 @@ fn the_memory_of_a_dropped_region_goes_though_nobody_waits() {
             assert!(began.elapsed() < LOST, "the memory is kept");
             std::thread::yield_now();
         }
+    }
+}
+
+#[test]
+fn a_sink_that_panics_loses_nothing_that_came_behind() {
+    const MESSAGES: u8 = 8;
+    for drive in [Drive::Thread, Drive::Caller] {
+        let (seen, values) = mpsc::channel();
+        let owner = Engine::builder()
+            .drive(drive)
+            .on_incoming(move |incoming| {
+                if let Incoming::Message { bytes, .. } = incoming {
+                    seen.send(bytes[0]).unwrap();
+                    assert_ne!(bytes[0], 3, "the fourth panics");
+                }
+            })
+            .build()
+            .unwrap();
+        let writer = engine(Drive::Thread);
+        let peer = writer.peer(&owner.addresses()[0]).unwrap();
+        let sent: Vec<_> =
+            (0..MESSAGES).map(|value| writer.send(peer, vec![value]).submit().unwrap()).collect();
+        let (mut got, mut panics) = (Vec::new(), 0);
+        while got.len() < usize::from(MESSAGES) {
+            let waits = || {
+                owner.wait_until(TIMEOUT, || {
+                    got.extend(values.try_iter());
+                    got.len() == usize::from(MESSAGES)
+                })
+            };
+            match catch_unwind(AssertUnwindSafe(waits)) {
+                Ok(came) => assert!(came, "something was lost"),
+                Err(_) => panics += 1,
+            }
+        }
+        assert!(panics <= 1, "{panics}");
+        assert_eq!(got, (0..MESSAGES).collect::<Vec<_>>());
+        assert!(sent.iter().all(|transfer| transfer.wait().is_done()));
     }
 }

@@ -86,8 +86,27 @@ impl Reserved {
     /// # Errors
     /// [`CommitError::Mismatch`] gives the reservation back, to be filled again;
     /// [`CommitError::Revoked`] when it was taken back meanwhile.
-    pub fn commit(mut self, checksum: u64, now: Millis) -> Result<Committed, CommitError> {
-        if self.shard.verifies_commits() {
+    pub fn commit(self, checksum: u64, now: Millis) -> Result<Committed, CommitError> {
+        let verify = self.shard.verifies_commits();
+        self.finish(checksum, verify, now)
+    }
+
+    /// [`Reserved::commit`] of bytes that came over a wire: they are checked whatever the store was
+    /// told.
+    ///
+    /// # Errors
+    /// See [`Reserved::commit`].
+    pub fn commit_received(self, checksum: u64, now: Millis) -> Result<Committed, CommitError> {
+        self.finish(checksum, true, now)
+    }
+
+    fn finish(
+        mut self,
+        checksum: u64,
+        verify: bool,
+        now: Millis,
+    ) -> Result<Committed, CommitError> {
+        if verify {
             let found = self.shard.arena().checksum(self.offset, self.len);
             if found != checksum {
                 self.shard.look(Dram::count_mismatch);

@@ -7,8 +7,8 @@ use std::time::Duration;
 use tranship_transport::{Reason, Region};
 
 use super::connection::{Client, Session};
-use super::error::Error;
-use super::fill::{self, CommitFailed, Filled, Grant, Stored};
+use super::error::{Error, ReadError, StagingError};
+use super::fill::{self, CommitFailed, Filled, Grant, PUT_BYTES_MAX, Stored};
 use super::lease::Lease;
 use super::subscription::Subscription;
 use crate::catalog::Presence;
@@ -209,28 +209,35 @@ impl Cache {
         let wanted: Vec<_> =
             blocks.iter().map(|(link, bytes)| (*link, bytes.len() as u64)).collect();
         let mut results = Vec::with_capacity(blocks.len());
-        let mut filled = Vec::new();
+        let mut wave = Wave::default();
         for (grant, (_, bytes)) in self.reserve(&wanted)?.into_iter().zip(blocks) {
             results.push(match grant {
-                Grant::Granted(reservation) => match reservation.write(bytes) {
-                    Ok(full) => {
-                        filled.push((results.len(), full));
-                        // Replaced by what the commit says.
-                        Stored::Stored
-                    }
-                    Err(error) => Stored::Refused { why: error.to_string(), retry_after: None },
-                },
+                // Replaced by what the commit says.
+                Grant::Granted(_) => Stored::Stored,
                 Grant::Exists => Stored::Exists,
                 Grant::InFlight => Stored::InFlight,
-                Grant::Refused { why, retry_after } => Stored::Refused { why, retry_after },
+                Grant::Refused { ref why, retry_after } => {
+                    Stored::Refused { why: why.clone(), retry_after }
+                }
             });
-        }
-        let (places, filled): (Vec<_>, Vec<_>) = filled.into_iter().unzip();
-        for (place, committed) in places.into_iter().zip(self.commit(filled)?) {
-            if let Err(error) = committed {
-                results[place] = Stored::Refused { why: error.to_string(), retry_after: None };
+            let Grant::Granted(room) = grant else { continue };
+            // What is filled may have to leave staging memory before there is room for the next.
+            if wave.bytes >= PUT_BYTES_MAX && !self.client.is_mapped()? {
+                wave.commit(self, &mut results)?;
+            }
+            let full = |error| {
+                matches!(error, ReadError::Staging { error: StagingError::Full { .. }, .. })
+            };
+            if !wave.filled.is_empty() && room.space().is_err_and(full) {
+                wave.commit(self, &mut results)?;
+            }
+            let place = results.len() - 1;
+            match room.write(bytes) {
+                Ok(full) => wave.push(place, full, bytes.len()),
+                Err(error) => results[place] = refused(&error),
             }
         }
+        wave.commit(self, &mut results)?;
         Ok(results)
     }
 
@@ -370,6 +377,37 @@ impl fmt::Debug for Cache {
     }
 }
 
+/// Blocks that were filled and wait to be committed together.
+#[derive(Default)]
+struct Wave {
+    filled: Vec<Filled>,
+    /// The place of each among all results.
+    places: Vec<usize>,
+    bytes: u64,
+}
+
+impl Wave {
+    fn push(&mut self, place: usize, filled: Filled, bytes: usize) {
+        self.filled.push(filled);
+        self.places.push(place);
+        self.bytes += bytes as u64;
+    }
+
+    fn commit(&mut self, cache: &Cache, results: &mut [Stored]) -> Result<(), Error> {
+        let Self { filled, places, .. } = std::mem::take(self);
+        for (place, committed) in places.into_iter().zip(cache.commit(filled)?) {
+            if let Err(error) = committed {
+                results[place] = refused(&error);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn refused(error: &impl ToString) -> Stored {
+    Stored::Refused { why: error.to_string(), retry_after: None }
+}
+
 fn presence(code: u8) -> Presence {
     match code {
         Lookup::ABSENT => Presence::Absent,
@@ -383,6 +421,6 @@ fn presence(code: u8) -> Presence {
 }
 
 /// Whole milliseconds, at least one for any wait at all.
-fn millis(span: Duration) -> u32 {
+pub(super) fn millis(span: Duration) -> u32 {
     u32::try_from(span.as_millis()).unwrap_or(u32::MAX).max(u32::from(!span.is_zero()))
 }

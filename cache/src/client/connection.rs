@@ -2,23 +2,28 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tranship_transport::fabric::Provider;
 use tranship_transport::{
-    Address, Clock, Drive, Engine, Outcome, Peer, PeerError, Polling, Reason, Time,
+    Access, Address, Clock, Drive, Engine, MapError, Outcome, Peer, PeerError, Polling, Reason,
+    RemoteWindow, Time,
 };
 
+use super::arena::{Arena, Remote};
 use super::calls::Cache;
 use super::error::Error;
-use super::staging::Arena;
+use super::staging::Staging;
 use super::switch::{Answer, Switch};
 use crate::identity::{Identity, IdentityId};
-use crate::wire::{Batches, Hello, Reply, Request, VERSION};
+use crate::wire::{Batches, FaultCode, Hello, Reply, Request, VERSION};
 
 /// How long a call may take unless told otherwise.
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
+/// Staging memory of a client unless told otherwise, bytes.
+const STAGING_DEFAULT: usize = 256 << 20;
 /// Between attempts to connect again.
 const BACKOFF: Duration = Duration::from_millis(100);
 
@@ -30,6 +35,7 @@ pub struct Builder {
     tenant: String,
     token: String,
     timeout: Duration,
+    staging: usize,
 }
 
 impl Default for Builder {
@@ -40,6 +46,7 @@ impl Default for Builder {
             tenant: Identity::TENANT_DEFAULT.to_owned(),
             token: String::new(),
             timeout: TIMEOUT_DEFAULT,
+            staging: STAGING_DEFAULT,
         }
     }
 }
@@ -60,6 +67,14 @@ impl Builder {
     /// How long a call may take; 5 s unless told otherwise.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
+        self
+    }
+
+    /// The most memory that blocks may pass through where the arena cannot be mapped; 256 MiB
+    /// unless told otherwise. No block that is stored or loaded over such a fabric is longer. Memory
+    /// never used is never taken.
+    pub fn staging(mut self, bytes: usize) -> Self {
+        self.staging = bytes;
         self
     }
 
@@ -105,6 +120,8 @@ impl Builder {
             address: address.clone(),
             hello,
             timeout: self.timeout,
+            staging_bytes: self.staging,
+            staging: Mutex::default(),
             batches,
             state: Mutex::default(),
         };
@@ -126,6 +143,9 @@ struct Inner {
     address: Address,
     hello: Hello,
     timeout: Duration,
+    staging_bytes: usize,
+    /// Made by the first session that cannot map.
+    staging: Mutex<Option<Arc<Staging>>>,
     batches: Batches,
     state: Mutex<State>,
 }
@@ -142,6 +162,8 @@ pub(super) struct Session {
     pub(super) arena: Arena,
     /// How often the connection had broken when the session began.
     breaks: u64,
+    /// The daemon ended it; the connection may stand.
+    over: AtomicBool,
     scopes: Mutex<HashMap<IdentityId, u32>>,
 }
 
@@ -215,6 +237,11 @@ impl Client {
 
     /// Whether a session is still the connection's.
     pub(super) fn is_current(&self, session: &Session) -> bool {
+        self.is_connected(session) && !session.over.load(Ordering::Acquire)
+    }
+
+    /// Whether the connection of a session still stands, over though the session may be.
+    fn is_connected(&self, session: &Session) -> bool {
         session.breaks == self.inner.switch.breaks()
     }
 
@@ -260,12 +287,38 @@ impl Client {
             return Err(Error::Mismatched { request: "hello" });
         };
         let window = engine.open_at(peer, &welcome.arena).map_err(unreachable)?;
-        let arena = Arena::open(engine, window, *timeout).map_err(|error| {
-            let why = error.outcome.reason().unwrap_or(Reason::Failed);
-            unreachable(PeerError::Refused { address: address.clone(), why })
-        })?;
-        let session = Session { peer, arena, breaks, scopes: Mutex::default() };
+        let arena = self.open_arena(window)?;
+        let over = AtomicBool::new(false);
+        let session = Session { peer, arena, breaks, over, scopes: Mutex::default() };
         if self.is_current(&session) { Ok(session) } else { Err(self.disconnected()) }
+    }
+
+    /// Maps the arena where the daemon lets this client and the fabric can.
+    fn open_arena(&self, window: RemoteWindow) -> Result<Arena, Error> {
+        let Inner { engine, address, timeout, .. } = &*self.inner;
+        if window.access().allows(Access::MAP) {
+            match engine.map(&window, *timeout) {
+                Ok(mapping) => return Ok(Arena::Mapped(mapping)),
+                Err(MapError { outcome: Outcome::Rejected(Reason::Unsupported) }) => {}
+                Err(MapError { outcome }) => {
+                    let why = outcome.reason().unwrap_or(Reason::Failed);
+                    let (address, error) = (address.clone(), address.clone());
+                    let error = PeerError::Refused { address: error, why };
+                    return Err(Error::Unreachable { address, error });
+                }
+            }
+        }
+        let (engine, staging, deadline) = (engine.clone(), self.staging()?, *timeout);
+        Ok(Arena::Remote(Remote { engine, window, staging, deadline }))
+    }
+
+    fn staging(&self) -> Result<Arc<Staging>, Error> {
+        let mut staging = lock(&self.inner.staging);
+        if let Some(staging) = &*staging {
+            return Ok(Arc::clone(staging));
+        }
+        let made = Staging::new(&self.inner.engine, self.inner.staging_bytes)?;
+        Ok(Arc::clone(staging.insert(made)))
     }
 
     /// The daemon's number for an identity in this session.
@@ -302,7 +355,18 @@ impl Client {
         if !self.is_current(session) {
             return Err(self.disconnected());
         }
-        self.ask(session.peer, request, timeout)
+        self.noticing(session, self.ask(session.peer, request, timeout))
+    }
+
+    /// Notices that the daemon has ended the session: the next call opens another.
+    fn noticing(&self, session: &Session, answer: Result<Reply, Error>) -> Result<Reply, Error> {
+        match answer {
+            Err(Error::Refused(fault)) if fault.code == FaultCode::Over => {
+                session.over.store(true, Ordering::Release);
+                Err(self.disconnected())
+            }
+            answer => answer,
+        }
     }
 
     /// A call whose number `prepare` learns before it is sent.
@@ -315,7 +379,8 @@ impl Client {
         if !self.is_current(session) {
             return Err(self.disconnected());
         }
-        self.ask_with(session.peer, request, self.inner.timeout, prepare)
+        let answer = self.ask_with(session.peer, request, self.inner.timeout, prepare);
+        self.noticing(session, answer)
     }
 
     fn ask(&self, peer: Peer, request: &Request, timeout: Duration) -> Result<Reply, Error> {
@@ -371,9 +436,10 @@ impl Client {
         }
     }
 
-    /// Sends a request that asks for no answer; a session that is over needs none.
+    /// Sends a request that asks for no answer, for as long as the connection stands: also when a
+    /// session is over its reservations are given back.
     pub(super) fn tell(&self, session: &Session, request: &Request) {
-        if self.is_current(session) {
+        if self.is_connected(session) {
             let _ = self.inner.engine.send(session.peer, request.encode(0)).submit();
         }
     }

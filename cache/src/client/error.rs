@@ -113,6 +113,11 @@ fn remedy(error: &PeerError) -> &'static str {
             "use a client and a daemon of the same release"
         }
         PeerError::Refused { why: Reason::Full, .. } => "raise limits.max_clients",
+        PeerError::Refused { why: Reason::Unauthorised, .. } => {
+            "give both the same, with --token-file or TRANSHIP_TOKEN"
+        }
+        PeerError::Refused { why: Reason::Foreign, .. } => "check the port",
+        PeerError::Refused { why: Reason::Unresolved, .. } => "check the name",
         PeerError::Refused { why: Reason::Unreachable | Reason::PeerGone, .. } => {
             "start one with `tranship serve`"
         }
@@ -121,7 +126,37 @@ fn remedy(error: &PeerError) -> &'static str {
     }
 }
 
-/// A block that could not be read.
+/// Staging memory that cannot be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StagingError {
+    /// The block is longer than all of it.
+    #[error(
+        "{len} bytes do not fit into the client's staging memory of {limit} bytes, which blocks \
+         pass through where the arena cannot be mapped; give the client more"
+    )]
+    TooLarge {
+        /// The block, bytes.
+        len: u64,
+        /// All staging memory, bytes.
+        limit: u64,
+    },
+    /// It is in use.
+    #[error(
+        "no room for {len} bytes: {used} of {limit} bytes of the client's staging memory are in \
+         use; commit or drop reservations, drop leases with views, or give the client more"
+    )]
+    Full {
+        /// The block, bytes.
+        len: u64,
+        /// What is in use, bytes.
+        used: u64,
+        /// All staging memory, bytes.
+        limit: u64,
+    },
+}
+
+/// A block that could not be read or filled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReadError {
@@ -153,6 +188,14 @@ pub enum ReadError {
         expected: u64,
         /// Checksum of the bytes read.
         found: u64,
+    },
+    /// No memory for the block to pass through.
+    #[error("block {key}: {error}")]
+    Staging {
+        /// The block.
+        key: Key,
+        /// What is missing, and what to do.
+        error: StagingError,
     },
     /// The bytes could not be brought here: a miss.
     #[error("block {key} could not be read: {outcome}")]

@@ -1,14 +1,22 @@
 //! Reservations: room for a block, filled in place, then committed.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use super::arena::{Arena, place};
+use super::calls::millis;
 use super::connection::{Client, Session};
 use super::error::{Error, ReadError};
+use super::staging::Piece;
+use tranship_transport::{Mapping, Outcome, Reason};
+
 use crate::key::Key;
 use crate::lineage::Link;
-use crate::wire::{Committed, Reply, Request, Reserved};
+use crate::wire::{Committed, Put, Reply, Request, Reserved, Source};
+
+/// Bytes that one put carries at most, or one block; and what a store fills before it puts.
+pub(super) const PUT_BYTES_MAX: u64 = 32 << 20;
 
 /// The answer to one block of a reservation.
 #[derive(Debug)]
@@ -40,7 +48,7 @@ impl Grant {
             Reserved::Granted { reservation, offset } => {
                 let holder =
                     Holder { client: client.clone(), session: Arc::clone(session), reservation };
-                Self::Granted(Reservation { holder, link, offset, len })
+                Self::Granted(Reservation { holder, link, offset, len, staged: OnceLock::new() })
             }
             Reserved::Exists => Self::Exists,
             Reserved::InFlight => Self::InFlight,
@@ -76,6 +84,8 @@ pub struct Reservation {
     link: Link,
     offset: u64,
     len: u64,
+    /// Where it is filled, once it is, where the arena is not mapped.
+    staged: OnceLock<Piece>,
 }
 
 impl Reservation {
@@ -100,38 +110,76 @@ impl Reservation {
     /// Fills the block by a copy, taking the checksum on the way.
     ///
     /// # Errors
-    /// When `bytes` has another length than the block, or the bytes could not be brought there;
-    /// the reservation is given back.
+    /// When `bytes` has another length than the block, or there is no memory to copy them to; the
+    /// reservation is given back.
     pub fn write(self, bytes: &[u8]) -> Result<Filled, ReadError> {
         let (key, len, buffer) = (self.link.key, self.len, bytes.len() as u64);
         if len != buffer {
             return Err(ReadError::Length { key, len, buffer });
         }
-        match self.holder.session.arena.write(self.offset, bytes) {
-            Ok(checksum) => Ok(Filled { holder: self.holder, link: self.link, checksum }),
-            Err(failure) => Err(ReadError::Transfer { key, outcome: failure.outcome() }),
+        let checksum = match self.mapped() {
+            Some((mapping, at, _)) => {
+                mapping.memory().copy_in(at, bytes).map_err(|_| self.outside())?
+            }
+            None => self.staged()?.copy_in(bytes),
+        };
+        Ok(self.filled(checksum))
+    }
+
+    /// Where to fill the block in place: [`Reservation::len`] bytes of the mapped arena, or of
+    /// staging memory where the arena is not mapped. The address is good for as long as the
+    /// reservation is.
+    ///
+    /// # Errors
+    /// When there is no staging memory left.
+    pub fn space(&self) -> Result<*mut u8, ReadError> {
+        match self.mapped() {
+            Some((mapping, at, _)) => Ok(mapping.memory().as_ptr().wrapping_add(at)),
+            None => self.staged().map(Piece::as_ptr),
         }
     }
 
-    /// Where to fill the block in place, in the mapped arena; [`Reservation::len`] bytes. `None`
-    /// where the arena is not mapped.
-    #[must_use]
-    pub fn space(&self) -> Option<*mut u8> {
-        let mapping = self.holder.session.arena.mapping()?;
-        let offset = usize::try_from(self.offset).ok()?;
-        let len = usize::try_from(self.len).ok()?;
-        (offset.checked_add(len)? <= mapping.len())
-            .then(|| mapping.memory().as_ptr().wrapping_add(mapping.offset() + offset))
+    /// Ends filling in place: takes the checksum of what is there now.
+    ///
+    /// # Errors
+    /// When there is no staging memory left; the reservation is given back.
+    pub fn seal(self) -> Result<Filled, ReadError> {
+        let checksum = match self.mapped() {
+            Some((mapping, at, len)) => {
+                mapping.memory().checksum(at, len).map_err(|_| self.outside())?
+            }
+            None => self.staged()?.checksum(),
+        };
+        Ok(self.filled(checksum))
     }
 
-    /// Ends filling in place: takes the checksum of what is there now. `None`, and the reservation
-    /// is given back, where the arena is not mapped.
-    #[must_use]
-    pub fn seal(self) -> Option<Filled> {
+    fn filled(self, checksum: u64) -> Filled {
+        let Self { holder, link, len, staged, .. } = self;
+        Filled { holder, link, len, checksum, staged: staged.into_inner() }
+    }
+
+    /// Where the block is in the mapping, if there is one; a block outside of it is none.
+    fn mapped(&self) -> Option<(&Mapping, usize, usize)> {
         let mapping = self.holder.session.arena.mapping()?;
-        let at = mapping.offset() + usize::try_from(self.offset).ok()?;
-        let checksum = mapping.memory().checksum(at, usize::try_from(self.len).ok()?).ok()?;
-        Some(Filled { holder: self.holder, link: self.link, checksum })
+        let (at, len) = place(mapping, self.offset, self.len)?;
+        Some((mapping, at, len))
+    }
+
+    /// The block's place in staging memory.
+    fn staged(&self) -> Result<&Piece, ReadError> {
+        let Arena::Remote(remote) = &self.holder.session.arena else { return Err(self.outside()) };
+        if let Some(piece) = self.staged.get() {
+            return Ok(piece);
+        }
+        let key = self.link.key;
+        let taken = remote.staging.take(self.len);
+        let piece = taken.map_err(|error| ReadError::Staging { key, error })?;
+        Ok(self.staged.get_or_init(|| piece))
+    }
+
+    fn outside(&self) -> ReadError {
+        let outcome = Outcome::Rejected(Reason::OutOfBounds);
+        ReadError::Transfer { key: self.link.key, outcome }
     }
 }
 
@@ -146,7 +194,10 @@ impl fmt::Debug for Reservation {
 pub struct Filled {
     holder: Holder,
     link: Link,
+    len: u64,
     checksum: u64,
+    /// Where its bytes are, if not in the arena.
+    staged: Option<Piece>,
 }
 
 impl Filled {
@@ -225,11 +276,16 @@ pub(super) fn commit(
     let mut results = Vec::with_capacity(blocks.len());
     let mut blocks = blocks.into_iter().peekable();
     while let Some(first) = blocks.next() {
-        let session = Arc::clone(&first.holder.session);
+        let (session, staged) = (Arc::clone(&first.holder.session), first.staged.is_some());
+        let mut room = PUT_BYTES_MAX.saturating_sub(first.len);
         let mut batch = vec![first];
+        let alike = |next: &Filled| {
+            Arc::ptr_eq(&next.holder.session, &session) && next.staged.is_some() == staged
+        };
         while batch.len() < client.batches().fills
-            && let Some(next) = blocks.next_if(|b| Arc::ptr_eq(&b.holder.session, &session))
+            && let Some(next) = blocks.next_if(|next| alike(next) && (!staged || next.len <= room))
         {
+            room = room.saturating_sub(next.len);
             batch.push(next);
         }
         if !client.is_current(&session) {
@@ -237,9 +293,7 @@ pub(super) fn commit(
             results.extend(batch.into_iter().map(over));
             continue;
         }
-        let pair = |block: &Filled| (block.holder.reservation, block.checksum);
-        let request = Request::Commit { blocks: batch.iter().map(pair).collect() };
-        match client.call(&session, &request)? {
+        match call(client, &session, &batch)? {
             Reply::Committed(answers) if answers.len() == batch.len() => {
                 results.extend(batch.into_iter().zip(answers).map(|(b, answer)| finish(b, answer)));
             }
@@ -247,6 +301,28 @@ pub(super) fn commit(
         }
     }
     Ok(results)
+}
+
+/// Tells the daemon of filled blocks: to take what is in the arena, or to read it from here.
+fn call(client: &Client, session: &Session, batch: &[Filled]) -> Result<Reply, Error> {
+    let staging = batch.first().and_then(|block| Some(block.staged.as_ref()?.staging()));
+    let Some(staging) = staging else {
+        let pair = |block: &Filled| (block.holder.reservation, block.checksum);
+        let request = Request::Commit { blocks: batch.iter().map(pair).collect() };
+        return client.call(session, &request);
+    };
+    let source = |block: &Filled| Source {
+        reservation: block.holder.reservation,
+        checksum: block.checksum,
+        offset: block.staged.as_ref().map_or(0, Piece::offset),
+    };
+    let put = Put {
+        deadline_ms: millis(client.timeout()),
+        window: staging.descriptor(),
+        blocks: batch.iter().map(source).collect(),
+    };
+    // The daemon answers when its reads have ended, by their deadline at the latest.
+    client.call_within(session, &Request::Put(put), client.timeout() * 2)
 }
 
 fn finish(mut block: Filled, answer: Committed) -> Result<(), CommitFailed> {

@@ -3,8 +3,12 @@
 use std::fmt;
 use std::sync::Arc;
 
+use tranship_transport::{Outcome, Reason};
+
+use super::arena::{Arena, place};
 use super::connection::{Client, Session};
 use super::error::ReadError;
+use super::staged::Staged;
 use crate::key::Key;
 use crate::wire::{Blocks, Leased, Request};
 
@@ -35,11 +39,20 @@ pub struct Lease {
     scope: u32,
     leases: Vec<u64>,
     blocks: Vec<(Key, Leased)>,
+    /// Copies of blocks, where the arena is not mapped.
+    staged: Staged,
 }
 
 impl Lease {
     pub(super) fn new(client: Client, session: Arc<Session>, scope: u32) -> Self {
-        Self { client, session, scope, leases: Vec::new(), blocks: Vec::new() }
+        Self {
+            client,
+            session,
+            scope,
+            leases: Vec::new(),
+            blocks: Vec::new(),
+            staged: Staged::default(),
+        }
     }
 
     pub(super) fn extend(&mut self, keys: &[Key], blocks: &Blocks) {
@@ -74,7 +87,8 @@ impl Lease {
         })
     }
 
-    /// Copies the `index`-th block to `into`, which has its length, checking it on the way.
+    /// Copies the `index`-th block to `into`, which has its length, checking it on the way. Where
+    /// the arena is not mapped, blocks that follow in the lease are on their way meanwhile.
     ///
     /// # Errors
     /// Every error is a clean miss of this block alone. After [`ReadError::Corrupt`] and
@@ -85,36 +99,58 @@ impl Lease {
         if len != buffer {
             return Err(ReadError::Length { key, len, buffer });
         }
-        match self.session.arena.read(offset, into) {
-            Ok(found) if found == checksum => Ok(()),
-            Ok(found) => Err(self.corrupt(index, checksum, found)),
-            Err(failure) => Err(ReadError::Transfer { key, outcome: failure.outcome() }),
-        }
+        let found = match &self.session.arena {
+            Arena::Mapped(mapping) => {
+                let outcome = Outcome::Rejected(Reason::OutOfBounds);
+                let (at, _) =
+                    place(mapping, offset, len).ok_or(ReadError::Transfer { key, outcome })?;
+                let copied = mapping.memory().copy_out(at, into);
+                copied.map_err(|_| ReadError::Transfer { key, outcome })?
+            }
+            Arena::Remote(remote) => match self.staged.viewed(index) {
+                Some(piece) => piece.copy_out(into),
+                None => self.staged.bring(remote, &self.blocks, index)?.copy_out(into),
+            },
+        };
+        if found == checksum { Ok(()) } else { Err(self.corrupt(index, checksum, found)) }
     }
 
-    /// Checks the `index`-th block where it is, in the mapped arena, and tells where that is: so
-    /// many bytes, from this address on, until the lease is dropped or its time is over. `None`
-    /// where the arena is not mapped.
+    /// Checks the `index`-th block and tells where it is: so many bytes, from this address on,
+    /// until the lease is dropped or its time is over. It is in the mapped arena, or, where that is
+    /// not mapped, in staging memory of the client's, which it is brought to now.
     ///
-    /// Other clients of the same tenant have the arena mapped too; a stray write of theirs after
-    /// the check is not noticed. Copy what must not change.
+    /// Other clients of the same tenant have a mapped arena mapped too; a stray write of theirs
+    /// after the check is not noticed. Copy what must not change.
     ///
     /// # Errors
     /// Every error is a clean miss of this block alone.
-    pub fn view(&self, index: usize) -> std::result::Result<Option<(*const u8, usize)>, ReadError> {
+    pub fn view(&self, index: usize) -> std::result::Result<(*const u8, usize), ReadError> {
         let (key, offset, len, checksum) = self.ready(index)?;
-        let Some(mapping) = self.session.arena.mapping() else { return Ok(None) };
         let not_ready = ReadError::NotReady { index };
-        let (Ok(offset), Ok(len)) = (usize::try_from(offset), usize::try_from(len)) else {
-            return Err(not_ready);
+        let (start, len, found) = match &self.session.arena {
+            Arena::Mapped(mapping) => {
+                let (at, len) = place(mapping, offset, len).ok_or(not_ready)?;
+                let memory = mapping.memory();
+                let found = memory.checksum(at, len).map_err(|_| not_ready)?;
+                (memory.as_ptr().wrapping_add(at).cast_const(), len, found)
+            }
+            Arena::Remote(remote) => {
+                let piece = match self.staged.viewed(index) {
+                    Some(piece) => piece,
+                    None => {
+                        let piece = self.staged.bring(remote, &self.blocks, index)?;
+                        self.staged.keep(index, piece)
+                    }
+                };
+                let len = usize::try_from(len).map_err(|_| not_ready)?;
+                (piece.as_ptr().cast_const(), len, piece.checksum())
+            }
         };
-        let at = mapping.offset() + offset;
-        let Ok(found) = mapping.memory().checksum(at, len) else { return Err(not_ready) };
         if found != checksum {
             tracing::debug!(%key, "view of a block that changed");
             return Err(self.corrupt(index, checksum, found));
         }
-        Ok(Some((mapping.memory().as_ptr().wrapping_add(at).cast_const(), len)))
+        Ok((start, len))
     }
 
     fn ready(&self, index: usize) -> std::result::Result<(Key, u64, u64, u64), ReadError> {

@@ -24,22 +24,29 @@
 //! # }
 //! ```
 //!
+//! On one host blocks are read and filled in place, in a mapping of the daemon's arena. Over a
+//! fabric that cannot map, the same calls pass blocks through staging memory of the client's
+//! ([`Builder::staging`]), by one-sided reads of either side; [`Cache::fetch`] brings them straight
+//! into memory of the caller's choice.
+//!
 //! One client may be used from many threads. When the daemon goes away, calls fail with
 //! [`Error::Disconnected`] and the next one connects again; blocks held under the old session are
 //! void, and say so.
 
+mod arena;
 mod calls;
 mod connection;
 mod error;
 mod fill;
 mod lease;
+mod staged;
 mod staging;
 mod subscription;
 mod switch;
 
 pub use calls::{Cache, Fetched, Found};
 pub use connection::{Builder, Client};
-pub use error::{Error, ReadError};
+pub use error::{Error, ReadError, StagingError};
 pub use fill::{CommitFailed, Filled, Grant, Reservation, Stored};
 pub use lease::{Lease, Result as BlockResult};
 pub use subscription::Subscription;

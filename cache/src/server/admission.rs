@@ -25,26 +25,59 @@ impl Server {
         self.peers.remove(&id);
         self.parked.forget(peer);
         self.fetches.forget(peer);
+        self.puts.forget(peer);
         self.subscribers.remove(peer);
         let left = self.store.disconnect(id);
-        if reason != Reason::PeerGone && !session.reserved.is_empty() {
-            // We hung up. The process may live on, with the arena mapped, and be filling these
-            // blocks right now: their space is not reused while this daemon runs.
-            let bytes: u64 = session.reserved.values().map(Reserved::len).sum();
+        if reason != Reason::PeerGone && session.may_write() {
+            // The fabric hung up on a client that broke its rules. The process may live on, with
+            // the arena mapped, and be filling these blocks right now; nothing will tell when it
+            // is gone. Their space is not reused while this daemon runs.
+            let reserved: Vec<_> = session.into_reserved().collect();
+            let bytes: u64 = reserved.iter().map(Reserved::len).sum();
             tracing::error!(
                 session = id.0,
                 %reason,
                 bytes,
-                "hung up on a client that may still write to its reservations; their space is \
-                 quarantined until the daemon restarts"
+                "the connection broke to a client that may still write to its reservations; their \
+                 space is quarantined until the daemon restarts"
             );
-            self.quarantine.extend(session.reserved.into_values());
+            self.quarantine.extend(reserved);
         }
         tracing::info!(
             session = id.0,
             reservations = left.reservations,
             leases = left.leases,
             "client gone; its open reservations and leases are taken back"
+        );
+    }
+
+    /// Ends the session of a client that does not keep up. Where the client may still write to
+    /// what it reserved the connection is kept: only by it does the daemon learn that the client
+    /// gave the space back, or died.
+    pub(super) fn expel(&mut self, peer: Peer) {
+        let Some(session) = self.sessions.get_mut(&peer) else { return };
+        let id = session.id;
+        if !session.may_write() {
+            tracing::warn!(session = id.0, "client does not read its replies; hung up");
+            self.engine.disconnect(peer);
+            return;
+        }
+        let next = SessionId(self.next_session);
+        self.next_session += 1;
+        session.end(next);
+        let held: u64 = session.former.values().map(Reserved::len).sum();
+        self.peers.remove(&id);
+        self.peers.insert(next, peer);
+        self.parked.forget(peer);
+        self.fetches.forget(peer);
+        self.puts.forget(peer);
+        self.subscribers.remove(peer);
+        self.store.disconnect(id);
+        tracing::warn!(
+            session = id.0,
+            bytes = held,
+            "client does not read its replies; its session is over, and the space it reserved is \
+             held until it gives that back or is gone"
         );
     }
 
@@ -80,7 +113,12 @@ impl Server {
             let text = "the session has said hello already".to_owned();
             return Err(fault(FaultCode::Malformed, text));
         }
-        let access = Access::READ | Access::WRITE | Access::MAP;
+        // Who can map has the memory itself. Anybody else only ever reads here: what it puts is
+        // read out of its own memory by the daemon.
+        let access = match self.engine.can_map(from) {
+            true => Access::READ | Access::WRITE | Access::MAP,
+            false => Access::READ,
+        };
         let window = arena
             .region
             .window_with(0..arena.region.len(), access)
@@ -92,6 +130,7 @@ impl Server {
             arena: window.descriptor(),
         };
         tracing::info!(session = session.id.0, name = hello.name, tenant = hello.tenant, "hello");
+        session.over = false;
         session.greeted = Some(Greeted::new(hello.name, arena.tenant.clone(), window));
         Ok(Reply::Welcome(welcome))
     }
@@ -124,8 +163,13 @@ impl Server {
     /// The session behind a peer, if it said hello.
     pub(super) fn greeted(&mut self, from: Peer) -> Result<&mut Greeted, Fault> {
         let session = self.sessions.get_mut(&from);
-        session
-            .and_then(|session| session.greeted.as_mut())
-            .ok_or_else(|| Fault { code: FaultCode::Unknown, text: "say hello first".to_owned() })
+        let over = session.as_ref().is_some_and(|session| session.over);
+        session.and_then(|session| session.greeted.as_mut()).ok_or_else(|| match over {
+            true => {
+                let text = "the daemon ended the session, whose replies were not read; say hello";
+                Fault { code: FaultCode::Over, text: text.to_owned() }
+            }
+            false => Fault { code: FaultCode::Unknown, text: "say hello first".to_owned() },
+        })
     }
 }

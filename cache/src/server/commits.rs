@@ -25,15 +25,34 @@ struct Job {
     blocks: Vec<Block>,
 }
 
-enum Block {
-    Open { reserved: Reserved, checksum: u64 },
-    Unknown { reservation: u64 },
+/// One block to be committed.
+pub(super) enum Block {
+    /// Filled in place by the client.
+    Filled { reserved: Reserved, checksum: u64 },
+    /// Filled by the daemon, out of the client's memory.
+    Received { reserved: Reserved, checksum: u64 },
+    /// Lost already.
+    Refused { why: String },
+}
+
+impl Block {
+    fn bytes(&self) -> u64 {
+        match self {
+            Self::Filled { reserved, .. } | Self::Received { reserved, .. } => reserved.len(),
+            Self::Refused { .. } => 0,
+        }
+    }
 }
 
 struct Done {
     peer: Peer,
     request: u32,
     results: Vec<(Committed, Option<Reserved>)>,
+}
+
+/// What is said of a reservation that the session does not have.
+pub(super) fn unknown(reservation: u64) -> String {
+    format!("reservation {reservation} is not open in this session")
 }
 
 /// The thread that checks, and what it has found.
@@ -102,12 +121,13 @@ fn check_all(todo: &Receiver<Job>, done: &Mutex<Vec<Done>>, any: &AtomicBool, en
 /// Commits the blocks of a job; reservations that stand come back.
 fn check(job: Job) -> Vec<(Committed, Option<Reserved>)> {
     let now = job.now;
-    let one = |block| match block {
-        Block::Unknown { reservation } => {
-            let why = format!("reservation {reservation} is not open in this session");
-            (Committed::Refused { why }, None)
-        }
-        Block::Open { reserved, checksum } => match reserved.commit(checksum, now) {
+    let one = |block| {
+        let committed = match block {
+            Block::Filled { reserved, checksum } => reserved.commit(checksum, now),
+            Block::Received { reserved, checksum } => reserved.commit_received(checksum, now),
+            Block::Refused { why } => return (Committed::Refused { why }, None),
+        };
+        match committed {
             Ok(_) => (Committed::Stored, None),
             Err(CommitError::Mismatch { reserved, expected, found }) => {
                 let key = reserved.key();
@@ -120,7 +140,7 @@ fn check(job: Job) -> Vec<(Committed, Option<Reserved>)> {
             Err(error @ CommitError::Revoked { .. }) => {
                 (Committed::Refused { why: error.to_string() }, None)
             }
-        },
+        }
     };
     job.blocks.into_iter().map(one).collect()
 }
@@ -133,19 +153,25 @@ impl Server {
         request: u32,
         blocks: &[(u64, u64)],
     ) -> Option<Reply> {
-        let now = self.now();
         let session = self.sessions.get_mut(&from)?;
-        let mut bytes = 0;
         let open = |(reservation, checksum): &(u64, u64)| match session.reserved.remove(reservation)
         {
-            Some(reserved) => {
-                bytes += reserved.len();
-                Block::Open { reserved, checksum: *checksum }
-            }
-            None => Block::Unknown { reservation: *reservation },
+            Some(reserved) => Block::Filled { reserved, checksum: *checksum },
+            None => Block::Refused { why: unknown(*reservation) },
         };
         let blocks = blocks.iter().map(open).collect();
-        let mut job = Job { peer: from, request, now, blocks };
+        self.commit_blocks(from, request, blocks)
+    }
+
+    /// Commits filled blocks now, or hands the work over and answers later.
+    pub(super) fn commit_blocks(
+        &mut self,
+        from: Peer,
+        request: u32,
+        blocks: Vec<Block>,
+    ) -> Option<Reply> {
+        let bytes: u64 = blocks.iter().map(Block::bytes).sum();
+        let mut job = Job { peer: from, request, now: self.now(), blocks };
         if bytes > INLINE_BYTES_MAX
             && let Some(jobs) = &self.commits.jobs
         {

@@ -17,7 +17,7 @@ struct Job {
     peer: Peer,
     request: u32,
     /// Keeps the blocks in place until the writes have ended.
-    _lease: Lease,
+    lease: Lease,
     blocks: Vec<Block>,
 }
 
@@ -30,7 +30,14 @@ impl Block {
     fn has_ended(&self) -> bool {
         match self {
             Self::Ended(_) => true,
-            // A lost write may still read the arena; the lease stays until it is proven ended.
+            Self::Writing { transfer, .. } => transfer.outcome().is_some(),
+        }
+    }
+
+    /// Whether nothing reads the arena for it any more.
+    fn is_proven(&self) -> bool {
+        match self {
+            Self::Ended(_) => true,
             Self::Writing { transfer, .. } => transfer.fenced(),
         }
     }
@@ -58,18 +65,27 @@ fn failed(reason: Reason) -> Fetched {
 
 /// Fetches under way.
 #[derive(Default)]
-pub(super) struct Fetches(Vec<Job>);
+pub(super) struct Fetches {
+    jobs: Vec<Job>,
+    /// Blocks that a write which was given up may still read; they stay in place.
+    unproven: Vec<(Lease, Vec<Block>)>,
+}
 
 impl Fetches {
     pub(super) fn have_ended(&self) -> bool {
-        self.0.iter().any(|job| job.blocks.iter().all(Block::has_ended))
+        self.jobs.iter().any(|job| job.blocks.iter().all(Block::has_ended))
     }
 
     /// The writes of a client that is gone end by themselves; nobody wants to know.
     pub(super) fn forget(&mut self, peer: Peer) {
-        for job in self.0.iter_mut().filter(|job| job.peer == peer) {
+        for job in self.jobs.iter_mut().filter(|job| job.peer == peer) {
             job.request = 0;
         }
+    }
+
+    /// Lets go of blocks whose writes have ended for good.
+    pub(super) fn release_proven(&mut self) {
+        self.unproven.retain(|(_, blocks)| !blocks.iter().all(Block::is_proven));
     }
 }
 
@@ -108,7 +124,7 @@ impl Server {
         if blocks.iter().all(Block::has_ended) {
             return Some(Reply::Fetched(blocks.iter().map(Block::result).collect()));
         }
-        self.fetches.0.push(Job { peer, request, _lease: lease, blocks });
+        self.fetches.jobs.push(Job { peer, request, lease, blocks });
         None
     }
 
@@ -143,13 +159,16 @@ impl Server {
         if !self.fetches.have_ended() {
             return false;
         }
-        let jobs = std::mem::take(&mut self.fetches.0);
+        let jobs = std::mem::take(&mut self.fetches.jobs);
         let (ended, running) =
             jobs.into_iter().partition::<Vec<_>, _>(|job| job.blocks.iter().all(Block::has_ended));
-        self.fetches.0 = running;
-        for job in ended {
-            let reply = Reply::Fetched(job.blocks.iter().map(Block::result).collect());
-            self.reply(job.peer, job.request, &reply);
+        self.fetches.jobs = running;
+        for Job { peer, request, lease, blocks } in ended {
+            let reply = Reply::Fetched(blocks.iter().map(Block::result).collect());
+            if !blocks.iter().all(Block::is_proven) {
+                self.fetches.unproven.push((lease, blocks));
+            }
+            self.reply(peer, request, &reply);
         }
         true
     }

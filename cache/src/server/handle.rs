@@ -43,10 +43,9 @@ impl Server {
                 self.greeted(from)?;
                 return Ok(self.commit(from, request, &blocks));
             }
-            Request::Abort { reservations } => {
-                self.greeted(from)?;
-                Reply::Count(self.abort(from, &reservations))
-            }
+            Request::Put(put) => return self.put(from, request, &put),
+            // Also of a session that is over: giving space back is always welcome.
+            Request::Abort { reservations } => Reply::Count(self.abort(from, &reservations)),
             Request::Lease { scope, wait_ms, ttl_ms, keys } => {
                 let scope = self.scope(from, scope)?.clone();
                 let ttl = Millis(u64::from(ttl_ms)).min(HOLD_MAX);
@@ -154,7 +153,9 @@ impl Server {
 
     fn abort(&mut self, from: Peer, reservations: &[u64]) -> u64 {
         let Some(session) = self.sessions.get_mut(&from) else { return 0 };
-        let dropped = reservations.iter().filter_map(|id| session.reserved.remove(id));
+        let dropped = reservations
+            .iter()
+            .filter_map(|id| session.reserved.remove(id).or_else(|| session.former.remove(id)));
         dropped.count() as u64
     }
 

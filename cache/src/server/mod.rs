@@ -1,8 +1,9 @@
 //! The daemon's side of the cache protocol: one thread that answers requests from the store.
 //!
 //! The thread that calls [`Server::run`] drives the engine and does everything itself; it never
-//! blocks on a client. Bulk bytes do not pass through it: clients fill and read the arena in place,
-//! or one-sided writes carry blocks to them.
+//! blocks on a client. Bulk bytes do not travel in messages: clients that share memory with the
+//! daemon fill and read the arena in place; for the others one-sided reads and writes carry blocks
+//! between the arena and their memory, and the daemon alone writes to the arena.
 //!
 //! A client that disconnects loses its own open reservations and leases, nothing else.
 
@@ -12,6 +13,7 @@ mod fetches;
 mod handle;
 mod observe;
 mod parked;
+mod puts;
 mod session;
 mod subscribers;
 
@@ -28,6 +30,7 @@ use self::commits::Commits;
 use self::fetches::Fetches;
 use self::observe::Observed;
 use self::parked::Parked;
+use self::puts::Puts;
 use self::session::Session;
 use self::subscribers::Subscribers;
 use crate::block::{Reserved, SessionId};
@@ -102,6 +105,7 @@ pub struct Server {
     next_session: u64,
     parked: Parked,
     fetches: Fetches,
+    puts: Puts,
     commits: Commits,
     subscribers: Subscribers,
     /// Space that a client which was hung up on may still be writing to.
@@ -169,6 +173,7 @@ impl Server {
             next_session: 1,
             parked: Parked::default(),
             fetches: Fetches::default(),
+            puts: Puts::default(),
             commits,
             subscribers,
             quarantine: Vec::new(),
@@ -213,13 +218,14 @@ impl Server {
             self.step();
             let now = self.engine.now();
             let until = self.next_deadline();
-            let (woken, commits, fetches) = (&self.woken, &self.commits, &self.fetches);
-            let engine = &self.engine;
+            let (woken, commits, engine) = (&self.woken, &self.commits, &self.engine);
+            let (fetches, puts) = (&self.fetches, &self.puts);
             engine.wait_until(until.since(now), || {
                 engine.has_incoming()
                     || woken.load(Ordering::Acquire)
                     || commits.have_results()
                     || fetches.have_ended()
+                    || puts.have_ended()
                     || stop.load(Ordering::Acquire)
             });
         }
@@ -239,6 +245,7 @@ impl Server {
         }
         worked |= self.finish_commits();
         worked |= self.finish_fetches();
+        worked |= self.finish_puts();
         if self.woken.swap(false, Ordering::AcqRel) {
             worked = true;
             self.unpark_woken();
@@ -285,17 +292,25 @@ impl Server {
         }
     }
 
-    /// Sends a reply; a client that does not take its replies is hung up on.
+    /// Sends a reply; the session of a client that does not take its replies ends.
     fn reply(&mut self, to: Peer, request: u32, reply: &Reply) {
         if request == 0 {
+            return;
+        }
+        // Who was ended for not reading gets no more until it reads.
+        if self
+            .sessions
+            .get_mut(&to)
+            .is_some_and(|session| session.over && !session.takes_replies())
+        {
             return;
         }
         let sent = self.engine.send(to, reply.encode(request)).submit();
         if let Some(session) = self.sessions.get_mut(&to)
             && !session.sent(sent)
+            && !session.over
         {
-            tracing::warn!(session = session.id.0, "client does not read its replies; hung up");
-            self.engine.disconnect(to);
+            self.expel(to);
         }
     }
 
@@ -308,6 +323,8 @@ impl Server {
             session.drop_expired(&expired);
         }
         self.store.reclaim(self.now());
+        self.puts.release_proven();
+        self.fetches.release_proven();
         let silent = self.sessions.iter().filter(|(_, session)| session.is_silent(now));
         for (peer, session) in silent {
             tracing::warn!(session = session.id.0, "connected but never said hello; hung up");

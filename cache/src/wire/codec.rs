@@ -221,7 +221,8 @@ impl Writer {
         self.u32(descriptor.window.generation);
         self.u64(descriptor.len);
         self.u8(descriptor.access.bits());
-        let known = |route: &&Route| matches!(route.address.kind, Kind::Sim | Kind::Shm);
+        let known =
+            |route: &&Route| matches!(route.address.kind, Kind::Sim | Kind::Shm | Kind::Tcp);
         let routes: Vec<_> = descriptor.routes.iter().filter(known).take(ROUTES_MAX).collect();
         self.count(routes.len());
         for route in routes {

@@ -15,13 +15,13 @@ mod request;
 pub use codec::{Malformed, Reader, Writer};
 pub use entry::{Committed, Event, Fetched, Leased, Reserved};
 pub use reply::{Blocks, Fault, FaultCode, Lookup, Reply, Welcome};
-pub use request::{Fetch, Hello, Item, Request};
+pub use request::{Fetch, Hello, Item, Put, Request, Source};
 
 /// "TRANSHIP", read as a little-endian word.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"TRANSHIP");
 
 /// The version this build speaks; peers must speak the same.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// Most keys in one message.
 pub const BATCH_MAX: usize = 1024;
@@ -43,7 +43,7 @@ pub struct Batches {
     pub keys: usize,
     /// Keys of a lease.
     pub leases: usize,
-    /// Blocks of a reservation or a commit.
+    /// Blocks of a reservation, a commit or a put.
     pub fills: usize,
     /// Blocks of a fetch.
     pub fetches: usize,

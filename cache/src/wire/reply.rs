@@ -20,7 +20,7 @@ pub struct Welcome {
     pub server: String,
     /// The session's number.
     pub session: u64,
-    /// The tenant's arena: readable, writable, and mappable on one host.
+    /// The tenant's arena: readable; on one host also mappable, and writable then.
     pub arena: Descriptor,
 }
 
@@ -68,6 +68,8 @@ pub enum FaultCode {
     Limit = 5,
     /// The daemon failed; its log says how.
     Internal = 6,
+    /// The daemon ended the session; the connection stands. Say hello again.
+    Over = 7,
 }
 
 /// A request that failed as a whole.
@@ -91,7 +93,7 @@ pub enum Reply {
     Lookup(Lookup),
     /// To `Reserve`: one a block.
     Reserved(Vec<Reserved>),
-    /// To `Commit`: one a block.
+    /// To `Commit` and `Put`: one a block.
     Committed(Vec<Committed>),
     /// To `Lease`.
     Leased(Blocks),
@@ -250,7 +252,8 @@ fn fault_code(code: u8) -> Result<FaultCode, Malformed> {
         4 => FaultCode::Unknown,
         5 => FaultCode::Limit,
         6 => FaultCode::Internal,
-        other => return Err(Malformed::value("code", other, "1 to 6")),
+        7 => FaultCode::Over,
+        other => return Err(Malformed::value("code", other, "1 to 7")),
     })
 }
 

@@ -43,6 +43,28 @@ pub struct Fetch {
     pub blocks: Vec<(Key, u64)>,
 }
 
+/// One reserved block of a put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// The reservation.
+    pub reservation: u64,
+    /// CRC-64/NVMe of the bytes.
+    pub checksum: u64,
+    /// Where in the window they start, bytes.
+    pub offset: u64,
+}
+
+/// Reserved blocks to be read out of a window of the caller's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Put {
+    /// How long the reads may take, milliseconds.
+    pub deadline_ms: u32,
+    /// The caller's window; it may be read.
+    pub window: Descriptor,
+    /// Which blocks, and where in the window each is.
+    pub blocks: Vec<Source>,
+}
+
 /// What a client asks; `scope` is an identity as the daemon numbered it for this connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
@@ -76,6 +98,9 @@ pub enum Request {
         /// Reservations and checksums.
         blocks: Vec<(u64, u64)>,
     },
+    /// Has reserved blocks read out of the caller's memory, then makes them readable: what a
+    /// client does that cannot write to the arena itself.
+    Put(Put),
     /// Gives reservations back unfilled.
     Abort {
         /// The reservations.
@@ -159,10 +184,13 @@ mod kind {
     pub(super) const SUBSCRIBE: u8 = 14;
     pub(super) const UNSUBSCRIBE: u8 = 15;
     pub(super) const PING: u8 = 16;
+    pub(super) const PUT: u8 = 17;
 }
 
 /// Bytes of an [`Item`]: key, flag, parent, position, length.
 const ITEM_BYTES: usize = KEY_BYTES + 1 + KEY_BYTES + 4 + 8;
+/// Bytes of a [`Source`]: reservation, checksum, offset.
+const SOURCE_BYTES: usize = 8 + 8 + 8;
 
 impl Request {
     /// The name in logs and metrics.
@@ -174,6 +202,7 @@ impl Request {
             Self::Lookup { .. } => "lookup",
             Self::Reserve { .. } => "reserve",
             Self::Commit { .. } => "commit",
+            Self::Put(_) => "put",
             Self::Abort { .. } => "abort",
             Self::Lease { .. } => "lease",
             Self::Release { .. } => "release",
@@ -227,6 +256,16 @@ impl Request {
                     to.u64(*checksum);
                 }
             }
+            Self::Put(put) => {
+                to.u32(put.deadline_ms);
+                to.descriptor(&put.window);
+                to.count(put.blocks.len());
+                for Source { reservation, checksum, offset } in &put.blocks {
+                    to.u64(*reservation);
+                    to.u64(*checksum);
+                    to.u64(*offset);
+                }
+            }
             Self::Abort { reservations } => numbers(&mut to, reservations),
             Self::Lease { scope, wait_ms, ttl_ms, keys } => {
                 to.u32(*scope);
@@ -276,6 +315,7 @@ impl Request {
             Self::Lookup { .. } => kind::LOOKUP,
             Self::Reserve { .. } => kind::RESERVE,
             Self::Commit { .. } => kind::COMMIT,
+            Self::Put(_) => kind::PUT,
             Self::Abort { .. } => kind::ABORT,
             Self::Lease { .. } => kind::LEASE,
             Self::Release { .. } => kind::RELEASE,
@@ -296,6 +336,7 @@ impl Request {
             Self::Lookup { keys, .. } | Self::Lease { keys, .. } => 16 + keys.len() * KEY_BYTES,
             Self::Reserve { items, .. } => 24 + items.len() * ITEM_BYTES,
             Self::Commit { blocks } => 8 + blocks.len() * 16,
+            Self::Put(put) => 128 + put.blocks.len() * SOURCE_BYTES,
             _ => 64,
         }
     }
@@ -350,6 +391,13 @@ impl Request {
                 let blocks = (0..count).map(|_| block(&mut from)).collect::<Result<_, _>>()?;
                 Self::Commit { blocks }
             }
+            kind::PUT => {
+                let deadline_ms = from.u32("deadline")?;
+                let window = from.descriptor()?;
+                let count = from.count("blocks", FILL_BATCH_MAX, SOURCE_BYTES)?;
+                let blocks = (0..count).map(|_| source(&mut from)).collect::<Result<_, _>>()?;
+                Self::Put(Put { deadline_ms, window, blocks })
+            }
             kind::ABORT => Self::Abort { reservations: take_numbers(&mut from, "reservations")? },
             kind::LEASE => Self::Lease {
                 scope: scope(&mut from)?,
@@ -383,7 +431,7 @@ impl Request {
             kind::SUBSCRIBE => Self::Subscribe { from: from.u64("from")? },
             kind::UNSUBSCRIBE => Self::Unsubscribe,
             kind::PING => Self::Ping,
-            other => return Err(Malformed::value("kind", other, "a request, 1 to 16")),
+            other => return Err(Malformed::value("kind", other, "a request, 1 to 17")),
         };
         from.end()?;
         Ok(request)
@@ -415,6 +463,14 @@ fn item(from: &mut Reader<'_>) -> Result<Item, Malformed> {
     Ok(Item { link: Link { key, parent: has_parent.then_some(parent), position }, len })
 }
 
+fn source(from: &mut Reader<'_>) -> Result<Source, Malformed> {
+    Ok(Source {
+        reservation: from.u64("reservation")?,
+        checksum: from.u64("checksum")?,
+        offset: from.u64("offset")?,
+    })
+}
+
 fn numbers(to: &mut Writer, numbers: &[u64]) {
     to.count(numbers.len());
     for number in numbers {
@@ -430,6 +486,7 @@ fn take_numbers(from: &mut Reader<'_>, field: &'static str) -> Result<Vec<u64>, 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use tranship_transport::{Access, Address, EngineId, Kind, Route, WindowId};
 
     use super::*;
 
@@ -444,6 +501,24 @@ mod tests {
     fn link() -> impl Strategy<Value = Link> {
         (key(), proptest::option::of(key()), any::<u32>())
             .prop_map(|(key, parent, position)| Link { key, parent, position })
+    }
+
+    fn puts() -> impl Strategy<Value = Request> {
+        let route = (0..90u32, any::<(u64, u64)>()).prop_map(|(n, (key, base))| {
+            let address = Address::new([Kind::Tcp, Kind::Shm][n as usize % 2], format!("h:{n}"));
+            Route { address, key, base }
+        });
+        let routes = proptest::collection::vec(route, 0..4);
+        let sources = proptest::collection::vec(any::<(u64, u64, u64)>(), 0..20);
+        (any::<(u128, u32, u32, u64, u32)>(), routes, sources).prop_map(|(raw, routes, sources)| {
+            let (engine, slot, generation, len, deadline_ms) = raw;
+            let (engine, access) = (EngineId(engine), Access::READ);
+            let window = WindowId { slot, generation };
+            let window = Descriptor { engine, window, len, access, routes };
+            let source = |(reservation, checksum, offset)| Source { reservation, checksum, offset };
+            let blocks = sources.into_iter().map(source).collect();
+            Request::Put(Put { deadline_ms, window, blocks })
+        })
     }
 
     fn requests() -> impl Strategy<Value = Request> {
@@ -461,6 +536,7 @@ mod tests {
                     Request::Reserve { scope, deadline_ms, ttl_ms, items }
                 }),
             pairs().prop_map(|blocks| Request::Commit { blocks }),
+            puts(),
             (any::<u32>(), any::<u32>(), any::<u32>(), some_keys()).prop_map(
                 |(scope, wait_ms, ttl_ms, keys)| Request::Lease { scope, wait_ms, ttl_ms, keys }
             ),

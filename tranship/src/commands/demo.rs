@@ -2,9 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use tranship_cache::Identity;
+
 use super::server::Server;
 use super::trace::replay::coordinator::Replay;
 use super::{Context, Error};
+use crate::config::Addresses;
 use crate::exit::Exit;
 use crate::presets::Preset;
 use crate::units::Size;
@@ -34,6 +37,9 @@ pub struct Args {
     /// Memory of the cache [default: dram.capacity of the configuration]
     #[arg(long, value_name = "SIZE")]
     pub capacity: Option<Size>,
+    /// Tenant to act for; its token is taken from the configuration
+    #[arg(long, value_name = "NAME", default_value = Identity::TENANT_DEFAULT)]
+    pub tenant: String,
 }
 
 impl Args {
@@ -67,9 +73,13 @@ impl Args {
             speed: None,
             restart: true,
             every: None,
+            tenant: self.tenant.clone(),
+            config: context.globals.config.clone(),
+            token_file: None,
         };
         let requests = replay.count(context)?;
-        replay.run(context, requests, server.address(), Some(server.pid()))
+        let address = Addresses::one(server.address().clone());
+        replay.run(context, requests, &address, Some(server.pid()))
     }
 
     /// What is replayed; the sample is unpacked into `scratch`.

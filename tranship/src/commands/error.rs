@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use tranship_cache::client;
 use tranship_cache::wire::FaultCode;
 
-use crate::config::Address;
+use crate::config::{Address, TokenError};
 use crate::exit::Exit;
+use crate::net::DialError;
 use crate::serve::admin::{CallError, ConnectError};
 use crate::serve::{Failed, StartError};
 use crate::{bench, config, logging, presets, trace};
@@ -36,9 +37,15 @@ pub enum Error {
     /// A daemon ended by itself.
     #[error(transparent)]
     Failed(#[from] Failed),
-    /// A daemon at an address that this command cannot reach.
-    #[error("{0}: this command reaches UNIX sockets only; use unix:///PATH")]
+    /// Administration at an address that this command cannot reach.
+    #[error("{0}: administration is reached over UNIX sockets only; use unix:///PATH")]
     NotUnix(Address),
+    /// The secret of the tcp fabric cannot be had.
+    #[error(transparent)]
+    Token(#[from] config::TokenError),
+    /// No daemon can be reached.
+    #[error(transparent)]
+    Dial(#[from] DialError),
     /// The daemon could not do what was asked.
     #[error(transparent)]
     Client(#[from] client::Error),
@@ -119,14 +126,16 @@ impl Error {
         match self {
             Self::Config(error) | Self::Start(StartError::Config(error)) => configuration(error),
             Self::Log(_) | Self::Preset(_) | Self::Usage(_) | Self::NotUnix(_) => Exit::Usage,
-            Self::Start(StartError::NotUnix(_)) => Exit::Usage,
+            Self::Start(StartError::NotUnix(_) | StartError::Open(_)) => Exit::Usage,
+            Self::Token(error) | Self::Start(StartError::Token(error)) => token(error),
             Self::Start(_) | Self::Refused { .. } => Exit::Refused,
             Self::Trace(trace::Error::Read { source, .. }) | Self::Read { source, .. } => {
                 not_found(source)
             }
             Self::Trace(_) | Self::Corrupt { .. } => Exit::Corrupt,
             Self::NoBlock { .. } => Exit::NotFound,
-            Self::Client(error) => client(error),
+            Self::Client(error) | Self::Dial(DialError::One(error)) => client(error),
+            Self::Dial(DialError::All(_)) => Exit::Unreachable,
             Self::Admin(_, exit) | Self::Child { exit, .. } => *exit,
             Self::Bench(bench::Error::Cache(error)) => client(error),
             Self::Bench(
@@ -153,6 +162,8 @@ impl Error {
             Self::Start(_) => "start",
             Self::Failed(_) => "daemon",
             Self::NotUnix(_) => "address",
+            Self::Token(_) => "token",
+            Self::Dial(_) => "client",
             Self::Client(_) => "client",
             Self::Admin(..) => "admin",
             Self::NoBlock { .. } => "missing",
@@ -220,6 +231,13 @@ fn client(error: &client::Error) -> Exit {
         },
         client::Error::Identity(_) => Exit::Usage,
         _ => Exit::Failure,
+    }
+}
+
+fn token(error: &TokenError) -> Exit {
+    match error {
+        TokenError::Read { source, .. } => not_found(source),
+        TokenError::Empty(_) | TokenError::TooLong(_) => Exit::Usage,
     }
 }
 

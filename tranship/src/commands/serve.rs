@@ -108,7 +108,7 @@ impl Ready {
     fn of(daemon: &Daemon) -> Self {
         Self {
             pid: std::process::id(),
-            listen: daemon.listen().to_string(),
+            listen: daemon.listen().to_owned(),
             admin: daemon.admin().to_string(),
             metrics: daemon.metrics().map(|address| address.to_string()),
             tiers: daemon.tiers().to_vec(),
@@ -119,7 +119,7 @@ impl Ready {
 impl fmt::Display for Ready {
     /// For people, two lines.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let path = |address: &str| address.replacen("://", " ", 1);
+        let path = |list: &str| list.replace("://", " ").replace(',', ", ");
         write!(f, "listening  {} · admin {}", path(&self.listen), path(&self.admin))?;
         if let Some(address) = &self.metrics {
             write!(f, " · metrics http {address}")?;

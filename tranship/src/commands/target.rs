@@ -1,21 +1,27 @@
 //! Which daemon to talk to, and as whom.
 
-use tranship_cache::client::{self, Cache};
+use std::path::{Path, PathBuf};
+
+use tranship_cache::client::Cache;
 use tranship_cache::identity::Geometry;
 use tranship_cache::{Chain, Identity, Link};
-use tranship_transport::{Address as Endpoint, Drive, Kind};
 
 use super::{Context, Error};
-use crate::config::{Address, Config};
+use crate::config::{self, Address, Addresses, Config};
+use crate::net::Dial;
 use crate::serve::admin;
 use crate::units::Span;
 
 /// Options of every command that reads or writes blocks.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Target {
-    /// Address of the daemon [default: serve.listen of the configuration]
-    #[arg(long, value_name = "ADDRESS")]
-    pub to: Option<Address>,
+    /// Addresses of the daemon, separated by commas; the first that answers is used [default:
+    /// serve.listen of the configuration]
+    #[arg(long = "connect", visible_alias = "to", value_name = "ADDRESSES")]
+    pub to: Option<Addresses>,
+    /// File with the secret of the tcp fabric [default: tcp.token_file of the configuration]
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
     /// Give up after this long
     #[arg(long, value_name = "DURATION", default_value = "10s")]
     pub timeout: Span,
@@ -50,13 +56,14 @@ impl Target {
     /// The blocks of a namespace, at the daemon.
     pub(super) fn open(&self, context: &Context, namespace: &Namespace) -> Result<Cache, Error> {
         let config = context.config_with(None)?.config;
-        let address = endpoint(self.to.as_ref().unwrap_or(&config.serve.listen))?;
-        let client = client::Client::builder()
-            .name(format!("tranship cli, pid {}", std::process::id()))
-            .tenant(self.tenant.as_str(), token(&config, &self.tenant))
-            .timeout(self.timeout.duration())
-            .drive(Drive::Caller)
-            .connect(&address)?;
+        let token = token(&config, &self.tenant);
+        let client =
+            dial(config, self.to.as_ref(), self.token_file.as_deref())?.connect(|client| {
+                client
+                    .name(format!("tranship cli, pid {}", std::process::id()))
+                    .tenant(self.tenant.as_str(), token.as_str())
+                    .timeout(self.timeout.duration())
+            })?;
         Ok(client.cache(namespace.identity(&self.tenant)))
     }
 }
@@ -97,10 +104,12 @@ pub(in crate::commands) fn token(config: &Config, tenant: &str) -> String {
     token.map_or_else(String::new, |token| token.reveal().to_owned())
 }
 
-/// The address, as the transport knows it.
-pub(in crate::commands) fn endpoint(address: &Address) -> Result<Endpoint, Error> {
-    match address {
-        Address::Unix(path) => Ok(Endpoint::new(Kind::Shm, path.display().to_string())),
-        Address::Tcp { .. } => Err(Error::NotUnix(address.clone())),
-    }
+/// The way to the daemon at `to`, or at the addresses of the configuration.
+pub(in crate::commands) fn dial(
+    config: Config,
+    to: Option<&Addresses>,
+    token_file: Option<&Path>,
+) -> Result<Dial, Error> {
+    let to = to.unwrap_or(&config.serve.listen).clone();
+    Ok(Dial { to, secret: config::token(token_file, &config.tcp)?, config })
 }

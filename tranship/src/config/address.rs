@@ -1,10 +1,14 @@
 //! Where a service is reached.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-/// The address of a daemon: `unix:///run/user/0/tranship.sock` or `tcp://host:7420`.
+use tranship_transport::{Address as Endpoint, Kind};
+
+/// The address of a daemon: `unix:///run/user/0/tranship.sock` (`shm:/run/user/0/tranship.sock` means
+/// the same) or `tcp://host:7420`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Address {
     /// A UNIX socket of this machine.
@@ -22,6 +26,32 @@ pub enum Address {
 const PATH_BYTES_MAX: usize = 107;
 
 impl Address {
+    /// The fabric that engines speak there.
+    #[must_use]
+    pub const fn fabric(&self) -> Kind {
+        match self {
+            Self::Unix(_) => Kind::Shm,
+            Self::Tcp { .. } => Kind::Tcp,
+        }
+    }
+
+    /// The address, as the transport knows it.
+    #[must_use]
+    pub fn endpoint(&self) -> Endpoint {
+        match self {
+            Self::Unix(path) => Endpoint::new(Kind::Shm, path.display().to_string()),
+            Self::Tcp { host, port } => Endpoint::new(Kind::Tcp, format!("{host}:{port}")),
+        }
+    }
+
+    /// Whether only this host reaches it, as far as its text tells.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        let Self::Tcp { host, .. } = self else { return true };
+        let ip = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+        host == "localhost" || ip.is_ok_and(|ip| ip.is_loopback())
+    }
+
     /// The UNIX socket `name` in [`runtime_dir`].
     #[must_use]
     pub fn in_runtime_dir(name: &str) -> Self {
@@ -48,8 +78,8 @@ pub fn runtime_dir() -> PathBuf {
 /// Why an address could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
-    /// Neither `unix://` nor `tcp://`.
-    #[error("{0:?}: expected unix:///PATH or tcp://HOST:PORT")]
+    /// Of no fabric that there is.
+    #[error("{0:?}: expected unix:///PATH (or shm:/PATH) or tcp://HOST:PORT")]
     Scheme(String),
     /// A UNIX address without an absolute path.
     #[error("{0:?}: the socket path must be absolute, as in unix:///run/tranship.sock")]
@@ -65,13 +95,20 @@ pub enum AddressError {
     /// A TCP address without a host or a valid port.
     #[error("{0:?}: expected tcp://HOST:PORT with a port from 0 to 65535")]
     Port(String),
+    /// A list with nothing in it, or nothing between two commas.
+    #[error("{0:?}: expected addresses, separated by commas")]
+    Empty(String),
 }
 
 impl FromStr for Address {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
-        if let Some(path) = text.strip_prefix("unix://") {
+        let path = text.strip_prefix("unix://").or_else(|| {
+            let path = text.strip_prefix("shm:")?;
+            Some(path.strip_prefix("//").unwrap_or(path))
+        });
+        if let Some(path) = path {
             return match path.len() {
                 _ if !Path::new(path).is_absolute() => Err(AddressError::Relative(text.to_owned())),
                 length if length > PATH_BYTES_MAX => {
@@ -81,7 +118,8 @@ impl FromStr for Address {
             };
         }
         let rest =
-            text.strip_prefix("tcp://").ok_or_else(|| AddressError::Scheme(text.to_owned()))?;
+            text.strip_prefix("tcp:").ok_or_else(|| AddressError::Scheme(text.to_owned()))?;
+        let rest = rest.strip_prefix("//").unwrap_or(rest);
         rest.rsplit_once(':')
             .filter(|(host, _)| !host.is_empty() && (!host.contains(':') || host.ends_with(']')))
             .and_then(|(host, port)| {
@@ -97,6 +135,42 @@ impl fmt::Display for Address {
             Self::Unix(path) => write!(f, "unix://{}", path.display()),
             Self::Tcp { host, port } => write!(f, "tcp://{host}:{port}"),
         }
+    }
+}
+
+/// One or more addresses, written with commas in between, the best first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Addresses(Vec<Address>);
+
+impl Addresses {
+    /// One address.
+    #[must_use]
+    pub fn one(address: Address) -> Self {
+        Self(vec![address])
+    }
+
+    /// The addresses, the best first.
+    pub fn iter(&self) -> impl Iterator<Item = &Address> {
+        self.0.iter()
+    }
+}
+
+impl FromStr for Addresses {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        let parts = text.split(',').map(str::trim);
+        if parts.clone().any(str::is_empty) {
+            return Err(AddressError::Empty(text.to_owned()));
+        }
+        parts.map(str::parse).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+impl fmt::Display for Addresses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let texts: Vec<String> = self.0.iter().map(Address::to_string).collect();
+        f.pad(&texts.join(","))
     }
 }
 
@@ -116,13 +190,45 @@ mod tests {
     #[test]
     fn refuses_with_the_reason() {
         let reason = |text: &str| text.parse::<Address>().unwrap_err().to_string();
-        assert!(reason("/run/x.sock").contains("expected unix:///PATH or tcp://HOST:PORT"));
+        assert!(reason("/run/x.sock").contains("expected unix:///PATH (or shm:/PATH) or tcp://"));
         assert!(reason("unix://x.sock").contains("must be absolute"));
         let long = format!("unix:///{}", "x".repeat(107));
         assert!(reason(&long).contains("of 108 bytes is too long; 107 are possible"));
         assert!(reason("tcp://host").contains("tcp://HOST:PORT"));
         assert!(reason("tcp://::1:80").contains("tcp://HOST:PORT"));
         assert!(reason("tcp://host:70000").contains("0 to 65535"));
+    }
+
+    #[test]
+    fn fabrics_have_names_of_their_own() {
+        let same = |a: &str, b: &str| {
+            assert_eq!(a.parse::<Address>().unwrap(), b.parse().unwrap());
+        };
+        same("shm:/run/x.sock", "unix:///run/x.sock");
+        same("shm:///run/x.sock", "unix:///run/x.sock");
+        same("tcp:host:1", "tcp://host:1");
+        let tcp = "tcp://[::1]:7420".parse::<Address>().unwrap();
+        assert_eq!(tcp.endpoint().to_string(), "tcp:[::1]:7420");
+        assert!("verbs:mlx5_0:1".parse::<Address>().is_err());
+    }
+
+    #[test]
+    fn what_others_reach_is_told_from_what_they_do_not() {
+        let local = |text: &str| text.parse::<Address>().unwrap().is_local();
+        assert!(local("unix:///x") && local("tcp://127.9.0.1:1") && local("tcp://[::1]:1"));
+        assert!(local("tcp://localhost:1"));
+        assert!(!local("tcp://0.0.0.0:1") && !local("tcp://[::]:1") && !local("tcp://node7:1"));
+    }
+
+    #[test]
+    fn lists_have_commas() {
+        let both: Addresses = "shm:/a, tcp://h:1".parse().unwrap();
+        assert_eq!(both.to_string(), "unix:///a,tcp://h:1");
+        for wrong in ["", ",", "tcp://h:1,", "tcp://h:1,,tcp://h:2"] {
+            let told = wrong.parse::<Addresses>().unwrap_err().to_string();
+            assert!(told.contains("separated by commas"), "{told}");
+        }
+        assert!("tcp://h:1,bogus".parse::<Addresses>().is_err());
     }
 
     proptest! {

@@ -62,7 +62,13 @@ impl File<'_> {
                 let hint = suggest::hint(&key, settings().iter().map(|known| known.key.as_str()));
                 return Err(self.unknown(line, &key, hint));
             };
-            let text = self.scalar(line, &key, value)?;
+            let text = match value.get_ref() {
+                DeValue::Array(values) if setting.field.list => {
+                    let each = values.iter().map(|value| self.scalar(line, &key, value));
+                    each.collect::<Result<Vec<_>, _>>()?.join(",")
+                }
+                _ => self.scalar(line, &key, value)?,
+            };
             loaded.set(setting, &text, Source::File { path: self.path.to_owned(), line })?;
         }
         Ok(())

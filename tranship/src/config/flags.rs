@@ -1,6 +1,6 @@
 //! The schema as command-line flags.
 
-use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
 use super::section::{Setting, settings};
 
@@ -44,6 +44,11 @@ fn augment(command: Command, log: bool) -> Command {
             .help(setting.field.help)
             .long_help(format!("{}; expects {}", setting.field.help, setting.field.form))
             .global(log);
+        let flag = if setting.field.list { flag.action(ArgAction::Append) } else { flag };
+        let flag = match setting.field.switch {
+            true => flag.num_args(0..=1).default_missing_value("true"),
+            false => flag,
+        };
         command.arg(flag.help_heading(if log { "Global options" } else { "Settings" }))
     })
 }
@@ -51,8 +56,9 @@ fn augment(command: Command, log: bool) -> Command {
 fn collect(matches: &ArgMatches, log: bool) -> Given {
     chosen(log)
         .filter_map(|setting| {
-            let text = matches.get_one::<String>(&setting.key)?;
-            Some((setting, text.clone()))
+            let texts: Vec<&str> =
+                matches.get_many::<String>(&setting.key)?.map(String::as_str).collect();
+            Some((setting, texts.join(",")))
         })
         .collect()
 }

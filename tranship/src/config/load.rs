@@ -142,8 +142,14 @@ impl Loaded {
 
     fn apply_environment(&mut self, inputs: &Inputs<'_>) -> Result<(), Error> {
         for (name, value) in &inputs.environment {
-            let Some(name) = name.to_str().filter(|name| names_a_section(name)) else { continue };
-            let Some(setting) = settings().iter().find(|setting| setting.variable == name) else {
+            let Some(name) = name.to_str() else { continue };
+            let variable = match name {
+                TOKEN_VARIABLE => "TRANSHIP_TCP_TOKEN",
+                _ if names_a_section(name) => name,
+                _ => continue,
+            };
+            let Some(setting) = settings().iter().find(|setting| setting.variable == variable)
+            else {
                 let known = settings().iter().map(|setting| setting.variable.as_str());
                 let hint = suggest::hint(name, known);
                 return Err(Error::UnknownVariable { name: name.to_owned(), hint });
@@ -158,6 +164,9 @@ impl Loaded {
         Ok(())
     }
 }
+
+/// The short name of the variable of `tcp.token`.
+const TOKEN_VARIABLE: &str = "TRANSHIP_TOKEN";
 
 /// Whether a variable is `TRANSHIP_SECTION_…`; others (`TRANSHIP_CONFIG`) are not settings.
 fn names_a_section(variable: &str) -> bool {

@@ -15,14 +15,16 @@ mod flags;
 mod load;
 pub mod schema;
 mod section;
+mod token;
 mod value;
 
-pub use address::{Address, AddressError, runtime_dir};
+pub use address::{Address, AddressError, Addresses, runtime_dir};
 pub use error::Error;
 pub use flags::{Flags, LogFlags};
 pub use load::{Inputs, Loaded, Source};
 pub use schema::Config;
 pub use section::{Field, Section, Setting, settings};
+pub use token::{TokenError, token};
 pub use value::{
-    HugePages, LogFormat, LogLevel, Maybe, Percent, PolicyName, Polling, Secret, Value,
+    FilePath, HugePages, LogFormat, LogLevel, Maybe, Percent, PolicyName, Polling, Secret, Value,
 };

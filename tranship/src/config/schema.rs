@@ -1,10 +1,13 @@
 //! The schema itself: every setting, its type, its default and its meaning.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
 
 use super::section::{config, section};
-use super::value::{HugePages, LogFormat, LogLevel, Maybe, Percent, PolicyName, Polling, Secret};
-use super::{Address, Error};
+use super::value::{
+    FilePath, HugePages, LogFormat, LogLevel, Maybe, Percent, PolicyName, Polling, Secret,
+};
+use super::{Address, Addresses, Error};
 use crate::doctor::host;
 use crate::units::{Size, Span};
 
@@ -13,6 +16,7 @@ config! {
     dram: Dram,
     policy: Policy,
     transport: Transport,
+    tcp: Tcp,
     limits: Limits,
     log: Log,
 }
@@ -20,8 +24,8 @@ config! {
 section! {
     /// Where the daemon listens.
     Serve {
-        /// Address where engines and clients connect
-        listen, also "listen": Address = Address::in_runtime_dir("tranship.sock"),
+        /// Addresses where engines and clients connect, the best first, one of each fabric
+        listen, also "listen": Addresses = Addresses::one(Address::in_runtime_dir("tranship.sock")),
         /// Address of the gRPC administration service
         admin, also "admin": Address = Address::in_runtime_dir("tranship-admin.sock"),
         /// HTTP address of /metrics, /healthz and /readyz, or off
@@ -69,6 +73,22 @@ section! {
 }
 
 section! {
+    /// The tcp fabric, between hosts.
+    Tcp {
+        /// File with the secret that both ends must have
+        token_file, also "token-file": Maybe<FilePath> = Maybe::Unset,
+        /// The secret itself; on a command line everybody on the host sees it
+        token: Maybe<Secret> = Maybe::Unset,
+        /// Let in whoever reaches the daemon from another host, without a secret
+        insecure, also "insecure": bool = false,
+        /// Address that peers are told to connect to, or auto: the one that is listened at
+        advertise: Maybe<Address> = Maybe::Unset,
+        /// Streams that carry payload to one peer, or auto
+        streams: Maybe<u32> = Maybe::Unset,
+    }
+}
+
+section! {
     /// How much the daemon lets in.
     Limits {
         /// Clients connected at the same time
@@ -106,6 +126,8 @@ fn default_capacity() -> Size {
     CAPACITY_DEFAULT.min(quarter)
 }
 
+/// How many streams carry payload to one peer.
+const STREAMS: RangeInclusive<u32> = 1..=32;
 /// What the smallest block takes; a number without its unit is mostly below.
 const CAPACITY_MIN_BYTES: u64 = 4096;
 
@@ -127,6 +149,35 @@ impl Config {
         if low >= high {
             return conflict(format!(
                 "dram.low_watermark {low} is not below dram.high_watermark {high}; lower it"
+            ));
+        }
+        let mut fabrics = Vec::new();
+        for address in self.serve.listen.iter() {
+            let fabric = address.fabric();
+            if fabrics.contains(&fabric) {
+                return conflict(format!(
+                    "serve.listen has two {fabric} addresses; give one (a wildcard such as \
+                     tcp://0.0.0.0:PORT listens on every interface)"
+                ));
+            }
+            fabrics.push(fabric);
+        }
+        let Tcp { token, token_file, advertise, streams, .. } = &self.tcp;
+        if token.as_ref().is_some() && token_file.as_ref().is_some() {
+            return conflict(
+                "tcp.token and tcp.token_file are both given; keep one (TRANSHIP_TOKEN sets \
+                 tcp.token)"
+                    .to_owned(),
+            );
+        }
+        if let Some(address @ Address::Unix(_)) = advertise.as_ref() {
+            return conflict(format!("tcp.advertise is {address}; expected tcp://HOST:PORT"));
+        }
+        if streams.as_ref().is_some_and(|&streams| !STREAMS.contains(&streams)) {
+            return conflict(format!(
+                "tcp.streams is {streams}; use {} to {}",
+                STREAMS.start(),
+                STREAMS.end()
             ));
         }
         if self.transport.copy_threads == 0 {

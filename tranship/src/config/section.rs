@@ -13,6 +13,10 @@ pub struct Field {
     pub help: &'static str,
     /// What a value looks like, for messages: `a size such as 4GiB`.
     pub form: &'static str,
+    /// Whether it is a list, which may be given piece by piece.
+    pub list: bool,
+    /// Whether its flag alone means `true`.
+    pub switch: bool,
     /// A second, shorter flag.
     pub short_flag: Option<&'static str>,
 }
@@ -96,6 +100,8 @@ macro_rules! section {
                     name: stringify!($field),
                     help: $help.trim_ascii(),
                     form: <$Type as $crate::config::Value>::FORM,
+                    list: <$Type as $crate::config::Value>::LIST,
+                    switch: <$Type as $crate::config::Value>::SWITCH,
                     short_flag: $crate::config::section::short_flag!($($short)?),
                 },)+];
                 FIELDS

@@ -2,14 +2,19 @@
 
 use std::fmt::{self, Display};
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
-use super::Address;
+use super::{Address, Addresses};
 use crate::units::{Size, Span};
 
 /// A value that a person writes as text.
 pub trait Value: Display + Sized {
     /// What a value looks like: completes "expected …".
     const FORM: &'static str;
+    /// Whether it is a list, which may be given piece by piece.
+    const LIST: bool = false;
+    /// Whether its flag alone means `true`.
+    const SWITCH: bool = false;
 
     /// Reads a value.
     ///
@@ -52,9 +57,26 @@ explained! {
     Address: "unix:///PATH or tcp://HOST:PORT",
 }
 
+impl Value for Addresses {
+    const FORM: &'static str = "unix:///PATH, tcp://HOST:PORT, or both with a comma in between";
+    const LIST: bool = true;
+
+    fn read(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|error: super::AddressError| error.to_string())
+    }
+}
+
+impl Value for bool {
+    const FORM: &'static str = "true or false";
+    const SWITCH: bool = true;
+
+    fn read(text: &str) -> Result<Self, String> {
+        text.trim().parse().map_err(|_| expected::<Self>(text))
+    }
+}
+
 plain! {
     u32: "a whole number",
-    bool: "true or false",
     String: "text",
     SocketAddr: "IP:PORT such as 127.0.0.1:7421",
 }
@@ -184,6 +206,8 @@ maybe! {
     Size: "auto", "a size such as 4GiB, or auto";
     SocketAddr: "off", "IP:PORT such as 127.0.0.1:7421, or off";
     Secret: "off", "text or off";
+    FilePath: "off", "a path or off";
+    Address: "auto", "tcp://HOST:PORT or auto";
 }
 
 /// A share of a whole, 0 to 100 percent, written `95%`.
@@ -229,11 +253,46 @@ impl Value for Percent {
     }
 }
 
+/// The path of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FilePath(PathBuf);
+
+impl FilePath {
+    /// The path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Display for FilePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.display().fmt(f)
+    }
+}
+
+impl Value for FilePath {
+    const FORM: &'static str = "a path";
+
+    fn read(text: &str) -> Result<Self, String> {
+        match text {
+            "" => Err("\"\": expected a path".to_owned()),
+            _ => Ok(Self(text.into())),
+        }
+    }
+}
+
 /// Text that must not be shown.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {
+    /// A text that must not be shown.
+    #[must_use]
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
     /// The text.
     #[must_use]
     pub fn reveal(&self) -> &str {

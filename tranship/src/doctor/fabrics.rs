@@ -1,9 +1,11 @@
 //! The fabrics: which work, and why the others do not.
 
+use std::collections::BTreeMap;
 use std::ffi::CStr;
 use std::fs;
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
+use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{MemfdFlags, SealFlags};
@@ -13,10 +15,13 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
 
-use super::{Finding, Speed, sys};
+use tranship_transport::fabric::tcp;
+
+use super::{Finding, Speed, probe, sys};
 
 pub(super) fn examine(speed: Result<Speed, String>) -> Vec<Finding> {
-    vec![shm(speed), tcp(), verbs(), ofi(), cuda()]
+    let loopback = probe::measure(tcp::Config::new(), tcp::Config::new());
+    vec![shm(speed), tcp(&sys::interfaces(), loopback), verbs(), ofi(), cuda()]
 }
 
 /// Shared memory between processes: a sealed memfd, handed over a UNIX socket.
@@ -79,19 +84,25 @@ fn hand_over(region: &OwnedFd) -> Result<OwnedFd, Errno> {
         .ok_or(Errno::BADMSG)
 }
 
-fn tcp() -> Finding {
-    let interfaces = sys::interfaces();
-    if interfaces.is_empty() {
-        return Finding::absent("tcp", "no network interface is up").remedy("bring one up");
-    }
+/// Streams between hosts, measured over the loopback interface.
+fn tcp(interfaces: &BTreeMap<String, Ipv4Addr>, speed: Result<Speed, String>) -> Finding {
     let list: Vec<String> = interfaces
-        .into_iter()
+        .iter()
         .map(|(name, address)| match name.as_str() {
-            "lo" => name,
+            "lo" => name.clone(),
             _ => format!("{name} ({address})"),
         })
         .collect();
-    Finding::absent("tcp", format!("{}; this build has no tcp fabric yet", list.join(", ")))
+    let list = list.join(", ");
+    match speed {
+        Ok(speed) => Finding::ready("tcp", format!("{speed} over lo; {list}")).measured(speed),
+        Err(why) if interfaces.is_empty() => {
+            Finding::absent("tcp", format!("no network interface is up: {why}"))
+                .remedy("bring one up: ip link set lo up")
+        }
+        Err(why) => Finding::warning("tcp", format!("{list}; a transfer over lo failed: {why}"))
+            .remedy("allow TCP sockets on 127.0.0.1 in the sandbox or firewall"),
+    }
 }
 
 fn verbs() -> Finding {
@@ -148,6 +159,20 @@ mod tests {
         assert_eq!(finding.state, State::Ready, "{}", finding.detail);
         assert_eq!(finding.detail, "28.7 GB/s, 0.4 µs");
         assert_eq!(shm(Err("the peer is gone".to_owned())).state, State::Warning);
+    }
+
+    #[test]
+    fn tcp_says_where_it_listens_and_why_it_does_not() {
+        let interfaces = BTreeMap::from([("lo".to_owned(), Ipv4Addr::LOCALHOST)]);
+        let ready = tcp(&interfaces, Ok(SPEED));
+        assert_eq!(
+            (ready.state, ready.detail.as_str()),
+            (State::Ready, "28.7 GB/s, 0.4 µs over lo; lo")
+        );
+        assert_eq!(tcp(&interfaces, Err("refused".to_owned())).state, State::Warning);
+        let absent = tcp(&BTreeMap::new(), Err("refused".to_owned()));
+        assert!(absent.remedy.is_some_and(|remedy| remedy.contains("ip link")));
+        assert_eq!(absent.state, State::Absent);
     }
 
     #[test]

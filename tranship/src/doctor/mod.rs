@@ -3,6 +3,7 @@
 mod fabrics;
 pub mod host;
 mod limits;
+mod probe;
 #[expect(unsafe_code, reason = "probes that the safe wrappers do not have")]
 mod sys;
 

@@ -12,9 +12,8 @@ use std::time::{Duration, Instant};
 use tranship_cache::Store;
 use tranship_cache::server::{self, Server};
 use tranship_cache::tier::Tier;
-use tranship_transport::fabric::shm;
 use tranship_transport::memory::Backing;
-use tranship_transport::{BuildError, Drive, Engine, Polling};
+use tranship_transport::{Address as Endpoint, BuildError, Engine, Kind};
 
 use super::arena::{self, ArenaError, Progress};
 use super::directory::{self, DirectoryError};
@@ -22,6 +21,7 @@ use super::runtime;
 use super::{Observe, Options, Running};
 use crate::config::{self, Address, Config};
 use crate::doctor::host;
+use crate::net;
 use crate::units::human;
 
 /// How long open reservations may take to be committed once the daemon drains.
@@ -39,9 +39,18 @@ pub enum StartError {
     /// The configuration asks for more than there is.
     #[error(transparent)]
     Config(#[from] config::Error),
-    /// The address is of a fabric that this build cannot listen on.
-    #[error("{0}: a daemon listens on UNIX sockets only; use unix:///PATH")]
+    /// Administration is for this host.
+    #[error("{0}: administration listens on UNIX sockets only; use unix:///PATH")]
     NotUnix(Address),
+    /// Other hosts reach the address, and nothing keeps them out.
+    #[error(
+        "{0} can be reached from other hosts, and there is no token to keep strangers out; give \
+         one with --token-file or TRANSHIP_TOKEN, or let everybody in with --insecure"
+    )]
+    Open(Address),
+    /// The secret of the tcp fabric cannot be had.
+    #[error(transparent)]
+    Token(#[from] config::TokenError),
     /// The directory of a socket is not safe.
     #[error(transparent)]
     Directory(#[from] DirectoryError),
@@ -89,7 +98,7 @@ pub struct Daemon {
     admin: Option<Running>,
     admin_socket: PathBuf,
     metrics: Option<SocketAddr>,
-    listen: PathBuf,
+    listen: String,
     tiers: Vec<TierInfo>,
     events: Receiver<Event>,
     ask: Sender<Event>,
@@ -131,7 +140,14 @@ impl Daemon {
         progress: impl Fn(u64, u64) + Send + Sync + 'static,
     ) -> Result<Self, StartError> {
         let progress: Progress = Arc::new(progress);
-        let (listen, admin) = (unix(&config.serve.listen)?, unix(&config.serve.admin)?);
+        let admin = unix(&config.serve.admin)?;
+        let token = config::token(None, &config.tcp)?;
+        let open = |address: &&Address| !address.is_local() && token.is_none();
+        if let Some(address) = config.serve.listen.iter().find(open)
+            && !config.tcp.insecure
+        {
+            return Err(StartError::Open(address.clone()));
+        }
         if let Some(memory) = host::memory() {
             config.check_memory(&memory)?;
         }
@@ -141,8 +157,14 @@ impl Daemon {
             allow_remote: false,
         };
         admin.check()?;
-        directory::prepare(&listen)?;
-        let engine = engine(config, &listen)?;
+        for address in config.serve.listen.iter() {
+            if let Address::Unix(path) = address {
+                directory::prepare(path)?;
+            }
+        }
+        // Whatever may be taken already is taken before the arenas, which cost time.
+        let engine = net::engine(config, token.as_ref()).build()?;
+        let admin = runtime::bind(&admin)?;
         let tenants = arena::build(config, &progress)?;
         let tiers = tiers(&tenants);
         let options = server::Options {
@@ -151,7 +173,7 @@ impl Daemon {
         };
         let mut server = Server::new(engine.clone(), options, tenants)?;
         let store = server.store().clone();
-        let admin = runtime::run(observe(&server), &admin)?;
+        let admin = admin.run(observe(&server))?;
         let stop = Arc::new(AtomicBool::new(false));
         let (ask, events) = channel();
         let farewell = Farewell(ask.clone());
@@ -165,24 +187,24 @@ impl Daemon {
         let thread = Some(thread.map_err(StartError::Thread)?);
         admin.ready();
         Ok(Self {
-            engine,
             store,
             stop,
             thread,
             admin_socket: admin.admin_socket().to_owned(),
             metrics: admin.metrics(),
             admin: Some(admin),
-            listen,
+            listen: listen(&engine),
+            engine,
             tiers,
             events,
             ask,
         })
     }
 
-    /// Where engines connect.
+    /// Where engines connect: addresses with commas in between, with the ports that were found.
     #[must_use]
-    pub fn listen(&self) -> Address {
-        Address::Unix(self.listen.clone())
+    pub fn listen(&self) -> &str {
+        &self.listen
     }
 
     /// Where administration is.
@@ -277,19 +299,12 @@ fn unix(address: &Address) -> Result<PathBuf, StartError> {
     }
 }
 
-fn engine(config: &Config, listen: &std::path::Path) -> Result<Engine, BuildError> {
-    let transport = &config.transport;
-    let polling = match transport.polling {
-        config::Polling::Busy => Polling::Busy,
-        config::Polling::Adaptive => Polling::Adaptive { spin: transport.spin.duration() },
+fn listen(engine: &Engine) -> String {
+    let address = |endpoint: &Endpoint| match endpoint.kind {
+        Kind::Shm => format!("unix://{}", endpoint.endpoint),
+        kind => format!("{kind}://{}", endpoint.endpoint),
     };
-    // The thread that waits copies too.
-    let helpers = transport.copy_threads.saturating_sub(1) as usize;
-    let fabric = shm::Config::new()
-        .listen_at(listen)
-        .copy_threads(helpers)
-        .connections_max(config.limits.max_clients as usize);
-    Engine::builder().fabric(fabric).polling(polling).drive(Drive::Caller).build()
+    engine.addresses().iter().map(address).collect::<Vec<_>>().join(",")
 }
 
 fn tiers(tenants: &[server::TenantConfig]) -> Vec<TierInfo> {

@@ -76,32 +76,52 @@ pub(super) async fn stopped(mut stop: watch::Receiver<Stop>) {
     let _ = stop.wait_for(Option::is_some).await;
 }
 
-/// Starts serving. Until [`Running::ready`] is called, the daemon is told to be starting.
+/// The socket and the address, taken and not yet served. Whoever connects waits.
+#[derive(Debug)]
+pub(crate) struct Bound {
+    socket: Listening,
+    grpc: UnixListener,
+    http: Option<TcpListener>,
+    metrics: Option<SocketAddr>,
+}
+
+/// Takes the socket and the address.
 ///
 /// # Errors
-/// When a socket or address cannot be had.
-pub(crate) fn run(observe: Observe, options: &Options) -> Result<Running, Error> {
+/// When they cannot be had.
+pub(crate) fn bind(options: &Options) -> Result<Bound, Error> {
     options.check()?;
     let (socket, grpc) = Listening::open(&options.admin_socket)?;
-    let http = options.metrics.map(bind).transpose()?;
+    let http = options.metrics.map(bind_tcp).transpose()?;
     let metrics = http.as_ref().map(TcpListener::local_addr).transpose().map_err(Error::Thread)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .max_blocking_threads(BLOCKING_MAX)
-        .thread_name("tranship-admin-work")
-        .build()
-        .map_err(Error::Thread)?;
-    let (stop, stopping) = watch::channel(None);
-    let started = observe.started.clone();
-    let thread = std::thread::Builder::new()
-        .name(THREAD.to_owned())
-        .spawn(move || {
-            let in_time = runtime.block_on(serve(grpc, http, observe, stopping));
-            runtime.shutdown_background();
-            in_time
-        })
-        .map_err(Error::Thread)?;
-    Ok(Running { stop, thread: Some(thread), socket, metrics, started })
+    Ok(Bound { socket, grpc, http, metrics })
+}
+
+impl Bound {
+    /// Starts serving. Until [`Running::ready`] is called, the daemon is told to be starting.
+    ///
+    /// # Errors
+    /// When there is no thread to be had.
+    pub(crate) fn run(self, observe: Observe) -> Result<Running, Error> {
+        let Self { socket, grpc, http, metrics } = self;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(BLOCKING_MAX)
+            .thread_name("tranship-admin-work")
+            .build()
+            .map_err(Error::Thread)?;
+        let (stop, stopping) = watch::channel(None);
+        let started = observe.started.clone();
+        let thread = std::thread::Builder::new()
+            .name(THREAD.to_owned())
+            .spawn(move || {
+                let in_time = runtime.block_on(serve(grpc, http, observe, stopping));
+                runtime.shutdown_background();
+                in_time
+            })
+            .map_err(Error::Thread)?;
+        Ok(Running { stop, thread: Some(thread), socket, metrics, started })
+    }
 }
 
 impl Options {
@@ -117,7 +137,7 @@ impl Options {
     }
 }
 
-fn bind(address: SocketAddr) -> Result<TcpListener, Error> {
+fn bind_tcp(address: SocketAddr) -> Result<TcpListener, Error> {
     let open = || {
         let listener = TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;

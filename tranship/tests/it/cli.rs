@@ -97,8 +97,11 @@ fn doctor_reports_every_fabric() {
     assert!(fabrics.iter().all(|fabric| {
         matches!(fabric["state"].as_str(), Some("ready" | "absent" | "warning"))
     }));
-    for measured in ["gb_per_s", "one_way_us"] {
-        assert!(fabrics[0][measured].as_f64().is_some_and(|figure| figure > 0.0), "{report}");
+    for (fabric, name) in fabrics.iter().zip(["shm", "tcp"]) {
+        assert_eq!((&fabric["name"], &fabric["state"]), (&name.into(), &"ready".into()));
+        for measured in ["gb_per_s", "one_way_us"] {
+            assert!(fabric[measured].as_f64().is_some_and(|figure| figure > 0.0), "{report}");
+        }
     }
     let human = scene.stdout(&["doctor"]);
     assert!(human.starts_with("tranship ") && human.contains("\nshm "), "{human}");

@@ -73,19 +73,28 @@ impl Scene {
             serde_json::from_str(&line.expect("UTF-8")).expect("a line of JSON")
         };
         // A slow machine tells of its progress first.
-        let is_ready = |told: Value| told["schema"] == "tranship.serve/1";
-        assert!(stdout.by_ref().lines().map(told).any(is_ready), "it ended before it was ready");
-        Daemon { child, _stdout: stdout }
+        let is_ready = |told: &Value| told["schema"] == "tranship.serve/1";
+        let ready = stdout.by_ref().lines().map(told).find(is_ready);
+        let ready = ready.expect("it ended before it was ready");
+        Daemon { child, ready, _stdout: stdout }
     }
 }
 
 /// A running daemon; dropping it kills it.
 pub(crate) struct Daemon {
     child: Child,
+    ready: Value,
     _stdout: BufReader<ChildStdout>,
 }
 
 impl Daemon {
+    /// Where it listens over TCP, with the port that was found.
+    pub(crate) fn tcp(&self) -> String {
+        let listen = self.ready["listen"].as_str().expect("text");
+        let mut tcp = listen.split(',').filter(|address| address.starts_with("tcp://"));
+        tcp.next().expect("it listens over tcp").to_owned()
+    }
+
     /// Asks it to end; its exit code.
     pub(crate) fn terminate(&mut self) -> Option<i32> {
         signal(self.child.id(), Signal::TERM);

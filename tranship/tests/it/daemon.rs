@@ -54,7 +54,7 @@ fn without_a_daemon_every_command_says_so() {
             (&["ls"], 5, "no daemon listens here"),
             (&["stat"], 5, "no daemon listens here"),
             (&["put", "x", "/no/such/file"], 3, "/no/such/file"),
-            (&["get", "x", "--to", "tcp://host:1"], 2, "use unix:///PATH"),
+            (&["get", "x", "--to", "tcp://127.0.0.1:1"], 5, "nobody is there"),
         ],
     );
 }
@@ -106,7 +106,7 @@ fn bad_input_of_replay_and_serve_is_one_line() {
             (&["serve", "--listen", &long], 2, "socket path of"),
             (&["serve", "--listen", &deep], 6, "directory cannot be made"),
             (&["serve", "--listen", &plain], 6, "is no socket"),
-            (&["serve", "--listen", "tcp://127.0.0.1:1"], 2, "use unix:///PATH"),
+            (&["serve", "--admin", "tcp://127.0.0.1:1"], 2, "use unix:///PATH"),
             (
                 &[
                     "serve",

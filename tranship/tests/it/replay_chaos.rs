@@ -2,6 +2,7 @@
 //! all: the replay goes on, its sums come out, and no byte is wrong.
 
 use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
 use std::process::Stdio;
 
 use crate::common::{Scene, objects, signal, text};
@@ -37,14 +38,27 @@ impl Dice {
 #[test]
 fn kills_cost_misses_and_nothing_else() {
     let scene = Scene::new();
+    let address = format!("unix://{}", scene.path("tranship.sock").display());
+    kill_and_replay(&scene, &address);
+}
+
+#[test]
+fn kills_cost_misses_and_nothing_else_over_tcp() {
+    // A port that is free now: the daemon comes back to the one it had.
+    let port =
+        TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound").port();
+    kill_and_replay(&Scene::new(), &format!("tcp://127.0.0.1:{port}"));
+}
+
+fn kill_and_replay(scene: &Scene, address: &str) {
     let trace = scene.path("trace.jsonl").display().to_string();
     let requests = REQUESTS.to_string();
     scene.stdout(&["trace", "synth", "--requests", &requests, "--output", &trace]);
-    let address = format!("unix://{}", scene.path("tranship.sock").display());
+    let serve = ["--capacity", "64MiB", "--listen", address];
     let every = EVERY.to_string();
-    let mut daemon = scene.serve(&["--capacity", "64MiB"]);
+    let mut daemon = scene.serve(&serve);
     let mut replay = scene
-        .command(&["trace", "replay", "--trace", &trace, "--to", &address, "--json"])
+        .command(&["trace", "replay", "--trace", &trace, "--connect", address, "--json"])
         .args(["--engines", "2", "--bytes-per-token", "16", "--speed", SPEED, "--every", &every])
         .args(["--log-level", "error"])
         .stdout(Stdio::piped())
@@ -70,7 +84,7 @@ fn kills_cost_misses_and_nothing_else() {
         if dice.roll(2) == 0 {
             daemons += 1;
             daemon.kill();
-            daemon = scene.serve(&["--capacity", "64MiB"]);
+            daemon = scene.serve(&serve);
         } else if !living.is_empty() {
             let pid = living[dice.roll(living.len())];
             engines += 1;

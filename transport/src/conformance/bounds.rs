@@ -123,7 +123,8 @@ pub fn what_is_not_granted_is_refused<H: Harness>(harness: &H) {
     assert_eq!(pair.read(&writable, 0, 0..4096).wait(), denied);
     assert_eq!(pair.write(0..4096, &readable, 0).wait(), denied);
     let map = pair.a.map(&writable, AMPLE).unwrap_err();
-    assert_eq!(map.outcome, denied);
+    let unsupported = Outcome::Rejected(Reason::Unsupported);
+    assert!(map.outcome == denied || map.outcome == unsupported, "{}", map.outcome);
     assert!(is_all(&bytes_of(&pair.target), 0));
     assert!(is_all(&bytes_of(&pair.source), 7));
 }

@@ -8,11 +8,15 @@
 mod bounds;
 mod completion;
 mod fences;
+mod groups;
 mod harness;
+mod inputs;
 mod kit;
+mod lanes;
 mod lengths;
 mod messages;
 mod outcomes;
+mod pages;
 mod threads;
 mod traffic;
 mod visibility;
@@ -20,10 +24,14 @@ mod visibility;
 pub use bounds::*;
 pub use completion::*;
 pub use fences::*;
+pub use groups::*;
 pub use harness::{CASE_VARIABLE, Fault, Harness, run};
+pub use inputs::*;
+pub use lanes::*;
 pub use lengths::*;
 pub use messages::*;
 pub use outcomes::*;
+pub use pages::*;
 pub use threads::*;
 pub use traffic::*;
 pub use visibility::*;
@@ -68,6 +76,28 @@ macro_rules! conformance {
             completions_come_in_every_way,
             a_full_queue_gives_the_work_back,
             statistics_add_up,
+            pages_land_where_the_plan_says,
+            pages_are_read_where_the_plan_says,
+            small_sources_are_gathered,
+            a_prepared_plan_is_used_again,
+            a_plan_of_no_bytes_delivers_its_immediate,
+            overlapping_destinations_are_refused,
+            uneven_sides_are_refused,
+            a_plan_out_of_bounds_is_refused,
+            pages_beyond_four_gib_arrive,
+            a_stopped_plan_moves_nothing_more,
+            a_revoked_window_is_fenced_against_plans,
+            a_dead_peer_fails_its_plans_in_time,
+            a_signal_needs_no_window,
+            a_signal_is_delivered_or_rejected,
+            the_latency_lane_does_not_wait_for_bulk,
+            a_counter_is_waited_for_more_than_once,
+            a_closed_handle_is_refused,
+            nothing_can_be_transferred,
+            bad_transfers_disturb_no_others,
+            a_scatter_gives_each_peer_its_part,
+            a_barrier_waits_for_everybody,
+            a_watched_word_shows_a_peers_writes,
             many_write_to_one,
             traffic_goes_both_ways,
             a_window_is_fenced_against_writers_on_threads,

@@ -135,7 +135,7 @@ impl Builder {
             .map_err(BuildError::System)?;
         let shared = Arc::new(Shared {
             clock: Arc::clone(&self.clock),
-            counters: Arc::new(Counters::new(self.counters)),
+            counters: Arc::new(Counters::new(self.counters, id.0 as u16)),
             sink: self.sink,
             inbox: Inbox::default(),
             windows: Windows::new(windows_max, fabrics.len()),

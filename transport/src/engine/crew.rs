@@ -17,6 +17,7 @@
 //! with the core's lock held that takes it again.
 
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{Ordering, fence};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
@@ -144,14 +145,8 @@ impl Crew {
         if done() {
             return true;
         }
-        for worker in workers {
-            worker.drivers.fetch_add(1, Ordering::SeqCst);
-        }
-        let finished = self.drive_until(workers, until, &mut done);
-        for worker in workers {
-            worker.leave();
-        }
-        finished
+        let _driving = Driving::begin(workers);
+        self.drive_until(workers, until, &mut done)
     }
 
     fn drive_until(
@@ -187,13 +182,8 @@ impl Crew {
             let since = *idle_since.get_or_insert(now);
             match self.common.polling {
                 Polling::Adaptive { spin } if now.since(since) >= spin => {
-                    for worker in workers {
-                        worker.drivers.fetch_sub(1, Ordering::SeqCst);
-                    }
+                    let _asleep = Asleep::begin(workers);
                     self.sleep(workers, until, done);
-                    for worker in workers {
-                        worker.drivers.fetch_add(1, Ordering::SeqCst);
-                    }
                     idle_since = None;
                 }
                 Polling::Adaptive { .. } => pause(now.since(since)),
@@ -230,8 +220,56 @@ impl Crew {
     }
 }
 
-/// Drives what nobody waits for, until [`Worker::stop`].
+/// A thread that drives workers. The end of it is also the end of a wait whose condition, or
+/// somebody's sink, panicked.
+struct Driving<'a>(&'a [Arc<Worker>]);
+
+impl<'a> Driving<'a> {
+    fn begin(workers: &'a [Arc<Worker>]) -> Self {
+        for worker in workers {
+            worker.drivers.fetch_add(1, Ordering::SeqCst);
+        }
+        Self(workers)
+    }
+}
+
+impl Drop for Driving<'_> {
+    fn drop(&mut self) {
+        for worker in self.0 {
+            worker.leave();
+        }
+    }
+}
+
+/// One of them while it sleeps.
+struct Asleep<'a>(&'a [Arc<Worker>]);
+
+impl<'a> Asleep<'a> {
+    fn begin(workers: &'a [Arc<Worker>]) -> Self {
+        for worker in workers {
+            worker.drivers.fetch_sub(1, Ordering::SeqCst);
+        }
+        Self(workers)
+    }
+}
+
+impl Drop for Asleep<'_> {
+    fn drop(&mut self) {
+        for worker in self.0 {
+            worker.drivers.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+}
+
+/// Drives what nobody waits for, until [`Worker::stop`]: the background thread of a worker. A sink or
+/// a callback that panics there takes nothing down with it.
 pub(super) fn run(worker: &Arc<Worker>) {
+    while catch_unwind(AssertUnwindSafe(|| drive(worker))).is_err() {
+        tracing::error!("a sink, callback or waker panicked on an engine's thread; it goes on");
+    }
+}
+
+fn drive(worker: &Arc<Worker>) {
     let only = std::slice::from_ref(worker);
     let mut idle_since = None;
     let mut stopped = || worker.stop.load(Ordering::SeqCst);

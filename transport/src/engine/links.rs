@@ -71,6 +71,11 @@ impl Credits {
         }
     }
 
+    /// Whether all have come back.
+    pub(super) fn are_whole(&self) -> bool {
+        self.bulk_ops == 0 && self.bulk_bytes == 0
+    }
+
     /// One was posted and is under way.
     pub(super) fn take(&mut self, lane: Lane, bytes: u64) {
         if lane == Lane::Bulk {
@@ -167,6 +172,11 @@ impl Links {
         let id = self.insert(None, State::Up(peer));
         self.by_peer.insert(peer, id);
         id
+    }
+
+    /// Whether nothing is under way: all credits came back.
+    pub(super) fn are_idle(&self) -> bool {
+        self.slots.iter().all(|(_, link)| link.ops == 0 && link.credits.are_whole())
     }
 
     /// Forgets a link that cannot be dialled again.

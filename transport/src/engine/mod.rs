@@ -3,20 +3,24 @@
 mod builder;
 mod core;
 mod crew;
+mod error;
 mod links;
+#[cfg(all(test, loom))]
+mod models;
 mod shared;
 mod stats;
 mod worker;
 
 use std::fmt;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
 use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 pub use builder::{BuildError, Builder};
 pub use crew::{Drive, Polling};
+pub use error::{CountersExhausted, MapError, NotFenced, PeerError, RegionError};
 pub use shared::Sink;
 pub use stats::Stats;
 
@@ -27,10 +31,10 @@ use self::worker::Worker;
 use crate::address::{Address, EngineId};
 use crate::batch::Transfers;
 use crate::counter::Counter;
-use crate::fabric::{Grant, RegionId, RegisterError};
+use crate::fabric::{Grant, RegionId};
 use crate::immediate::Slot;
 use crate::lane::Class;
-use crate::memory::{HostMemory, Memory, MemoryError};
+use crate::memory::{HostMemory, Memory};
 use crate::outcome::{Outcome, Reason};
 use crate::pages::Plan;
 use crate::peer::{Incoming, Peer};
@@ -149,11 +153,7 @@ impl Engine {
         let grant = Grant { window, region: region.id, offset, len, access };
         let mut routes = Vec::with_capacity(self.inner.crew.workers.len());
         for (index, worker) in self.inner.crew.workers.iter().enumerate() {
-            let granted = worker.with(|core| {
-                let key = core.fabric.grant(&grant)?;
-                core.granted(&grant, region);
-                Ok::<_, RegisterError>(key)
-            });
+            let granted = worker.with(|core| core.grant(&grant, region));
             match granted {
                 Ok(key) => {
                     let address = self.inner.addresses[index].clone();
@@ -167,7 +167,7 @@ impl Engine {
                             windows.release(window, index as u16);
                         }
                     }
-                    return Err(error.into());
+                    return Err(error);
                 }
             }
         }
@@ -246,6 +246,12 @@ impl Engine {
                 Err(PeerError::Refused { address: address.clone(), why })
             }
         }
+    }
+
+    /// Whether the peer is reached over a fabric on which it can map this engine's regions.
+    #[must_use]
+    pub fn can_map(&self, peer: Peer) -> bool {
+        self.worker(peer).with(|core| core.fabric.maps())
     }
 
     /// Hangs up. Transfers in flight to the peer end.
@@ -347,7 +353,8 @@ impl Engine {
     /// The outcome, when it is not `Done`; `Unsupported` where the fabric cannot map.
     pub fn map(&self, window: &RemoteWindow, timeout: Duration) -> Result<Mapping, MapError> {
         let remote = RemoteSlice { window: window.clone(), range: 0..window.len() };
-        let order = Order::new(Task::Map { remote }, Class::LATENCY, self.now(), timeout);
+        let mut order = Order::new(Task::Map { remote }, Class::LATENCY, timeout);
+        order.begin(self.now());
         let until = order.deadline;
         let completion = match self.submit(order, &Told::default(), false) {
             Ok(Started::Running(completion)) => completion,
@@ -461,16 +468,18 @@ impl Engine {
     }
 
     /// Starts many, under one lock for each stretch that goes to the same worker.
-    pub(crate) fn submit_all(&self, submissions: Vec<Submission>) -> Transfers {
+    pub(crate) fn submit_all(&self, mut orders: Vec<(Order, Told)>) -> Transfers {
         let now = self.now();
-        let mut all = Vec::with_capacity(submissions.len());
-        let mut orders = submissions.into_iter().map(|it| it.into_order(now)).peekable();
-        while let Some((first, _)) = orders.peek() {
+        orders.iter_mut().for_each(|(order, _)| order.begin(now));
+        let mut all = Vec::with_capacity(orders.len());
+        let mut orders = orders.into_iter();
+        while let Some((first, _)) = orders.as_slice().first() {
             let index = first.peer().worker;
-            let stretch =
-                std::iter::from_fn(|| orders.next_if(|(order, _)| order.peer().worker == index));
-            self.inner.crew.workers[usize::from(index)].submit_all(stretch, |started, told| {
-                all.push(Transfer::new(self.clone(), started, told));
+            let same = |(order, _): &&(Order, Told)| order.peer().worker == index;
+            let stretch = orders.as_slice().iter().take_while(same).count();
+            let worker = &self.inner.crew.workers[usize::from(index)];
+            worker.submit_all(orders.by_ref().take(stretch), |started, told| {
+                all.push(Transfer::new(self, started, told));
             });
         }
         Transfers::new(all)
@@ -480,6 +489,8 @@ impl Engine {
         if completion.cancelled.swap(true, Ordering::SeqCst) {
             return;
         }
+        // See `Core::admit` for the other side.
+        fence(Ordering::SeqCst);
         let worker = completion.worker.load(Ordering::SeqCst);
         self.inner.crew.workers[usize::from(worker)].cancel(completion);
     }
@@ -550,78 +561,4 @@ impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Engine({} at {:?})", self.inner.id, self.inner.addresses)
     }
-}
-
-/// Memory that could not become a region.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum RegionError {
-    /// It could not be allocated.
-    #[error(transparent)]
-    Memory(#[from] MemoryError),
-    /// A fabric refused it; the memory comes back.
-    #[error("{error}")]
-    Fabric {
-        /// What the fabric said.
-        error: RegisterError,
-        /// The memory.
-        memory: Arc<Memory>,
-    },
-}
-
-/// A peer that cannot be reached.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum PeerError {
-    /// No fabric of that kind in this engine.
-    #[error("{address}: this engine has no {} fabric", address.kind)]
-    NoFabric {
-        /// The address.
-        address: Address,
-    },
-    /// No fabric in common.
-    #[error("no route to the window: its owner is at {routes:?}, over no fabric this engine has")]
-    NoRoute {
-        /// Where its owner is.
-        routes: Vec<Address>,
-    },
-    /// The connection was refused or broke.
-    #[error("{address}: {why}")]
-    Refused {
-        /// The address.
-        address: Address,
-        /// Why.
-        why: Reason,
-    },
-    /// Nobody answered in time.
-    #[error("{address}: no answer within {timeout:?}")]
-    Silent {
-        /// The address.
-        address: Address,
-        /// How long was waited.
-        timeout: Duration,
-    },
-}
-
-/// A window that could not be mapped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("mapping {outcome}")]
-pub struct MapError {
-    /// How the attempt ended.
-    pub outcome: Outcome,
-}
-
-/// All counter slots are taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("all counters of the engine are in use; drop some, or build it with more")]
-pub struct CountersExhausted;
-
-/// An engine that closed without proof that all its memory is fenced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "not all transfers could be proven ended within {timeout:?}; memory not fenced stays mapped"
-)]
-pub struct NotFenced {
-    /// How long was waited.
-    pub timeout: Duration,
 }

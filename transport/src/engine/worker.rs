@@ -1,8 +1,10 @@
 //! One worker: a fabric, the operations on it, and the queues that lead to it. See
 //! [`crew`](super::crew) for who drives it and when.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::task::Waker;
 
 use crossbeam_queue::{ArrayQueue, SegQueue};
 
@@ -105,7 +107,7 @@ impl Worker {
             core.admit(queued);
             any = true;
         }
-        for queue in &self.queues {
+        for queue in self.queues.iter().filter(|queue| !queue.is_empty()) {
             // Bounded, so that a flood of submissions cannot keep the fabric from being polled.
             for _ in 0..QUEUE_MAX {
                 let Some(queued) = queue.pop() else { break };
@@ -135,9 +137,7 @@ impl Worker {
             let wakers = std::mem::take(&mut core.wakers);
             let detours = std::mem::take(&mut core.detours);
             drop(core);
-            for waker in wakers {
-                waker.wake();
-            }
+            wake_all(wakers);
             for (worker, queued) in detours {
                 if let Some(worker) = self.common.worker(worker) {
                     worker.take_over(queued);
@@ -329,5 +329,46 @@ impl Worker {
     pub(super) fn stop(&self) {
         self.stop.store(true, Ordering::SeqCst);
         self.doorbell.ring();
+    }
+}
+
+/// Wakes all of them, also those behind one that panics.
+fn wake_all(wakers: Vec<Waker>) {
+    struct Rest(std::vec::IntoIter<Waker>);
+    impl Drop for Rest {
+        fn drop(&mut self) {
+            for waker in self.0.by_ref() {
+                // The first panic is the one that goes on.
+                let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
+            }
+        }
+    }
+    let mut rest = Rest(wakers.into_iter());
+    for waker in rest.0.by_ref() {
+        waker.wake();
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+    use std::task::Wake;
+
+    use super::*;
+
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            assert!(self.0.fetch_add(1, Ordering::SeqCst) != 1, "the second panics");
+        }
+    }
+
+    #[test]
+    fn a_waker_that_panics_keeps_nobody_asleep() {
+        let count = Arc::new(Count(AtomicUsize::new(0)));
+        let wakers = (0..4).map(|_| Waker::from(Arc::clone(&count))).collect();
+        assert!(catch_unwind(AssertUnwindSafe(|| wake_all(wakers))).is_err());
+        assert_eq!(count.0.load(Ordering::SeqCst), 4);
     }
 }

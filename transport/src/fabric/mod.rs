@@ -20,6 +20,7 @@
 
 pub mod shm;
 pub mod sim;
+pub mod tcp;
 
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
@@ -295,6 +296,11 @@ pub trait Fabric: Send {
 
     /// What it carries.
     fn limits(&self) -> Limits;
+
+    /// Whether peers can map regions ([`Work::Map`]), which gives them the memory itself.
+    fn maps(&self) -> bool {
+        true
+    }
 
     /// Makes memory usable as [`Local`] and grantable.
     ///

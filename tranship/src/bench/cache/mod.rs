@@ -5,8 +5,6 @@ use std::time::{Duration, Instant};
 use tranship_cache::client::{Cache, Client, Stored};
 use tranship_cache::identity::Geometry;
 use tranship_cache::{Chain, Identity, Key, Link};
-use tranship_transport::fabric::shm;
-use tranship_transport::{Address, Drive};
 
 use super::line::{Latency, Throughput};
 use super::pages::{self, Pieces, Private};
@@ -62,30 +60,14 @@ impl Bench {
         3 * bytes.max().unwrap_or(0) + (64 << 20)
     }
 
-    /// Connects to the daemon at `address`, as `tenant` with its `token`, which may be empty.
-    ///
-    /// # Errors
-    /// When it cannot be reached or refuses.
-    pub fn new(
-        plan: Plan,
-        address: &Address,
-        tenant: &str,
-        token: &str,
-        timeout: Duration,
-    ) -> Result<Self, Error> {
-        let client = Client::builder()
-            .name("tranship bench")
-            .timeout(timeout)
-            .fabric(shm::Config::new())
-            .polling(plan.polling())
-            .drive(Drive::Caller)
-            .tenant(tenant, token)
-            .connect(address)?;
+    /// Measures the daemon that `client` is connected to.
+    #[must_use]
+    pub fn new(plan: Plan, client: &Client, tenant: &str) -> Self {
         let mut identity = Identity::new("tranship-bench", "1", "u8", Geometry::default(), 1);
         // Blocks of another run are not to be found.
         identity.salt = client.engine().id().to_string();
         identity.tenant = tenant.to_owned();
-        Ok(Self { plan, cache: client.cache(identity) })
+        Self { plan, cache: client.cache(identity) }
     }
 
     /// Measures one operation.
@@ -107,6 +89,7 @@ impl Bench {
         };
         let lookup = name == "lookup";
         Ok(Line {
+            fabric: self.cache.client().address().kind.name(),
             size,
             batch,
             throughput,

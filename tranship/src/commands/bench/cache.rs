@@ -6,9 +6,9 @@ use super::{Options, payload, report};
 use crate::bench::cache::{Bench, Op};
 use crate::bench::{self, Plan};
 use crate::commands::server::Server;
-use crate::commands::target::{endpoint, token};
+use crate::commands::target::{dial, token};
 use crate::commands::{Context, Error, Target};
-use crate::config::{Address, Polling};
+use crate::config::{Addresses, Polling};
 use crate::doctor::host;
 use crate::exit::Exit;
 use crate::units::Size;
@@ -49,7 +49,7 @@ pub struct Args {
     keys: u32,
     #[command(flatten)]
     options: Options,
-    /// Which daemon; without --to, one is started for the measurement.
+    /// Which daemon; without --connect, one is started for the measurement.
     #[command(flatten)]
     target: Target,
 }
@@ -71,13 +71,14 @@ impl Args {
         let sizes: Vec<u64> = self.sizes.iter().map(|size| size.bytes()).collect();
         let ops = self.operations(&sizes);
         match &self.target.to {
-            Some(address) => self.measure(context, plan, &ops, address),
+            Some(addresses) => self.measure(context, plan, &ops, addresses),
             None => {
                 let polling = if plan.busy { Polling::Busy } else { Polling::Adaptive };
                 let capacity = Size::new(Bench::capacity(&plan, &ops));
                 fits(capacity)?;
                 let daemon = Server::start(context, Some(capacity), Some(polling))?;
-                let exit = self.measure(context, plan, &ops, daemon.address());
+                let exit =
+                    self.measure(context, plan, &ops, &Addresses::one(daemon.address().clone()));
                 daemon.stop()?;
                 exit
             }
@@ -89,12 +90,20 @@ impl Args {
         context: &Context,
         plan: Plan,
         ops: &[Op],
-        address: &Address,
+        to: &Addresses,
     ) -> Result<Exit, Error> {
         let tenant = self.target.tenant.as_str();
-        let token = token(&context.config_with(None)?.config, tenant);
-        let timeout = self.target.timeout.duration();
-        let bench = Bench::new(plan, &endpoint(address)?, tenant, &token, timeout)?;
+        let config = context.config_with(None)?.config;
+        let token = token(&config, tenant);
+        let dial = dial(config, Some(to), self.target.token_file.as_deref())?;
+        let client = dial.connect(|client| {
+            client
+                .name("tranship bench")
+                .timeout(self.target.timeout.duration())
+                .polling(plan.polling())
+                .tenant(tenant, token.as_str())
+        })?;
+        let bench = Bench::new(plan, &client, tenant);
         report::print(context, ops.len(), ops.iter().map(|op| bench.measure(*op)))?;
         Ok(Exit::Done)
     }

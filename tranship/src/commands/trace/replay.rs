@@ -12,10 +12,12 @@ pub(crate) mod figures;
 
 use std::path::{Path, PathBuf};
 
+use tranship_cache::Identity;
+
 use self::coordinator::Replay;
 use super::super::server::Server;
 use super::super::{Context, Error};
-use crate::config::Address;
+use crate::config::Addresses;
 use crate::exit::Exit;
 use crate::presets::{Preset, Unknown};
 use crate::units::Size;
@@ -44,9 +46,16 @@ pub struct Args {
     /// Honour the timestamps, so many times as fast [default: as fast as possible]
     #[arg(long, value_name = "FACTOR", value_parser = speed)]
     pub speed: Option<f64>,
-    /// Running daemon to use [default: start one for the replay]
-    #[arg(long, value_name = "ADDRESS")]
-    pub to: Option<Address>,
+    /// Addresses of a running daemon to use, separated by commas; the first that answers is used
+    /// [default: start one for the replay]
+    #[arg(long = "connect", visible_alias = "to", value_name = "ADDRESSES")]
+    pub to: Option<Addresses>,
+    /// File with the secret of the tcp fabric [default: tcp.token_file of the configuration]
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// Tenant to act for; its token is taken from the configuration
+    #[arg(long, value_name = "NAME", default_value = Identity::TENANT_DEFAULT)]
+    pub tenant: String,
     /// Fail when an engine process dies, in place of starting it again
     #[arg(long)]
     pub no_restart: bool,
@@ -95,15 +104,19 @@ impl Args {
             speed: self.speed,
             restart: !self.no_restart,
             every: self.every,
+            tenant: self.tenant.clone(),
+            config: context.globals.config.clone(),
+            token_file: self.token_file.clone(),
         };
         let requests = replay.count(context)?;
         let loaded = context.config_with(None)?;
         context.start_logging(&loaded)?;
         match &self.to {
-            Some(address) => replay.run(context, requests, address, None),
+            Some(addresses) => replay.run(context, requests, addresses, None),
             None => {
                 let server = Server::start(context, self.capacity, None)?;
-                let exit = replay.run(context, requests, server.address(), Some(server.pid()));
+                let address = Addresses::one(server.address().clone());
+                let exit = replay.run(context, requests, &address, Some(server.pid()));
                 server.stop()?;
                 exit
             }

@@ -17,7 +17,7 @@ use tranship_cache::store::{Grant, Item, Options as StoreOptions, Store, TenantO
 use tranship_cache::{Chain, Key, Link, Millis, Scope, Tenant};
 use tranship_transport::{HostMemory, Stats, Time};
 
-use super::{Observe, Options, Running, runtime::run};
+use super::{Observe, Options, Running, runtime};
 
 /// Long enough for any machine; nothing waits so long unless it is broken.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -28,6 +28,11 @@ const NOW: Millis = Millis(5000);
 const CONNECTED: Time = Time::from_nanos(1_000_000);
 const ARENA_BYTES: usize = 1 << 20;
 const SESSION: SessionId = SessionId(7);
+
+/// Takes sockets and serves, as a daemon does with its arenas in between.
+fn run(observe: Observe, options: &Options) -> Result<Running, runtime::Error> {
+    runtime::bind(options)?.run(observe)
+}
 
 /// A daemon without a protocol server.
 struct Daemon {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{Core, Progress, Stage};
 use crate::outcome::{Outcome, Reason};
+use crate::sabotage::{self, Defect};
 use crate::time::Time;
 
 /// Deadlines of ended operations that are kept at least, before they are looked through.
@@ -13,6 +14,9 @@ const DEADLINES_SPARE: usize = 64;
 impl Core {
     /// Cancels what nears its deadline and declares lost what passed it.
     pub(super) fn expire(&mut self, progress: &mut Progress) {
+        if sabotage::is(Defect::NoDeadline) {
+            return;
+        }
         let now = self.shared.clock.now();
         while let Some(&Reverse((when, id))) = self.deadlines.peek() {
             let Some(op) = self.op_mut(id).filter(|op| op.stage != Stage::Lost) else {

@@ -3,14 +3,26 @@
 use std::sync::Arc;
 
 use super::{Core, Stage};
-use crate::fabric::{Grant, OpId, RegionId};
+use crate::fabric::{Grant, OpId, RegionId, RemoteKey};
 use crate::outcome::{Outcome, Reason};
 use crate::region::Registered;
-use crate::window::WindowId;
+use crate::sabotage::{self, Defect};
+use crate::window::{WindowError, WindowId};
 
 impl Core {
-    pub(in crate::engine) fn granted(&mut self, grant: &Grant, region: &Arc<Registered>) {
+    /// Grants a window over this fabric.
+    pub(in crate::engine) fn grant(
+        &mut self,
+        grant: &Grant,
+        region: &Arc<Registered>,
+    ) -> Result<RemoteKey, WindowError> {
+        // Whoever closes waits for the windows there are, so none may come after.
+        if self.closed {
+            return Err(WindowError::Closed);
+        }
+        let key = self.fabric.grant(grant)?;
         self.granted.insert(grant.window, Arc::clone(region));
+        Ok(key)
     }
 
     pub(in crate::engine) fn revoke(&mut self, window: WindowId) {
@@ -21,7 +33,8 @@ impl Core {
     }
 
     pub(in crate::engine) fn is_fenced(&self, window: WindowId) -> bool {
-        !self.revoking.contains_key(&window) && !self.granted.contains_key(&window)
+        sabotage::is(Defect::EarlyFence)
+            || !self.revoking.contains_key(&window) && !self.granted.contains_key(&window)
     }
 
     /// Ends everything that touches a region, or everything at all.
@@ -75,9 +88,10 @@ impl Core {
     pub(in crate::engine) fn close(&mut self) {
         self.closed = true;
         self.fabric.close();
-        let mut events = std::mem::take(&mut self.events);
+        let mut events = std::mem::take(&mut self.polled);
         while self.fabric.poll(usize::MAX, &mut events) {}
-        for event in events.drain(..) {
+        self.events.extend(events);
+        while let Some(event) = self.events.pop_front() {
             self.handle(event);
         }
         let left: Vec<OpId> = self
@@ -104,5 +118,6 @@ impl Core {
             std::mem::forget(region);
         }
         self.granted.clear();
+        debug_assert!(self.links.are_idle(), "credits or operations are left: {:?}", self.links);
     }
 }

@@ -27,6 +27,7 @@ use crate::outcome::Outcome;
 use crate::peer::{Incoming, LinkId, Peer};
 use crate::region::Registered;
 use crate::remote::Mapping;
+use crate::sabotage::{self, Defect};
 use crate::time::Time;
 use crate::transfer::{Completion, Order};
 use crate::window::WindowId;
@@ -82,7 +83,10 @@ pub(super) struct Core {
     revoking: BTreeMap<WindowId, Arc<Registered>>,
     /// Windows in use, for fencing a region as a whole.
     granted: BTreeMap<WindowId, Arc<Registered>>,
-    events: Vec<Event>,
+    /// What the fabric reported and nobody has handled yet.
+    events: VecDeque<Event>,
+    /// Empty between steps; keeps its room.
+    polled: Vec<Event>,
     /// Tasks to be woken once the lock is released: a waker is somebody else's code.
     pub(super) wakers: Vec<Waker>,
     /// Tasks for other workers, handed over once the lock is released.
@@ -109,7 +113,8 @@ impl Core {
             deadlines: BinaryHeap::new(),
             revoking: BTreeMap::new(),
             granted: BTreeMap::new(),
-            events: Vec::new(),
+            events: VecDeque::new(),
+            polled: Vec::new(),
             wakers: Vec::new(),
             detours: Vec::new(),
             closed: false,
@@ -125,13 +130,16 @@ impl Core {
             Some(_) => MESSAGES_PER_STEP,
             None => INBOX_MAX.saturating_sub(self.shared.inbox.len()).min(MESSAGES_PER_STEP),
         };
-        let mut events = std::mem::take(&mut self.events);
+        // Left over only where a sink panicked: what came behind is not lost.
+        progress.worked |= !self.events.is_empty();
+        let mut events = std::mem::take(&mut self.polled);
         progress.worked |= self.fabric.poll(room, &mut events);
-        progress.news |= !events.is_empty();
-        for event in events.drain(..) {
+        self.events.extend(events.drain(..));
+        self.polled = events;
+        progress.news |= !self.events.is_empty();
+        while let Some(event) = self.events.pop_front() {
             self.handle(event);
         }
-        self.events = events;
         self.run_parked(&mut progress);
         if !self.deadlines.is_empty() {
             self.expire(&mut progress);
@@ -186,6 +194,9 @@ impl Core {
     fn completed(&mut self, id: OpId, status: Status) {
         let Some(op) = self.op_mut(id) else { return };
         if op.stage == Stage::Lost {
+            if sabotage::is(Defect::NoRecovery) {
+                return;
+            }
             op.completion.prove();
             Tallies::add(&self.tallies.recovered, 1);
             drop(self.forget(id));
@@ -225,7 +236,8 @@ impl Core {
         }
         if let Some(entry) = self.links.get_mut(op.link) {
             entry.ops -= 1;
-            if op.stage != Stage::Parked && op.connection == entry.connection {
+            let keeps = sabotage::is(Defect::LostCredit) && op.stage == Stage::Cancelled;
+            if op.stage != Stage::Parked && op.connection == entry.connection && !keeps {
                 entry.credits.give_back(op.order.class.lane(), op.order.task.bytes());
             }
             if entry.has_parked() && !std::mem::replace(&mut entry.runnable, true) {

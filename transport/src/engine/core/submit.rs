@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
 use super::{Core, Op, Progress, Stage};
@@ -16,6 +16,7 @@ use crate::pages::{Pages, Plan};
 use crate::peer::LinkId;
 use crate::region::Slice;
 use crate::remote::RemoteSlice;
+use crate::sabotage::{self, Defect};
 use crate::transfer::{Completion, Order, Started, Task};
 
 /// How long before its deadline an operation is cancelled, so that the proof can still come in
@@ -34,8 +35,9 @@ impl Core {
         let Queued { order, completion } = queued;
         // Whoever cancels sets its mark and then looks which worker has it; here it is the other
         // way round, so one of the two sees the other.
-        completion.worker.store(self.index, Ordering::SeqCst);
-        let ended = if completion.cancelled.load(Ordering::SeqCst) {
+        completion.worker.store(self.index, Ordering::Release);
+        fence(Ordering::SeqCst);
+        let ended = if completion.cancelled.load(Ordering::Acquire) {
             Tallies::add(&self.tallies.submitted, 1);
             self.ended(Outcome::Rejected(Reason::Cancelled), &order.task)
         } else {
@@ -219,6 +221,9 @@ impl Core {
             Stage::Posted => {
                 op.stage = Stage::Cancelled;
                 self.fabric.cancel(id, why);
+                if sabotage::is(Defect::EarlyEnd) {
+                    self.finish(id, Outcome::Fenced(why));
+                }
             }
             Stage::Cancelled | Stage::Lost => {}
         }

@@ -114,13 +114,13 @@ impl Connection {
     }
 
     /// The words of our outgoing rings, for messages and for immediates: to be mad with.
-    #[cfg(all(not(loom), test))]
+    #[cfg(all(not(loom), any(test, feature = "fuzzing")))]
     pub(super) fn outgoing(&self) -> [Words; 2] {
         [self.messages(self.side), self.immediates(self.side)]
     }
 
     /// The words of our incoming rings.
-    #[cfg(all(not(loom), test))]
+    #[cfg(all(not(loom), any(test, feature = "fuzzing")))]
     pub(super) fn incoming(&self) -> [Words; 2] {
         let from = self.side.opposite();
         [self.messages(from), self.immediates(from)]

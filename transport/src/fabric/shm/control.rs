@@ -25,7 +25,8 @@ const TABLE_AT: usize = 4096;
 const ENTRY_BYTES: usize = 64;
 const ENTRY_WORDS: usize = ENTRY_BYTES / size_of::<u64>();
 
-fn segment_bytes(windows: usize) -> usize {
+/// How long a control segment with a table of so many windows is.
+pub(super) fn table_bytes(windows: usize) -> usize {
     TABLE_AT + windows * ENTRY_BYTES
 }
 
@@ -43,7 +44,7 @@ pub(super) struct Ours {
 impl Ours {
     pub(super) fn create() -> io::Result<Self> {
         let (segment, memfd) =
-            Segment::create("tranship-control", segment_bytes(WINDOWS), Sharing::OneWriter)?;
+            Segment::create("tranship-control", table_bytes(WINDOWS), Sharing::OneWriter)?;
         Ok(Self { segment, memfd })
     }
 
@@ -103,7 +104,7 @@ impl Theirs {
         if windows > WINDOWS_MAX {
             return Err(io::Error::other(format!("a table of {windows} windows")));
         }
-        let segment = Segment::map(memfd, segment_bytes(windows as usize), Sharing::OneWriter)?;
+        let segment = Segment::map(memfd, table_bytes(windows as usize), Sharing::OneWriter)?;
         Ok(Self { segment, windows })
     }
 

@@ -56,9 +56,11 @@ mod windows;
 mod wire;
 mod word;
 
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 #[cfg(all(loom, test))]
 mod models;
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 mod ring_cells;
 #[cfg(all(not(loom), test))]
 mod ring_tests;

@@ -44,6 +44,8 @@ pub struct Config {
     pub message_bytes_max: usize,
     /// How many windows a port has at most.
     pub windows_max: usize,
+    /// Whether regions can be mapped, as on one host, or not, as across hosts.
+    pub maps: bool,
     /// What goes wrong.
     pub faults: Faults,
     /// How many entries the trace keeps.
@@ -70,6 +72,7 @@ impl Config {
             queue_depth: 256,
             message_bytes_max: 4096,
             windows_max: 4096,
+            maps: true,
             faults: Faults::none(),
             trace_entries: 256,
         }
@@ -79,6 +82,13 @@ impl Config {
     #[must_use]
     pub fn null(seed: u64) -> Self {
         Self { mode: Mode::Null, ..Self::new(seed) }
+    }
+
+    /// The same without mappings.
+    #[must_use]
+    pub fn unmapped(mut self) -> Self {
+        self.maps = false;
+        self
     }
 
     /// The same with faults.

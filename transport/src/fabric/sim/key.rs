@@ -1,11 +1,14 @@
 //! Windows as a port knows them: what an rkey check looks at.
 
+use std::collections::BTreeSet;
+
 use super::log::Happened;
 use super::port::Inbox;
 use super::state::State;
 use crate::address::Kind;
 use crate::fabric::{Event, Grant, RegisterError, Remote, RemoteKey};
 use crate::outcome::Reason;
+use crate::sabotage::{self, Defect};
 use crate::window::{Access, WindowId};
 
 /// A window of a port, or the last that had its slot.
@@ -18,9 +21,22 @@ pub(super) struct Granted {
 }
 
 impl Granted {
-    /// Whether `remote` may do `access` to `len` bytes.
-    pub(super) fn check(&self, remote: &Remote, len: u64, access: Access) -> Result<(), Reason> {
+    /// Whether new packets pass.
+    pub(super) fn is_live(&self) -> bool {
+        self.live
+    }
+
+    /// Packets that passed and are not in memory yet.
+    pub(super) fn landing(&self) -> u32 {
+        self.landing
+    }
+
+    /// Whether `remote` may do `access` to the next `reach` bytes.
+    pub(super) fn check(&self, remote: &Remote, reach: u64, access: Access) -> Result<(), Reason> {
         let mine = self.grant.window;
+        if sabotage::is(Defect::StaleWindow) {
+            return self.check_bounds(remote, reach, access);
+        }
         if remote.window.generation > mine.generation {
             return Err(Reason::Forged);
         }
@@ -30,7 +46,13 @@ impl Granted {
         if remote.key != self.key {
             return Err(Reason::Forged);
         }
-        if remote.offset.checked_add(len).is_none_or(|end| end > self.grant.len) {
+        self.check_bounds(remote, reach, access)
+    }
+
+    /// Whether the window reaches so far and grants that.
+    fn check_bounds(&self, remote: &Remote, reach: u64, access: Access) -> Result<(), Reason> {
+        let len = self.grant.len + u64::from(sabotage::is(Defect::OneByteBeyond));
+        if remote.offset.checked_add(reach).is_none_or(|end| end > len) {
             return Err(Reason::OutOfBounds);
         }
         if self.grant.access.allows(access) { Ok(()) } else { Err(Reason::Denied) }
@@ -89,7 +111,21 @@ impl State {
         let granted = self.ports[port].windows.get_mut(&window.slot).expect("slots stay");
         debug_assert_eq!(granted.grant.window, window, "no new owner before the fence");
         granted.landing -= 1;
-        if granted.landing == 0 && !granted.live {
+        // The windows of a closed port were fenced as it closed.
+        if granted.landing == 0 && !granted.live && !self.ports[port].closed {
+            self.revoked(port, window);
+        }
+    }
+
+    /// Fences all windows of a port that is closed: nothing lands there any more.
+    pub(super) fn fence_all(&mut self, port: usize) {
+        let open = |granted: &&mut Granted| granted.live || granted.landing > 0;
+        let windows = self.ports[port].windows.values_mut().filter(open).map(|granted| {
+            granted.live = false;
+            granted.grant.window
+        });
+        // In order, so that a run repeats itself.
+        for window in windows.collect::<BTreeSet<_>>() {
             self.revoked(port, window);
         }
     }

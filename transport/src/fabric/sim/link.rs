@@ -156,6 +156,16 @@ impl State {
         }
     }
 
+    /// An end learns that the connection is gone. Where the other end is dead, nobody there will
+    /// learn of anything: what it had under way ends with the connection.
+    pub(super) fn noticed(&mut self, link: usize, end: usize, reason: Reason) {
+        self.break_end(link, end, reason);
+        let other = self.links[link].port_at(1 - end);
+        if other.is_some_and(|port| self.ports[port].dead) {
+            self.break_end(link, 1 - end, Reason::Closed);
+        }
+    }
+
     /// Ends the connection as one end sees it. Nothing that is under way on it arrives any more.
     pub(super) fn break_end(&mut self, link: usize, end: usize, reason: Reason) {
         if self.links[link].ends.get(end).is_none_or(|end| end.down.is_some()) {
@@ -168,6 +178,7 @@ impl State {
         for serial in self.operations_of(link, end) {
             self.cut_off(serial, reason);
         }
+        self.links[link].ends[end].messages.clear();
         self.report_down(link, end);
     }
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::census::Census;
 use super::clock::{Steps, VirtualClock};
 use super::config::Config;
 use super::faults::{Action, Faults};
@@ -120,6 +121,12 @@ impl Network {
     #[must_use]
     pub fn trace(&self) -> Trace {
         self.shared.state().trace()
+    }
+
+    /// What it holds now.
+    #[must_use]
+    pub fn census(&self) -> Census {
+        self.shared.state().census()
     }
 
     /// The seed it was made with.

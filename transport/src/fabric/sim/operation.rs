@@ -1,15 +1,16 @@
 //! Operations from post to end.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::config::Mode;
 use super::link::{Message, Way};
 use super::log::Happened;
+use super::payload::Payload;
 use super::port::Inbox;
 use super::state::{Happening, State};
 use crate::fabric::{Event, Local, OpId, PeerId, Posted, Remote, Status, Work};
 use crate::immediate::Immediate;
+use crate::lane::Lane;
 use crate::memory::Memory;
 use crate::outcome::Reason;
 use crate::time::Time;
@@ -25,6 +26,7 @@ pub(super) struct Operation {
     /// The initiator's end of the link.
     pub(super) end: usize,
     pub(super) id: OpId,
+    lane: Lane,
     pub(super) task: Task,
     pub(super) immediate: Option<Immediate>,
     pub(super) packet_bytes: u64,
@@ -56,16 +58,11 @@ pub(super) struct Operation {
 
 /// What it does.
 pub(super) enum Task {
-    Write { local: Source, remote: Remote },
-    Read { local: Source, remote: Remote },
+    Write(Payload),
+    Read(Payload),
     Send { bytes: Vec<u8> },
+    Signal,
     Map { remote: Remote },
-}
-
-/// Local bytes, and the memory that keeps them in place: packets of a dead initiator still land.
-pub(super) struct Source {
-    pub(super) local: Local,
-    pub(super) _memory: Arc<Memory>,
 }
 
 impl Operation {
@@ -74,8 +71,9 @@ impl Operation {
         self.sends_from + self.packet_takes * packet
     }
 
-    /// The bytes of a packet.
-    pub(super) fn bytes_of(&self, packet: u32, len: u64) -> (u64, u64) {
+    /// The bytes of a packet: from where on, and how many.
+    pub(super) fn bytes_of(&self, packet: u32) -> (u64, u64) {
+        let len = self.task.bytes();
         let from = (self.packet_bytes * u64::from(packet)).min(len);
         (from, self.packet_bytes.min(len - from))
     }
@@ -83,6 +81,11 @@ impl Operation {
     /// How it ends when it is stopped for a reason.
     pub(super) fn stopped(&self, reason: Reason) -> Status {
         if self.moved { Status::Stopped(reason) } else { Status::Refused(reason) }
+    }
+
+    /// Whether its last packet carries nothing but the immediate, sent once all others arrived.
+    pub(super) fn tells(&self) -> bool {
+        matches!(self.task, Task::Read(_)) && self.immediate.is_some()
     }
 
     pub(super) fn is_delivered(&self) -> bool {
@@ -101,7 +104,14 @@ impl State {
         self.operations.iter().filter(|(_, op)| of(op)).map(|(serial, _)| *serial).collect()
     }
 
-    pub(super) fn post(&mut self, port: usize, id: OpId, peer: PeerId, work: Work<'_>) -> Posted {
+    pub(super) fn post(
+        &mut self,
+        port: usize,
+        id: OpId,
+        peer: PeerId,
+        lane: Lane,
+        work: Work<'_>,
+    ) -> Posted {
         let Some(&(link, end)) = self.ports[port].peers.get(peer.0 as usize) else {
             return Posted::Refused(Reason::Unreachable);
         };
@@ -129,7 +139,7 @@ impl State {
             self.after(span, Happening::Room);
             return Posted::Busy;
         }
-        match self.operation(port, id, (link, end), work) {
+        match self.operation(port, id, (link, end), lane, work) {
             Ok(operation) => self.begin(operation),
             Err(why) => Posted::Refused(why),
         }
@@ -141,33 +151,35 @@ impl State {
         port: usize,
         id: OpId,
         (link, end): (usize, usize),
+        lane: Lane,
         work: Work<'_>,
     ) -> Result<Operation, Reason> {
-        let source = |local: Local| {
+        let payload = |local: Local, remote, pages| {
             let memory = self.ports[port].regions.get(&local.region).ok_or(Reason::Closed)?;
-            Ok(Source { local, _memory: Arc::clone(memory) })
+            Ok(Payload::new(memory, local, remote, pages))
         };
-        let (task, immediate, len) = match work {
-            Work::Write { pages: Some(_), .. }
-            | Work::Read { pages: Some(_), .. }
-            | Work::Signal { .. } => return Err(Reason::Unsupported),
-            Work::Write { local, remote, pages: None, immediate } => {
-                (Task::Write { local: source(local)?, remote }, immediate, local.len)
+        let (mut task, immediate) = match work {
+            Work::Write { local, remote, pages, immediate } => {
+                (Task::Write(payload(local, remote, pages)?), immediate)
             }
-            Work::Read { local, remote, pages: None, immediate } => {
-                (Task::Read { local: source(local)?, remote }, immediate, local.len)
+            Work::Read { local, remote, pages, immediate } => {
+                (Task::Read(payload(local, remote, pages)?), immediate)
             }
-            Work::Send { bytes, immediate } => {
-                (Task::Send { bytes: bytes.to_vec() }, immediate, bytes.len() as u64)
-            }
-            Work::Map { remote } => (Task::Map { remote }, None, 0),
+            Work::Send { bytes, immediate } => (Task::Send { bytes: bytes.to_vec() }, immediate),
+            Work::Signal { immediate } => (Task::Signal, Some(immediate)),
+            Work::Map { .. } if !self.config.maps => return Err(Reason::Unsupported),
+            Work::Map { remote } => (Task::Map { remote }, None),
         };
-        let whole = matches!(task, Task::Send { .. } | Task::Map { .. });
-        let packet_bytes = match whole {
-            true => len.max(1),
-            false => self.config.packet_bytes.max(len.div_ceil(PACKETS_MAX)).max(1),
+        let len = task.bytes();
+        let packet_bytes = match &mut task {
+            Task::Write(payload) | Task::Read(payload) => {
+                let bytes = self.config.packet_bytes.max(len.div_ceil(PACKETS_MAX)).max(1);
+                payload.cut(bytes);
+                bytes
+            }
+            Task::Send { .. } | Task::Signal | Task::Map { .. } => len.max(1),
         };
-        let tells = u64::from(matches!(task, Task::Read { .. }) && immediate.is_some());
+        let tells = u64::from(matches!(task, Task::Read(_)) && immediate.is_some());
         let packets = (len.div_ceil(packet_bytes).max(1) + tells) as u32;
         let nanos = u128::from(packet_bytes.min(len)) * 1_000_000_000
             / u128::from(self.config.bytes_per_second.max(1));
@@ -176,6 +188,7 @@ impl State {
             link,
             end,
             id,
+            lane,
             task,
             immediate,
             packet_bytes,
@@ -191,7 +204,7 @@ impl State {
             stops_at: Time::NEVER,
             flushed: false,
             mapped: None,
-            sends_from: self.now.max(self.ports[port].sends_until),
+            sends_from: self.ports[port].line.starts(lane, self.now),
             packet_takes: Duration::from_nanos(nanos as u64),
             mute: self.chance(self.config.faults.lost_completion),
             overtakes: self.chance(self.config.faults.overtaking_immediate),
@@ -207,13 +220,13 @@ impl State {
             let message = Message { serial, state: Way::Travelling };
             self.links[operation.link].ends[operation.end].messages.push_back(message);
         }
-        let tells = matches!(operation.task, Task::Read { .. }) && operation.immediate.is_some();
-        for packet in 0..operation.packets - u32::from(tells) {
+        for packet in 0..operation.packets - u32::from(operation.tells()) {
             let span = self.latency() + self.lateness(self.config.faults.late);
             let at = operation.sent_at(packet) + span;
             self.queue.push(at, Happening::Land { serial, packet });
         }
-        self.ports[port].sends_until = operation.sent_at(operation.packets);
+        let Operation { lane, sends_from, packet_takes, packets, .. } = operation;
+        self.ports[port].line.take(lane, sends_from, packet_takes, packets);
         self.operations.insert(serial, operation);
         Posted::Pending
     }
@@ -333,12 +346,23 @@ impl State {
     }
 }
 
-/// What a task asks of a window.
-pub(super) fn access(task: &Task) -> Option<(Remote, u64, Access)> {
-    match task {
-        Task::Write { local, remote } => Some((*remote, local.local.len, Access::WRITE)),
-        Task::Read { local, remote } => Some((*remote, local.local.len, Access::READ)),
-        Task::Map { remote } => Some((*remote, 0, Access::MAP)),
-        Task::Send { .. } => None,
+impl Task {
+    /// How many bytes move.
+    pub(super) fn bytes(&self) -> u64 {
+        match self {
+            Self::Write(payload) | Self::Read(payload) => payload.bytes(),
+            Self::Send { bytes } => bytes.len() as u64,
+            Self::Signal | Self::Map { .. } => 0,
+        }
+    }
+
+    /// What it asks of a window: which, how far it reaches there, and what for.
+    pub(super) fn access(&self) -> Option<(Remote, u64, Access)> {
+        match self {
+            Self::Write(payload) => Some((payload.remote, payload.reach(), Access::WRITE)),
+            Self::Read(payload) => Some((payload.remote, payload.reach(), Access::READ)),
+            Self::Map { remote } => Some((*remote, 0, Access::MAP)),
+            Self::Send { .. } | Self::Signal => None,
+        }
     }
 }

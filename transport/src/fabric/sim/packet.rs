@@ -2,13 +2,15 @@
 
 use super::link::Way;
 use super::log::Happened;
-use super::operation::{Operation, Task, access};
+use super::operation::{Operation, Task};
 use super::port::Inbox;
 use super::state::{Happening, State};
-use crate::fabric::{Event, Local, PeerId, Posted, Remote, Work};
+use crate::fabric::{self, Event, Local, PeerId, Posted, Remote, Work};
 use crate::immediate::Immediate;
 use crate::memory::{self, Memory};
 use crate::outcome::Reason;
+use crate::pages::Piece;
+use crate::sabotage::{self, Defect};
 use crate::window::{Access, WindowId};
 
 impl State {
@@ -61,13 +63,17 @@ impl State {
         // Whoever hears from a peer knows that the connection is up.
         self.up(link, 1 - end);
         let operation = self.operations.get_mut(&serial).expect("still there");
-        let Some((remote, len, access)) = access(&operation.task) else {
-            operation.resolved |= 1 << packet;
-            self.mark(link, end, serial, Way::Arrived);
-            return self.deliver_in_order(link, end);
+        let Some((remote, reach, access)) = operation.task.access() else {
+            return match operation.task {
+                Task::Signal => self.take_signal(serial, packet, to),
+                _ => {
+                    operation.resolved |= 1 << packet;
+                    self.mark(link, end, serial, Way::Arrived);
+                    self.deliver_in_order(link, end);
+                }
+            };
         };
-        let (offset, bytes) = operation.bytes_of(packet, len);
-        let reading = matches!(operation.task, Task::Read { .. });
+        let reading = matches!(operation.task, Task::Read(_));
         if reading && packet + 1 == operation.packets && operation.arrived + 1 == operation.packets
         {
             // All of a read has arrived but its immediate, or it is the last packet of one without.
@@ -80,7 +86,7 @@ impl State {
         }
         let granted = self.ports[to].windows.get(&remote.window.slot);
         // The whole request is checked at each packet, as an RDMA request carries its whole length.
-        let verdict = granted.ok_or(Reason::Forged).and_then(|it| it.check(&remote, len, access));
+        let verdict = granted.ok_or(Reason::Forged).and_then(|it| it.check(&remote, reach, access));
         if let Err(reason) = verdict {
             self.log(to, Happened::Refused, serial, reason as u64);
             let operation = self.operations.get_mut(&serial).expect("still there");
@@ -91,13 +97,14 @@ impl State {
             return self.take_map(serial, packet, to, &remote);
         }
         if reading {
-            self.copy(serial, to, &remote, offset, bytes);
+            self.copy(serial, packet, to);
             return self.read(serial, packet);
         }
         let operation = self.operations.get_mut(&serial).expect("still there");
         operation.resolved |= 1 << packet;
         operation.landing += 1;
-        let overtaking = operation.overtakes && !operation.announced;
+        let overtakes = operation.overtakes || sabotage::is(Defect::EarlyImmediate);
+        let overtaking = overtakes && !operation.announced;
         let immediate = operation.immediate;
         if overtaking {
             operation.announced = true;
@@ -117,9 +124,8 @@ impl State {
     /// sent.
     fn lose(&mut self, serial: u64, packet: u32) {
         let operation = self.operations.get_mut(&serial).expect("looked up by the caller");
-        let tells = matches!(operation.task, Task::Read { .. }) && operation.immediate.is_some();
         let last = operation.packets - 1;
-        if tells && packet != last && operation.resolved & 1 << last == 0 {
+        if operation.tells() && packet != last && operation.resolved & 1 << last == 0 {
             operation.resolved |= 1 << last;
             operation.outstanding -= 1;
         }
@@ -144,12 +150,10 @@ impl State {
 
     /// A packet of a write is in the target's memory.
     pub(super) fn landed(&mut self, serial: u64, packet: u32, port: usize, window: WindowId) {
-        if let Some(operation) = self.operations.get(&serial) {
-            let Some((remote, len, _)) = access(&operation.task) else { return };
-            let (offset, bytes) = operation.bytes_of(packet, len);
+        if self.operations.contains_key(&serial) {
             if self.ports[port].is_alive() {
                 self.log(port, Happened::Landed, serial, packet.into());
-                self.copy(serial, port, &remote, offset, bytes);
+                self.copy(serial, packet, port);
             }
             let operation = self.operations.get_mut(&serial).expect("still there");
             operation.landing -= 1;
@@ -167,45 +171,50 @@ impl State {
         self.landing_ends(port, window);
     }
 
-    /// Copies a packet's bytes between the initiator's memory and a window.
-    fn copy(&self, serial: u64, to: usize, remote: &Remote, offset: u64, bytes: u64) {
+    /// Copies a packet's bytes between the initiator's memory and a window at `to`.
+    fn copy(&self, serial: u64, packet: u32, to: usize) {
         let operation = &self.operations[&serial];
-        match &operation.task {
-            Task::Write { local, .. } => {
-                self.move_bytes(true, &local.local, to, remote, offset, bytes);
-            }
-            Task::Read { local, .. } if self.ports[operation.port].is_alive() => {
-                self.move_bytes(false, &local.local, to, remote, offset, bytes);
-            }
-            Task::Read { .. } | Task::Send { .. } | Task::Map { .. } => {}
+        let (from, bytes) = operation.bytes_of(packet);
+        let bytes = bytes.saturating_sub(u64::from(sabotage::is(Defect::LostTail)));
+        let (payload, into) = match &operation.task {
+            Task::Write(payload) => (payload, true),
+            Task::Read(payload) if self.ports[operation.port].is_alive() => (payload, false),
+            Task::Read(_) | Task::Send { .. } | Task::Signal | Task::Map { .. } => return,
+        };
+        for piece in payload.pieces(packet, from, bytes) {
+            self.move_bytes(into, &payload.local, to, &payload.remote, piece);
         }
     }
 
-    /// `bytes` bytes from `offset` of the request, into the window when `into`, else out of it.
-    fn move_bytes(
-        &self,
-        into: bool,
-        local: &Local,
-        to: usize,
-        remote: &Remote,
-        offset: u64,
-        bytes: u64,
-    ) {
+    /// Moves a piece into the window at `to` when `into`, else out of it.
+    fn move_bytes(&self, into: bool, local: &Local, to: usize, remote: &Remote, piece: Piece) {
+        let Piece { local: ours, remote: theirs, len } = piece;
         let port = &self.ports[to];
         let grant = &port.windows[&remote.window.slot].grant;
         let Some(memory) = port.regions.get(&grant.region) else { return };
-        let at = grant.offset + remote.offset + offset;
-        assert!(at + bytes <= grant.offset + grant.len, "checked as it landed");
-        assert!(offset + bytes <= local.len, "a packet is a part of its operation");
-        // SAFETY: the window's bounds were checked against the region when it was granted and the
-        // packet's against the window and the operation just now; both memories are kept by the
-        // state (`regions`, `Source`). The ranges may overlap when an engine writes to itself, hence
-        // `ptr::copy`. Applications that look at bytes under way race, as with any NIC.
+        let at = grant.offset + remote.offset + theirs;
+        assert!(at + len <= memory.len() as u64, "checked as it landed");
+        assert!(ours + len <= local.len, "checked when it was posted");
+        // SAFETY: both ranges lie in memories that are kept by the state (`regions`, `Payload`): the
+        // two assertions. That the peer's lies in the window was checked as the packet landed. The
+        // ranges may overlap when an engine writes to itself, hence `ptr::copy`. Applications that
+        // look at bytes under way race, as with any NIC.
         unsafe {
-            let (theirs, ours) = (memory.as_ptr().add(at as usize), local.ptr.add(offset as usize));
+            let (theirs, ours) = (memory.as_ptr().add(at as usize), local.ptr.add(ours as usize));
             let (src, dst) = if into { (ours, theirs) } else { (theirs, ours) };
-            std::ptr::copy(src, dst, bytes as usize);
+            std::ptr::copy(src, dst, len as usize);
         }
+    }
+
+    /// A signal is an immediate and nothing else; it asks for no window.
+    fn take_signal(&mut self, serial: u64, packet: u32, to: usize) {
+        let operation = self.operations.get_mut(&serial).expect("looked up by the caller");
+        operation.arrived += 1;
+        operation.moved = true;
+        if let Some(immediate) = operation.immediate {
+            self.announce(to, None, immediate);
+        }
+        self.resolve(serial, packet);
     }
 
     /// Puts an immediate into a port's inbox; after a peer's messages when it announces one.
@@ -285,12 +294,12 @@ impl State {
             let end = &self.links[link].ends[1 - end];
             (end.port, end.peer)
         };
-        let (local, remote, access, immediate) = match work {
-            Work::Write { local, remote, pages: None, immediate } => {
-                (local, remote, Access::WRITE, immediate)
+        let (local, remote, pages, access, immediate) = match work {
+            Work::Write { local, remote, pages, immediate } => {
+                (local, remote, pages, Access::WRITE, immediate)
             }
-            Work::Read { local, remote, pages: None, immediate } => {
-                (local, remote, Access::READ, immediate)
+            Work::Read { local, remote, pages, immediate } => {
+                (local, remote, pages, Access::READ, immediate)
             }
             Work::Send { bytes, immediate } => {
                 let event = Event::Message { peer, bytes: bytes.to_vec() };
@@ -300,17 +309,30 @@ impl State {
                 }
                 return Posted::Done;
             }
-            Work::Map { .. } | Work::Signal { .. } | Work::Write { .. } | Work::Read { .. } => {
-                return Posted::Refused(Reason::Unsupported);
+            Work::Signal { immediate } => {
+                self.announce(to, None, immediate);
+                return Posted::Done;
             }
+            Work::Map { .. } => return Posted::Refused(Reason::Unsupported),
         };
         let granted = self.ports[to].windows.get(&remote.window.slot);
-        let verdict =
-            granted.ok_or(Reason::Forged).and_then(|it| it.check(&remote, local.len, access));
+        let reach = fabric::reach(&local, pages);
+        let verdict = granted.ok_or(Reason::Forged).and_then(|it| it.check(&remote, reach, access));
         if let Err(reason) = verdict {
             return Posted::Refused(reason);
         }
-        self.move_bytes(access == Access::WRITE, &local, to, &remote, 0, local.len);
+        let into = access == Access::WRITE;
+        match pages {
+            None => {
+                let whole = Piece { local: 0, remote: 0, len: local.len };
+                self.move_bytes(into, &local, to, &remote, whole);
+            }
+            Some(plan) => {
+                for piece in plan.pieces(u64::MAX) {
+                    self.move_bytes(into, &local, to, &remote, piece);
+                }
+            }
+        }
         if let Some(immediate) = immediate {
             self.announce(to, None, immediate);
         }

@@ -1,11 +1,14 @@
 //! One port of the network: the fabric an engine sees.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::fmt;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
+use hashbrown::HashMap;
+
 use super::key::Granted;
+use super::line::Line;
 use super::log::Happened;
 use super::network::Shared;
 use super::state::{Happening, State};
@@ -33,8 +36,7 @@ pub(super) struct PortState {
     /// What waits for a hung host to go on.
     pub(super) held: Vec<Happening>,
     pub(super) paused_at: Time,
-    /// Until when the port is busy sending.
-    pub(super) sends_until: Time,
+    pub(super) line: Line,
     /// Its engine was killed.
     pub(super) dead: bool,
     /// Its engine closed it.
@@ -53,7 +55,7 @@ impl PortState {
             inbox: VecDeque::new(),
             held: Vec::new(),
             paused_at: Time::NEVER,
-            sends_until: Time::ZERO,
+            line: Line::default(),
             dead: false,
             closed: false,
         }
@@ -137,6 +139,10 @@ impl Fabric for Nic {
         })
     }
 
+    fn maps(&self) -> bool {
+        self.with(|state, _| state.config.maps)
+    }
+
     fn register(&mut self, region: RegionId, memory: &Arc<Memory>) -> Result<(), RegisterError> {
         let memory = Arc::clone(memory);
         let before = self.with(|state, port| state.ports[port].regions.insert(region, memory));
@@ -169,8 +175,8 @@ impl Fabric for Nic {
         });
     }
 
-    fn post(&mut self, op: OpId, peer: PeerId, _lane: Lane, work: Work<'_>) -> Posted {
-        self.with(|state, port| state.post(port, op, peer, work))
+    fn post(&mut self, op: OpId, peer: PeerId, lane: Lane, work: Work<'_>) -> Posted {
+        self.with(|state, port| state.post(port, op, peer, lane, work))
     }
 
     fn cancel(&mut self, op: OpId, reason: Reason) {
@@ -179,7 +185,9 @@ impl Fabric for Nic {
 
     fn poll(&mut self, messages_max: usize, events: &mut Vec<Event>) -> bool {
         self.with(|state, port| {
-            let stopped = state.ports[port].dead || state.hangs(port);
+            // Of a port that was closed nothing is held back: the rest of its events are its proofs.
+            let silent = state.ports[port].dead || state.hangs(port);
+            let stopped = silent && !state.ports[port].closed;
             !stopped && state.ports[port].take(messages_max, events)
         })
     }
@@ -194,17 +202,22 @@ impl Fabric for Nic {
 
     fn close(&mut self) {
         self.with(|state, port| {
-            if !state.ports[port].is_alive() {
+            if state.ports[port].closed {
                 return;
             }
             state.log(port, Happened::Closed, 0, 0);
+            let was_alive = state.ports[port].is_alive();
             state.ports[port].closed = true;
-            for serial in state.ports[port].operations.values().copied().collect::<Vec<_>>() {
-                state.forget(serial, Reason::Closed);
+            // What a dead engine had sent still lands, and its peers are told by its death.
+            if was_alive {
+                for serial in state.ports[port].operations.values().copied().collect::<Vec<_>>() {
+                    state.forget(serial, Reason::Closed);
+                }
+                for (link, end) in state.ports[port].peers.clone() {
+                    state.hang_up(link, end, Reason::Closed);
+                }
             }
-            for (link, end) in state.ports[port].peers.clone() {
-                state.hang_up(link, end, Reason::Closed);
-            }
+            state.fence_all(port);
             state.ports[port].held.clear();
         });
     }

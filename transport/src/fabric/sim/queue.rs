@@ -27,6 +27,11 @@ impl<T> Queue<T> {
         self.heap.push(Due { at, serial: self.serial, what });
     }
 
+    /// How many things are to come.
+    pub(super) fn len(&self) -> usize {
+        self.heap.len()
+    }
+
     /// When the next thing happens.
     pub(super) fn next(&self) -> Option<Time> {
         self.heap.peek().map(|due| due.at)

@@ -176,7 +176,7 @@ impl State {
             Happening::Flushed { serial } => self.flushed(serial),
             Happening::Dial { link } => self.dialled(link),
             Happening::Accept { link } => self.up(link, 0),
-            Happening::Notice { link, end, reason } => self.break_end(link, end, reason),
+            Happening::Notice { link, end, reason } => self.noticed(link, end, reason),
             Happening::Break { link, cut } => self.cut_too_long(link, cut),
             Happening::Room => {}
             Happening::Act(action) => self.act(action),
@@ -224,9 +224,11 @@ impl State {
                 if let Some(&port) = self.addresses.get(&address) {
                     self.log(port, Happened::Resumed, 0, 0);
                     self.ports[port].paused_at = Time::NEVER;
-                    for what in std::mem::take(&mut self.ports[port].held) {
-                        self.queue.push(self.now, what);
-                    }
+                }
+                // Also what an engine that was there before has under way.
+                let there = self.ports.iter_mut().filter(|port| port.address == address);
+                for what in there.flat_map(|port| std::mem::take(&mut port.held)) {
+                    self.queue.push(self.now, what);
                 }
             }
             Action::Cut(a, b) => {

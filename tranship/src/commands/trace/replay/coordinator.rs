@@ -9,14 +9,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use tranship_cache::client::Client;
-use tranship_transport::Drive;
 
-use super::super::super::target::endpoint;
+use super::super::super::target::{dial, token};
 use super::super::super::{Context, Error};
 use super::engine::Report;
 use super::figures::Figures;
-use crate::config::Address;
+use crate::config::Addresses;
 use crate::exit::Exit;
 use crate::presets::{BLOCK_TOKENS, Preset};
 use crate::serve::signals;
@@ -45,6 +43,12 @@ pub(crate) struct Replay {
     pub(crate) restart: bool,
     /// How often programs are told of progress, requests.
     pub(crate) every: Option<u64>,
+    /// For whom.
+    pub(crate) tenant: String,
+    /// The configuration file that was given, for the engines too.
+    pub(crate) config: Option<PathBuf>,
+    /// File with the secret of the tcp fabric, if not as configured.
+    pub(crate) token_file: Option<PathBuf>,
 }
 
 /// What the coordinator waits for.
@@ -99,11 +103,14 @@ impl Replay {
         &self,
         context: &Context,
         requests: u64,
-        to: &Address,
+        to: &Addresses,
         daemon: Option<u32>,
     ) -> Result<Exit, Error> {
         // Engines take a daemon that is not there or lets nobody in for misses, so it is asked once.
-        Client::builder().drive(Drive::Caller).connect(&endpoint(to)?)?;
+        let config = context.config_with(None)?.config;
+        let token = token(&config, &self.tenant);
+        dial(config, Some(to), self.token_file.as_deref())?
+            .connect(|client| client.tenant(self.tenant.as_str(), token.as_str()))?;
         let began = Instant::now();
         let mut figures = self.play(context, requests, to, began)?;
         let elapsed = began.elapsed();
@@ -120,7 +127,7 @@ impl Replay {
         &self,
         context: &Context,
         requests: u64,
-        to: &Address,
+        to: &Addresses,
         began: Instant,
     ) -> Result<Figures, Error> {
         let (events, inbox) = channel();
@@ -189,7 +196,7 @@ impl Replay {
         number: usize,
         from: u64,
         until: u64,
-        to: &Address,
+        to: &Addresses,
         elapsed: Duration,
         events: &Sender<Event>,
     ) -> Result<Child, Error> {
@@ -203,7 +210,14 @@ impl Replay {
         flag(&mut command, "engines", self.engines.to_string());
         flag(&mut command, "model", self.preset.name.to_owned());
         flag(&mut command, "token-bytes", self.token_bytes.to_string());
-        flag(&mut command, "to", to.to_string());
+        flag(&mut command, "connect", to.to_string());
+        flag(&mut command, "tenant", self.tenant.clone());
+        if let Some(file) = &self.token_file {
+            command.arg("--token-file").arg(file);
+        }
+        if let Some(file) = &self.config {
+            command.arg("--config").arg(file);
+        }
         flag(&mut command, "from", from.to_string());
         flag(&mut command, "until", until.to_string());
         flag(&mut command, "parent", std::process::id().to_string());

@@ -12,16 +12,16 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use tranship_cache::catalog::Presence;
-use tranship_cache::client::{BlockResult, Cache, Client, CommitFailed, Grant, ReadError};
+use tranship_cache::client::{BlockResult, Cache, CommitFailed, Grant, ReadError};
 use tranship_cache::identity::Geometry;
 use tranship_cache::tier::Tier;
 use tranship_cache::{Chain, Identity, Key, Link, client};
-use tranship_transport::{Address as Endpoint, Drive};
 
 use super::super::super::{Context, Error, target};
 use super::figures::{Counts, Misses, Played};
-use crate::config::Address;
+use crate::config::{Addresses, Config};
 use crate::exit::Exit;
+use crate::net::{Dial, DialError};
 use crate::orphan;
 use crate::presets::{Attention, BLOCK_TOKENS, Preset};
 use crate::trace::plan::{Block, Planned, Share};
@@ -56,7 +56,13 @@ pub struct Args {
     pub token_bytes: u64,
     /// The daemon
     #[arg(long)]
-    pub to: Address,
+    pub connect: Addresses,
+    /// File with the secret of the tcp fabric
+    #[arg(long)]
+    pub token_file: Option<PathBuf>,
+    /// Tenant to act for
+    #[arg(long)]
+    pub tenant: String,
     /// First request to play
     #[arg(long)]
     pub from: u64,
@@ -91,10 +97,11 @@ impl Args {
     pub(in super::super) fn run(&self, context: &Context) -> Result<Exit, Error> {
         orphan::end_with(self.parent)
             .map_err(|source| Error::System { doing: "watch the parent process", source })?;
-        context.start_logging(&context.config_with(None)?)?;
+        let loaded = context.config_with(None)?;
+        context.start_logging(&loaded)?;
         let share = Share::new(self.engine, self.engines)
             .ok_or_else(|| Error::Usage(format!("no engine {}", self.engine)))?;
-        let mut engine = Engine::new(self)?;
+        let mut engine = Engine::new(self, loaded.config)?;
         let pace = self.speed.map(|speed| Pace::new(speed, self.clock_ms));
         let mut stdout = io::stdout().lock();
         let until = usize::try_from(self.until).unwrap_or(usize::MAX);
@@ -144,7 +151,8 @@ impl Pace {
 
 /// An engine: a connection that may come and go, and memory of its own.
 struct Engine {
-    to: Endpoint,
+    dial: Dial,
+    token: String,
     name: String,
     identity: Identity,
     cache: Option<Cache>,
@@ -153,14 +161,15 @@ struct Engine {
 }
 
 impl Engine {
-    fn new(args: &Args) -> Result<Self, Error> {
+    fn new(args: &Args, config: Config) -> Result<Self, Error> {
         let preset = Preset::find(&args.model)?;
         let block_bytes = args.token_bytes * u64::from(BLOCK_TOKENS);
         let blocks = (POOL_BYTES / block_bytes).clamp(1, POOL_BLOCKS_MAX);
         let len = usize::try_from(block_bytes)
             .map_err(|_| Error::Usage(format!("blocks of {block_bytes} bytes are too large")))?;
         Ok(Self {
-            to: target::endpoint(&args.to)?,
+            token: target::token(&config, &args.tenant),
+            dial: target::dial(config, Some(&args.connect), args.token_file.as_deref())?,
             name: format!("replay engine {}", args.engine),
             identity: identity(preset, args),
             cache: None,
@@ -171,15 +180,16 @@ impl Engine {
     }
 
     /// The daemon, if it is there; connected to at first use and whenever it was lost at start.
-    fn cache(&mut self) -> Result<Cache, client::Error> {
+    fn cache(&mut self) -> Result<Cache, DialError> {
         if let Some(cache) = &self.cache {
             return Ok(cache.clone());
         }
-        let client = Client::builder()
-            .name(self.name.as_str())
-            .timeout(TIMEOUT)
-            .drive(Drive::Caller)
-            .connect(&self.to)?;
+        let client = self.dial.connect(|client| {
+            client
+                .name(self.name.as_str())
+                .tenant(self.identity.tenant.as_str(), self.token.as_str())
+                .timeout(TIMEOUT)
+        })?;
         Ok(self.cache.insert(client.cache(self.identity.clone())).clone())
     }
 
@@ -304,7 +314,7 @@ impl Engine {
             let before = played.counts.stores.sum();
             match self
                 .cache()
-                .and_then(|cache| timer.time(|| self.store_some(&cache, played, links)))
+                .and_then(|cache| Ok(timer.time(|| self.store_some(&cache, played, links))?))
             {
                 Ok(room) => refused = !room,
                 Err(error) => {
@@ -426,5 +436,6 @@ fn identity(preset: &Preset, args: &Args) -> Identity {
     let revision = format!("replay of {trace} at {} bytes a token", args.token_bytes);
     let mut identity = Identity::new(preset.name, revision, "bf16", geometry, BLOCK_TOKENS);
     identity.layout = layout.to_owned();
+    identity.tenant.clone_from(&args.tenant);
     identity
 }

@@ -1,0 +1,177 @@
+//! The fabrics, from the configuration: what a daemon listens on, and how a client finds it.
+
+use std::fmt;
+
+use tranship_cache::client::{self, Client};
+use tranship_transport::fabric::{shm, tcp};
+use tranship_transport::{Drive, Kind, Polling};
+
+use crate::config::{self, Address, Addresses, Config, Secret};
+use crate::output;
+
+/// An engine that listens where the configuration says.
+pub(crate) fn engine(config: &Config, token: Option<&Secret>) -> tranship_transport::Builder {
+    let transport = &config.transport;
+    let polling = match transport.polling {
+        config::Polling::Busy => Polling::Busy,
+        config::Polling::Adaptive => Polling::Adaptive { spin: transport.spin.duration() },
+    };
+    let engine = tranship_transport::Engine::builder().polling(polling).drive(Drive::Caller);
+    config.serve.listen.iter().fold(engine, |engine, address| match address {
+        Address::Unix(path) => {
+            // The thread that waits copies too.
+            let helpers = transport.copy_threads.saturating_sub(1) as usize;
+            let shm = shm::Config::new()
+                .listen_at(path)
+                .copy_threads(helpers)
+                .connections_max(config.limits.max_clients as usize);
+            engine.fabric(shm)
+        }
+        Address::Tcp { .. } => engine.fabric(tcp(config, Some(address), token)),
+    })
+}
+
+/// The tcp fabric: listening, or only to dial with.
+fn tcp(config: &Config, listen: Option<&Address>, secret: Option<&Secret>) -> tcp::Config {
+    let settings = &config.tcp;
+    let mut fabric = match listen {
+        Some(Address::Tcp { host, port }) => {
+            let advertised = match settings.advertise.as_ref() {
+                Some(Address::Tcp { host, port }) => Some(format!("{host}:{port}")),
+                // A wildcard is no address for others.
+                _ if host == "0.0.0.0" || host == "[::]" => {
+                    let name = rustix::system::uname();
+                    Some(format!("{}:{port}", name.nodename().to_string_lossy()))
+                }
+                _ => None,
+            };
+            let fabric = tcp::Config::new().listen(format!("{host}:{port}"));
+            advertised.into_iter().fold(fabric, tcp::Config::advertise)
+        }
+        _ => tcp::Config::new().dial_only(),
+    };
+    if let Some(secret) = secret {
+        fabric = fabric.token(secret.reveal());
+    }
+    if let Some(streams) = settings.streams.as_ref().and_then(|n| u8::try_from(*n).ok()) {
+        fabric = fabric.streams(streams);
+    }
+    fabric.connections_max(config.limits.max_clients as usize)
+}
+
+/// How a command reaches a daemon: at the first of some addresses where one answers.
+#[derive(Debug, Clone)]
+pub(crate) struct Dial {
+    pub(crate) to: Addresses,
+    /// What the tcp fabric must prove.
+    pub(crate) secret: Option<Secret>,
+    pub(crate) config: Config,
+}
+
+impl Dial {
+    /// Connects; `describe` says as whom. What is passed over is told, on standard error or, where
+    /// there is one, in the log: whoever thinks to use shared memory shall not wonder why it is slow.
+    ///
+    /// # Errors
+    /// When no daemon answers anywhere, or one refuses.
+    pub(crate) fn connect(
+        &self,
+        describe: impl Fn(client::Builder) -> client::Builder,
+    ) -> Result<Client, DialError> {
+        let mut passed: Vec<(Address, client::Error)> = Vec::new();
+        for address in self.to.iter() {
+            match describe(self.builder(address)).connect(&address.endpoint()) {
+                Ok(client) => {
+                    if !passed.is_empty() {
+                        announce(&Fallback { passed: &passed, used: address });
+                    }
+                    return Ok(client);
+                }
+                Err(error) if is_elsewhere(&error) => passed.push((address.clone(), error)),
+                Err(error) => return Err(DialError::One(error)),
+            }
+        }
+        match passed.pop() {
+            Some((_, error)) if passed.is_empty() => Err(DialError::One(error)),
+            Some(last) => {
+                passed.push(last);
+                Err(DialError::All(Passed(passed)))
+            }
+            None => Err(DialError::All(Passed(passed))),
+        }
+    }
+
+    fn builder(&self, address: &Address) -> client::Builder {
+        let builder = Client::builder().drive(Drive::Caller);
+        match address {
+            Address::Unix(_) => builder,
+            Address::Tcp { .. } => builder.fabric(tcp(&self.config, None, self.secret.as_ref())),
+        }
+    }
+}
+
+/// Whether a daemon may be found at another address.
+fn is_elsewhere(error: &client::Error) -> bool {
+    matches!(
+        error,
+        client::Error::Engine(_)
+            | client::Error::Unreachable { .. }
+            | client::Error::Disconnected { .. }
+            | client::Error::Timeout { .. }
+            | client::Error::NotSent { .. }
+    )
+}
+
+/// What was passed over, and what is used in its place.
+struct Fallback<'a> {
+    passed: &'a [(Address, client::Error)],
+    used: &'a Address,
+}
+
+impl fmt::Display for Fallback<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let preferred = &self.passed[0].0;
+        let used = self.used;
+        write!(f, "using {used} in place of {preferred}")?;
+        if (preferred.fabric(), used.fabric()) == (Kind::Shm, Kind::Tcp) {
+            f.write_str(", which is slower")?;
+        }
+        for (_, error) in self.passed {
+            write!(f, "; {error}")?;
+        }
+        Ok(())
+    }
+}
+
+fn announce(fallback: &Fallback<'_>) {
+    if tracing::dispatcher::has_been_set() {
+        tracing::warn!("{fallback}");
+    } else {
+        output::note(&format!("warning: {fallback}"));
+    }
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    /// The only daemon there is to ask cannot be reached, or one refuses.
+    #[error(transparent)]
+    One(#[from] client::Error),
+    /// None of several can be reached.
+    #[error("no daemon answers: {0}")]
+    All(Passed),
+}
+
+/// Addresses, and why each was passed over.
+#[derive(Debug)]
+pub struct Passed(Vec<(Address, client::Error)>);
+
+impl fmt::Display for Passed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, (_, error)) in self.0.iter().enumerate() {
+            let comma = if index == 0 { "" } else { "; " };
+            write!(f, "{comma}{error}")?;
+        }
+        Ok(())
+    }
+}

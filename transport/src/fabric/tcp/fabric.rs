@@ -1,0 +1,507 @@
+//! The fabric itself.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::TcpListener;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::time::Timespec;
+
+use super::call::Call;
+use super::config::Config;
+use super::dial::{Backoff, Dial, Gathering, Purpose, wait};
+use super::frame::MESSAGE_BYTES_MAX;
+use super::greeting::{Challenge, Hello};
+use super::hub::Hub;
+use super::link::{CREDIT_BYTES, LATENCY, Link, Over};
+use super::resolve::Resolver;
+use super::socket;
+use super::watch::{Ready, Sight, Watch};
+use super::windows::WINDOWS_MAX;
+use crate::address::{Address, Kind};
+use crate::fabric::{
+    Event, Fabric, Grant, Limits, OpId, PeerId, Posted, RegionId, RegisterError, RemoteKey, Setup,
+    Status, Work,
+};
+use crate::immediate::Immediate;
+use crate::lane::Lane;
+use crate::memory::Memory;
+use crate::outcome::Reason;
+use crate::time::{Clock, Time};
+use crate::window::WindowId;
+
+/// How long closing waits for peers to take what was said to them.
+const LINGER: Duration = Duration::from_millis(100);
+
+/// Streams over an IP network. See the module.
+#[derive(Debug)]
+pub(super) struct Tcp {
+    pub(super) hub: Hub,
+    clock: Arc<dyn Clock>,
+    /// What we say to callers, but for the nonce.
+    pub(super) challenge: Challenge,
+    /// What peers are told to dial.
+    pub(super) endpoint: String,
+    pub(super) listener: Option<TcpListener>,
+    /// Until when callers wait because descriptors ran out.
+    pub(super) deaf_until: Option<Time>,
+    pub(super) resolver: Resolver,
+    pub(super) calls: Vec<Call>,
+    pub(super) calls_ever: u32,
+    pub(super) dials: Vec<Dial>,
+    pub(super) dials_ever: u32,
+    pub(super) gathering: Vec<Gathering>,
+    pub(super) backoff: Backoff,
+    pub(super) links: BTreeMap<PeerId, Link>,
+    peers_ever: u32,
+    endings: Vec<Ending>,
+    pub(super) suspects: Vec<Suspect>,
+    suspects_ever: u32,
+    sights: Vec<Sight>,
+    /// When something has to be looked after, whatever the sockets say.
+    pub(super) next_tick: Time,
+    /// Whether the last poll wanted messages.
+    wants_messages: bool,
+    pub(super) closed: bool,
+}
+
+/// A connection that is over, but for messages that the engine has not taken.
+#[derive(Debug)]
+struct Ending {
+    peer: PeerId,
+    inbox: VecDeque<(Vec<u8>, Option<Immediate>)>,
+    reason: Reason,
+}
+
+/// A connection that broke while writes were under way: the peer may still be landing what it got.
+#[derive(Debug)]
+pub(super) struct Suspect {
+    pub(super) id: u32,
+    pub(super) connection: u128,
+    endpoint: String,
+    ops: Vec<OpId>,
+    tries: u32,
+    /// When to ask again; `None` while it is being asked, or where nobody can be.
+    at: Option<Time>,
+}
+
+#[cfg(test)]
+impl Suspect {
+    pub(super) fn is_asked(&self) -> bool {
+        self.at.is_none()
+    }
+}
+
+impl Tcp {
+    /// Opens the fabric; `config` has been checked.
+    pub(super) fn open(config: Config, setup: &Setup) -> Result<Self, String> {
+        let failed = |what: &'static str| {
+            move |error: std::io::Error| {
+                format!("{what}: {error}; the limit of open files (ulimit -n) may be too low")
+            }
+        };
+        let watch = Watch::new().map_err(failed("epoll"))?;
+        let resolver = Resolver::new().map_err(failed("eventfd"))?;
+        watch.add(&resolver, Ready::Name, false).map_err(failed("epoll"))?;
+        let (mut listener, mut endpoint) = (None, "dial-only:0".to_owned());
+        if let Some(wanted) = &config.listen {
+            let (socket, at) = socket::listen(wanted)?;
+            watch.add(&socket, Ready::Caller, false).map_err(failed("epoll"))?;
+            endpoint = match &config.advertise {
+                Some(name) => match name.rsplit_once(':') {
+                    Some((host, "0")) => format!("{host}:{}", at.port()),
+                    Some(_) => name.clone(),
+                    None => return Err(format!("address {name:?}: give HOST:PORT")),
+                },
+                None if at.ip().is_unspecified() => {
+                    return Err(format!(
+                        "listening at {wanted}, which peers cannot dial; say what they should \
+                         dial (advertise HOST:PORT)"
+                    ));
+                }
+                None => at.to_string(),
+            };
+            listener = Some(socket);
+        }
+        let challenge = Challenge {
+            engine: setup.engine,
+            nonce: [0; 32],
+            heartbeat: config.heartbeat,
+            credit: CREDIT_BYTES,
+        };
+        let now = setup.clock.now();
+        Ok(Self {
+            hub: Hub::new(config, watch, now),
+            clock: Arc::clone(&setup.clock),
+            challenge,
+            endpoint,
+            listener,
+            deaf_until: None,
+            resolver,
+            calls: Vec::new(),
+            calls_ever: 0,
+            dials: Vec::new(),
+            dials_ever: 0,
+            gathering: Vec::new(),
+            backoff: Backoff::default(),
+            links: BTreeMap::new(),
+            peers_ever: 0,
+            endings: Vec::new(),
+            suspects: Vec::new(),
+            suspects_ever: 0,
+            sights: Vec::new(),
+            next_tick: Time::ZERO,
+            wants_messages: true,
+            closed: false,
+        })
+    }
+
+    pub(super) fn next_peer(&mut self) -> PeerId {
+        self.peers_ever += 1;
+        PeerId(self.peers_ever)
+    }
+
+    // ---- a turn ------------------------------------------------------------------------------
+
+    fn turn(&mut self, messages_max: usize) -> bool {
+        let before = self.hub.now;
+        self.hub.now = self.clock.now();
+        if self.hub.now.since(before) >= self.hub.config.heartbeat {
+            // It was we who did not listen: what was said meanwhile is still to be heard.
+            let now = self.hub.now;
+            self.links.values_mut().for_each(|link| link.heard = now);
+        }
+        let mut sights = std::mem::take(&mut self.sights);
+        self.hub.watch.look(&mut sights);
+        let mut worked = !sights.is_empty();
+        // What is urgent first.
+        let urgent = |sight: &Sight| matches!(sight.ready, Ready::Stream(_, at) if at == 0);
+        for sight in sights.iter().filter(|it| urgent(it)) {
+            self.see(sight);
+        }
+        for sight in sights.iter().filter(|it| !urgent(it)) {
+            self.see(sight);
+        }
+        self.sights = sights;
+        if self.hub.now >= self.next_tick {
+            self.tick();
+        }
+        worked |= self.pump();
+        worked | self.deliver(messages_max)
+    }
+
+    fn see(&mut self, sight: &Sight) {
+        match sight.ready {
+            Ready::Alarm => self.hub.watch.alarmed(),
+            Ready::Name => self.take_names(),
+            Ready::Caller => self.answer_callers(),
+            Ready::Call(id) => self.go_on_with(id),
+            Ready::Stream(peer, at) => {
+                let at = usize::from(at);
+                let Some(link) = self.links.get_mut(&peer) else { return };
+                let Some(stream) = link.streams.get_mut(at) else { return };
+                if sight.write {
+                    stream.clogged = false;
+                    self.hub.eager(peer);
+                }
+                if sight.read {
+                    self.hear(peer, at);
+                }
+            }
+        }
+    }
+
+    /// Receives from a stream.
+    fn hear(&mut self, peer: PeerId, at: usize) {
+        let Some(link) = self.links.get_mut(&peer) else { return };
+        let mut heard = link.hear(&mut self.hub, at).map(|_| ());
+        if at != LATENCY {
+            // What is urgent does not wait for the next turn; and what the peer said last there
+            // tells why another stream ended.
+            let bulk = heard;
+            heard = link.hear(&mut self.hub, LATENCY).map(|_| ());
+            while heard.is_ok() && bulk.is_err() {
+                match link.hear(&mut self.hub, LATENCY) {
+                    Ok(true) => {}
+                    Ok(false) => break,
+                    Err(over) => heard = Err(over),
+                }
+            }
+            match (bulk, heard) {
+                (Err(Over::Gone | Over::Cut), Ok(())) => {
+                    // The latency stream is to end, too, and says what can be proven.
+                    let until = self.hub.now + self.hub.config.heartbeat;
+                    link.leave(&mut self.hub, Reason::PeerGone, until);
+                    self.next_tick = Time::ZERO;
+                }
+                (Err(broken), Ok(())) => heard = Err(broken),
+                _ => {}
+            }
+        }
+        if let Err(over) = heard {
+            self.end(peer, over);
+        }
+    }
+
+    /// Sends what there is to send.
+    fn pump(&mut self) -> bool {
+        let mut worked = false;
+        for peer in std::mem::take(&mut self.hub.eager) {
+            let Some(link) = self.links.get_mut(&peer) else { continue };
+            self.hub.eager.insert(peer);
+            match link.speak() {
+                Ok(()) => worked |= link.pump(&mut self.hub),
+                Err(over) => self.end(peer, over),
+            }
+        }
+        worked
+    }
+
+    /// Hands messages over, at most `max`, and says which connections are over.
+    fn deliver(&mut self, max: usize) -> bool {
+        self.wants_messages = max > 0;
+        let mut left = max;
+        for link in self.links.values_mut().filter(|link| !link.inbox.is_empty()) {
+            left -= link.deliver(&mut self.hub, left);
+        }
+        let reports = &mut self.hub.reports;
+        self.endings.retain_mut(|ending| {
+            let count = ending.inbox.len().min(left);
+            left -= count;
+            for (bytes, immediate) in ending.inbox.drain(..count) {
+                reports.push(Event::Message { peer: ending.peer, bytes });
+                reports.extend(immediate.map(|immediate| Event::Arrived { immediate }));
+            }
+            if ending.inbox.is_empty() {
+                reports.push(Event::PeerDown { peer: ending.peer, reason: ending.reason });
+            }
+            !ending.inbox.is_empty()
+        });
+        left < max
+    }
+
+    fn tick(&mut self) {
+        // Whatever sets it meanwhile is looked after in the next turn.
+        self.next_tick = Time::NEVER;
+        let peers: Vec<_> = self.links.keys().copied().collect();
+        let mut next = Time::NEVER;
+        for peer in peers {
+            let Some(link) = self.links.get_mut(&peer) else { continue };
+            match link.tick(&mut self.hub) {
+                Ok(()) => next = next.min(link.next_tick(self.hub.config.heartbeat)),
+                Err(over) => self.end(peer, over),
+            }
+        }
+        let ids: Vec<_> = self.suspects.iter().map(|it| it.id).collect();
+        for id in ids {
+            let Some(suspect) = self.suspects.iter_mut().find(|it| it.id == id) else { continue };
+            match suspect.at {
+                Some(at) if at <= self.hub.now => {
+                    suspect.at = None;
+                    let endpoint = suspect.endpoint.clone();
+                    self.dial(Purpose::Ask(id), endpoint);
+                }
+                Some(at) => next = next.min(at),
+                None => {}
+            }
+        }
+        let dials = self.tick_dials();
+        self.next_tick = self.next_tick.min(next).min(dials);
+    }
+
+    // ---- ends --------------------------------------------------------------------------------
+
+    /// Ends a connection.
+    pub(super) fn end(&mut self, peer: PeerId, over: Over) {
+        let Some(mut link) = self.links.remove(&peer) else { return };
+        self.hub.eager.remove(&peer);
+        let gone = over == Over::Gone;
+        let reason = match (link.leaving, over) {
+            (Some((reason, _)), _) => reason,
+            (None, Over::Gone | Over::Cut) => Reason::PeerGone,
+            (None, Over::Broken(what)) => {
+                tracing::warn!(peer = peer.0, engine = ?link.engine, "hanging up on a peer: {what}");
+                Reason::Failed
+            }
+        };
+        if link.leaving.is_none() {
+            // It goes through where the other side is there to hear it.
+            link.leave(&mut self.hub, reason, Time::NEVER);
+            self.hub.eager.remove(&peer);
+        }
+        let unproven = link.end_ops(&mut self.hub, reason, gone);
+        let Link { inbox, connection, endpoint, .. } = link;
+        self.endings.push(Ending { peer, inbox, reason });
+        if !unproven.is_empty() && !self.closed {
+            self.suspects_ever += 1;
+            let can_be_asked = !endpoint.is_empty() && !endpoint.ends_with(":0");
+            if !can_be_asked {
+                tracing::warn!(peer = peer.0, "lost writes to a peer that cannot be asked");
+            }
+            self.suspects.push(Suspect {
+                id: self.suspects_ever,
+                connection,
+                endpoint,
+                ops: unproven,
+                tries: 0,
+                at: can_be_asked.then_some(self.hub.now),
+            });
+        }
+        self.next_tick = Time::ZERO;
+    }
+
+    /// The peer of a broken connection lands nothing more of it.
+    pub(super) fn proven(&mut self, id: u32) {
+        let Some(index) = self.suspects.iter().position(|it| it.id == id) else { return };
+        let suspect = self.suspects.remove(index);
+        let status = Status::Stopped(Reason::PeerGone);
+        let ends = suspect.ops.into_iter().map(|op| Event::Completed { op, status });
+        self.hub.reports.extend(ends);
+    }
+
+    /// The peer of a broken connection could not be asked.
+    pub(super) fn ask_later(&mut self, id: u32) {
+        let Some(suspect) = self.suspects.iter_mut().find(|it| it.id == id) else { return };
+        let pause = wait(suspect.tries, self.hub.config.backoff);
+        suspect.tries += 1;
+        suspect.at = Some(self.hub.now + pause);
+        self.next_tick = Time::ZERO;
+    }
+
+    /// The other side of a connection says that it has broken, and asks us to drop it.
+    pub(super) fn drop_connection(&mut self, hello: &Hello) {
+        self.gathering.retain(|it| !it.is(hello));
+        let mine = |link: &Link| (link.engine, link.connection) == (hello.engine, hello.connection);
+        if let Some(peer) = self.links.values().find(|link| mine(link)).map(|link| link.id) {
+            self.end(peer, Over::Gone);
+        }
+    }
+}
+
+impl Fabric for Tcp {
+    fn kind(&self) -> Kind {
+        Kind::Tcp
+    }
+
+    fn address(&self) -> Address {
+        Address::new(Kind::Tcp, self.endpoint.clone())
+    }
+
+    fn maps(&self) -> bool {
+        false
+    }
+
+    fn limits(&self) -> Limits {
+        Limits { message_bytes_max: MESSAGE_BYTES_MAX, windows_max: WINDOWS_MAX }
+    }
+
+    fn register(&mut self, region: RegionId, memory: &Arc<Memory>) -> Result<(), RegisterError> {
+        self.hub.windows.register(region, memory);
+        Ok(())
+    }
+
+    fn deregister(&mut self, region: RegionId) {
+        self.hub.windows.deregister(region);
+    }
+
+    fn grant(&mut self, grant: &Grant) -> Result<RemoteKey, RegisterError> {
+        let key =
+            self.hub.windows.open(grant).map_err(|what| RegisterError { kind: Kind::Tcp, what })?;
+        Ok(RemoteKey { key, base: 0 })
+    }
+
+    fn revoke(&mut self, window: WindowId) {
+        // Whatever lands, lands by our own hand: it looks at the window first.
+        self.hub.windows.shut(window);
+        self.hub.reports.push(Event::Revoked { window });
+    }
+
+    fn connect(&mut self, to: &Address) -> PeerId {
+        self.hub.now = self.clock.now();
+        self.dial_peer(to)
+    }
+
+    fn disconnect(&mut self, peer: PeerId) {
+        self.undial(peer);
+        if let Some(link) = self.links.get_mut(&peer) {
+            let until = self.hub.now + self.hub.config.heartbeat;
+            link.leave(&mut self.hub, Reason::Closed, until);
+            self.next_tick = Time::ZERO;
+        }
+    }
+
+    fn post(&mut self, op: OpId, peer: PeerId, lane: Lane, work: Work<'_>) -> Posted {
+        let Some(link) = self.links.get_mut(&peer) else {
+            return Posted::Refused(Reason::PeerGone);
+        };
+        link.post(&mut self.hub, op, lane, &work)
+    }
+
+    fn cancel(&mut self, op: OpId, reason: Reason) {
+        for link in self.links.values_mut() {
+            if link.cancel(&mut self.hub, op, reason) {
+                return;
+            }
+        }
+    }
+
+    fn poll(&mut self, messages_max: usize, events: &mut Vec<Event>) -> bool {
+        let worked = if self.closed { self.deliver(messages_max) } else { self.turn(messages_max) };
+        let news = !self.hub.reports.is_empty();
+        events.append(&mut self.hub.reports);
+        worked | news
+    }
+
+    fn arm(&mut self) -> bool {
+        let messages = self.wants_messages && self.links.values().any(|it| !it.inbox.is_empty());
+        let endings = self.endings.iter().any(|it| self.wants_messages || it.inbox.is_empty());
+        if !self.hub.reports.is_empty() || !self.hub.eager.is_empty() || messages || endings {
+            return false;
+        }
+        let now = self.clock.now();
+        if self.next_tick <= now {
+            return false;
+        }
+        let span = (self.next_tick != Time::NEVER).then(|| self.next_tick.since(now));
+        self.hub.watch.set_alarm(span);
+        true
+    }
+
+    fn wait_fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.hub.watch.as_fd())
+    }
+
+    fn close(&mut self) {
+        if self.closed {
+            return;
+        }
+        let began = Instant::now();
+        self.hub.now = self.clock.now();
+        for link in self.links.values_mut() {
+            link.leave(&mut self.hub, Reason::Closed, Time::NEVER);
+        }
+        // What was said before is heard, where somebody listens: a socket that is closed before
+        // everything that came in was taken drops what it has not sent.
+        while !self.links.is_empty() && began.elapsed() < LINGER {
+            self.turn(0);
+            let left = LINGER.saturating_sub(began.elapsed());
+            let timeout = Timespec::try_from(left).expect("a tenth of a second at most");
+            let fd = self.hub.watch.as_fd();
+            // Interrupted or not, it is looked again.
+            let _ = poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&timeout));
+        }
+        self.closed = true;
+        for peer in self.links.keys().copied().collect::<Vec<_>>() {
+            self.end(peer, Over::Cut);
+        }
+        self.calls.clear();
+        self.dials.clear();
+        self.gathering.clear();
+        self.suspects.clear();
+        self.hub.windows.clear();
+        // Last: that nobody listens any more tells peers that everything here has ended.
+        self.listener = None;
+    }
+}

@@ -1,0 +1,47 @@
+//! Streams over an IP network.
+//!
+//! A connection is one *latency* stream (control, messages, acknowledgements, the latency lane) and
+//! some *bulk* streams. Payload is sent straight from the source and read straight into the
+//! destination, whatever pieces the two lie in. `docs/tcp.md` has the layout of every byte.
+//!
+//! # What holds, and why
+//! - *Only through open windows.* Whoever polls stores everything that lands, and looks at the
+//!   window before each system call: a revoked window is fenced at once, and what was still coming
+//!   for it is received into a sink.
+//! - *Done means landed.* A write is acknowledged by the other side's fabric once all of its bytes
+//!   lie in the window, and its immediate is delivered before that.
+//! - *The gone do not land.* A peer lands bytes only while its end of the connection is open. That
+//!   it is closed is shown by its goodbye, or by an orderly end of a stream: a fabric closes
+//!   nothing while it goes on to land bytes, and the kernel closes what a dead process had
+//!   (`exit(2)`). A reset or silence shows nothing: writes under way are lost, and the peer is
+//!   asked again, at its address, to drop the connection. Its word proves it; so does another
+//!   engine at that address, or nobody: an engine listens for as long as it has connections.
+//! - *Bounded.* Of what a peer sends, at most [`link::CREDIT_BYTES`] of messages are kept, some
+//!   thousand descriptions of operations, and 16 MiB of layouts; what makes no sense ends the
+//!   connection.
+//!
+//! # Threads
+//! Whoever calls [`Fabric::poll`](super::Fabric::poll) does everything. Names are looked up on
+//! short-lived threads.
+
+mod call;
+mod config;
+mod dial;
+mod fabric;
+mod frame;
+mod greeting;
+mod hub;
+mod layout;
+mod link;
+mod receive;
+mod resolve;
+mod send;
+mod socket;
+mod stream;
+mod watch;
+mod windows;
+
+pub use config::Config;
+
+#[cfg(all(not(loom), test))]
+mod tests;

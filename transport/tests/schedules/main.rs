@@ -1,0 +1,117 @@
+//! Fault schedules: thousands of seeded programs on the simulated network, each a different bad day.
+//!
+//! A schedule is a program made from a seed: engines write, read, send and signal, in pieces and in
+//! both lanes, while transfers are cancelled, windows revoked and granted again on the same pages,
+//! regions, engines and counters closed and made again, hosts hang, die and come back at the same
+//! address, and links are cut and healed. Between all steps the oracles look:
+//! - no byte changes but by a transfer that may touch it and has not provably ended;
+//! - every transfer ends by its deadline, once; `Done` means that all bytes are there, `Rejected`
+//!   that none moved;
+//! - counters count what carried their own generation, at most once each, after its payload;
+//! - messages arrive in order, once, unless they were rejected;
+//! - at the end everything is proven, everybody reaches everybody, and nothing is left behind.
+//!
+//! `TRANSHIP_SCHEDULES` says how many to run, `TRANSHIP_SCHEDULE` which one alone.
+
+#[cfg(feature = "sabotage")]
+mod defects;
+mod dice;
+mod oracle;
+mod program;
+mod run;
+mod shadow;
+mod world;
+
+use std::io::Write;
+use std::panic::catch_unwind;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::Instant;
+
+use crate::program::Program;
+use crate::run::run;
+
+/// Schedules in each run of the tests.
+const SCHEDULES: u64 = 10_000;
+/// From how many on progress is told, and how often.
+const TOLD_EVERY: u64 = 20_000;
+
+fn number(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text} is not a number")))
+}
+
+fn say(text: &str) {
+    // Past the capture of a test that passes; nothing is lost when nobody listens.
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// Runs a schedule; tells how to run it again when it does not hold.
+fn holds(seed: u64) -> Option<[u64; 4]> {
+    let report = catch_unwind(|| run(seed));
+    if report.is_err() {
+        say(&format!("schedule {seed} does not hold; run it again with"));
+        say(&format!(
+            "  TRANSHIP_SCHEDULE={seed} cargo test -p tranship-transport --test schedules"
+        ));
+    }
+    report.ok().map(|report| report.ends)
+}
+
+/// Ten thousand bad days, all of them survived.
+#[test]
+fn every_schedule_holds() {
+    if let Some(seed) = number("TRANSHIP_SCHEDULE") {
+        for (at, step) in Program::new(seed).steps.iter().enumerate() {
+            say(&format!("{at:3} {step:?}"));
+        }
+        say(&format!("{:?}", run(seed)));
+        return;
+    }
+    let schedules = number("TRANSHIP_SCHEDULES").unwrap_or(SCHEDULES);
+    let began = Instant::now();
+    let (next, failed) = (AtomicU64::new(0), AtomicBool::new(false));
+    let ends: [AtomicU64; 4] = Default::default();
+    let work = || {
+        while !failed.load(Ordering::Relaxed) {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= schedules {
+                return;
+            }
+            match holds(seed) {
+                Some(counts) => {
+                    for (end, count) in ends.iter().zip(counts) {
+                        end.fetch_add(count, Ordering::Relaxed);
+                    }
+                }
+                None => failed.store(true, Ordering::Relaxed),
+            }
+            if seed > 0 && seed.is_multiple_of(TOLD_EVERY) {
+                let rate = seed as f64 / began.elapsed().as_secs_f64();
+                say(&format!("{seed} of {schedules} schedules, {rate:.0} in a second"));
+            }
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(work);
+        }
+    });
+    assert!(!failed.load(Ordering::Relaxed), "a schedule does not hold; it is named above");
+    let ends = ends.map(AtomicU64::into_inner);
+    say(&format!(
+        "{schedules} schedules hold, {:.0} in a second; transfers done, rejected, fenced, lost: {ends:?}",
+        schedules as f64 / began.elapsed().as_secs_f64()
+    ));
+    let rare = schedules.min(100) / 100;
+    assert!(ends.iter().all(|end| *end >= rare), "schedules reach every outcome: {ends:?}");
+}
+
+/// One seed is one run: what failed once fails again.
+#[test]
+fn one_seed_is_one_schedule() {
+    for seed in (0..40).map(|at| at * 37) {
+        assert_eq!(run(seed), run(seed), "seed {seed}");
+    }
+    assert_ne!(run(1).trace, run(2).trace);
+}
