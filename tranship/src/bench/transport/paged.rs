@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use tranship_transport::{Pages, Plan, Transfer};
 
-use super::field::Field;
+use super::field::{Field, Way};
 use super::{Bench, Op, against, done};
 use crate::bench::line::{Latency, Paged};
 use crate::bench::pages::Pieces;
@@ -45,8 +45,8 @@ impl Bench {
         };
         let warm_up = (plans.len() as u64).div_ceil(u64::from(batch));
         let stretches = Pieces::new(bytes, field.bytes());
-        let mut limit = field.limit_of(stretches, false);
-        let measured = in_turns(self.plan.time, warm_up, [&mut limit, &mut operation])?;
+        let mut limit = field.limit(stretches, batch, Way::To);
+        let measured = in_turns(self.plan.time, warm_up, [&mut *limit, &mut operation])?;
         let [_, written] = &measured;
         let paged = Some(Paged {
             pages,
