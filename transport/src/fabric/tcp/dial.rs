@@ -223,7 +223,11 @@ impl Tcp {
                 streams: self.hub.config.streams,
                 heartbeat: self.hub.config.heartbeat,
                 credit: CREDIT_BYTES,
-                address: self.listener.is_some().then(|| self.endpoint.clone()).unwrap_or_default(),
+                address: if self.listener.is_some() {
+                    self.endpoint.clone()
+                } else {
+                    String::new()
+                },
             };
             let socket = socket::dial(&to).map_err(unreachable)?;
             let call = Call::dialled(self.calls_ever + 1, id, socket, &hello, until);

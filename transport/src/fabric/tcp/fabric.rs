@@ -87,6 +87,13 @@ pub(super) struct Suspect {
     at: Option<Time>,
 }
 
+#[cfg(test)]
+impl Suspect {
+    pub(super) fn is_asked(&self) -> bool {
+        self.at.is_none()
+    }
+}
+
 impl Tcp {
     /// Opens the fabric; `config` has been checked.
     pub(super) fn open(config: Config, setup: &Setup) -> Result<Self, String> {
@@ -313,7 +320,7 @@ impl Tcp {
     // ---- ends --------------------------------------------------------------------------------
 
     /// Ends a connection.
-    fn end(&mut self, peer: PeerId, over: Over) {
+    pub(super) fn end(&mut self, peer: PeerId, over: Over) {
         let Some(mut link) = self.links.remove(&peer) else { return };
         self.hub.eager.remove(&peer);
         let gone = over == Over::Gone;

@@ -52,8 +52,7 @@ impl Layout {
                 count: u32::from_le_bytes(word(body, at + 24)),
             })
             .collect();
-        let layers: Vec<u64> =
-            (runs_end..body.len()).step_by(LAYER_BYTES).map(|at| long(at)).collect();
+        let layers: Vec<u64> = (runs_end..body.len()).step_by(LAYER_BYTES).map(long).collect();
         Self::new(runs, layers).ok_or(WRONG)
     }
 

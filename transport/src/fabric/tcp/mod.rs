@@ -44,3 +44,6 @@ mod watch;
 mod windows;
 
 pub use config::Config;
+
+#[cfg(all(not(loom), test))]
+mod tests;

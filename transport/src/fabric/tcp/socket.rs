@@ -48,8 +48,8 @@ impl Pieces {
             let (now, rest) = bytes.split_at(piece.iov_len.min(bytes.len()));
             // SAFETY: the caller vouches for the piece.
             unsafe {
-                piece.iov_base.cast::<u8>().copy_from_nonoverlapping(now.as_ptr(), now.len())
-            };
+                piece.iov_base.cast::<u8>().copy_from_nonoverlapping(now.as_ptr(), now.len());
+            }
             bytes = rest;
         }
     }

@@ -245,12 +245,12 @@ impl Chunk {
                 _ => (behind, left),
             };
             let len = here.min(room) as usize;
-            match base {
+            if let Some(base) = base {
                 // SAFETY: inside of the memory or window, which was checked for the operation.
-                Some(base) => {
-                    pieces.push(unsafe { base.add((self.source.offset + offset) as usize) }, len)
-                }
-                None => pieces.push(FILLER.as_ptr().cast_mut(), len.min(FILLER.len())),
+                let start = unsafe { base.add((self.source.offset + offset) as usize) };
+                pieces.push(start, len);
+            } else {
+                pieces.push(FILLER.as_ptr().cast_mut(), len.min(FILLER.len()));
             }
             if (len as u64) < here || (base.is_none() && len > FILLER.len()) {
                 break;
