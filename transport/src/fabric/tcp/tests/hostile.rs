@@ -350,3 +350,15 @@ fn forged_stale_and_denied_keys_open_nothing() {
     assert_eq!(pair.run(write(part, remote, Some(1))), Status::Done);
     pair.settle();
 }
+
+#[cfg(feature = "conformance")]
+proptest::proptest! {
+    #[test]
+    fn whatever_comes_is_decoded_or_refused(
+        kind in 0..14u8,
+        rest in proptest::collection::vec(proptest::num::u8::ANY, 0..300),
+    ) {
+        let bytes: Vec<u8> = [kind].into_iter().chain(rest).collect();
+        crate::fabric::tcp::decode_anything(&bytes);
+    }
+}
