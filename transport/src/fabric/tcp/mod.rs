@@ -45,5 +45,37 @@ mod windows;
 
 pub use config::Config;
 
+/// Decodes bytes as everything that a peer may send, for fuzzing: whatever they are, nothing is to
+/// panic, and what is understood says the same when it is encoded again.
+///
+/// # Panics
+/// When it does not.
+#[cfg(feature = "conformance")]
+pub fn decode_anything(bytes: &[u8]) {
+    if let Some(head) = bytes.first_chunk()
+        && let Ok(frame) = frame::Frame::decode(head)
+    {
+        assert_eq!(frame::Frame::decode(&frame.encode()), Ok(frame));
+    }
+    if let Some(ack) = bytes.first_chunk()
+        && let Ok(ack) = frame::Ack::decode(ack)
+    {
+        assert_eq!(frame::Ack::decode(&ack.encode()), Ok(ack));
+    }
+    if let Some(prefix) = bytes.first_chunk()
+        && let Ok((kind, len)) = greeting::prefix(prefix)
+        && let Some(body) = bytes[greeting::PREFIX_BYTES..].get(..len)
+        && let Ok(greeting) = greeting::Greeting::decode(kind, body)
+    {
+        let body = &greeting.encode()[greeting::PREFIX_BYTES..];
+        assert_eq!(greeting::Greeting::decode(kind, body), Ok(greeting));
+    }
+    if let Ok(layout) = layout::Layout::decode(bytes) {
+        let shape = layout::Shape::Layout(std::sync::Arc::new(layout));
+        let body = layout::encode(shape.runs(), shape.layers());
+        assert_eq!(body, bytes);
+    }
+}
+
 #[cfg(all(not(loom), test))]
 mod tests;

@@ -385,3 +385,15 @@ fn an_answer_to_nothing_may_come_from_anywhere() {
     bulk.write_all(&Frame::Ping.encode()).unwrap();
     assert_eq!(wait(&mut node, "the end", |node| node.down(peer)), Reason::Failed);
 }
+
+#[cfg(feature = "conformance")]
+proptest::proptest! {
+    #[test]
+    fn whatever_comes_is_decoded_or_refused(
+        kind in 0..14u8,
+        rest in proptest::collection::vec(proptest::num::u8::ANY, 0..300),
+    ) {
+        let bytes: Vec<u8> = [kind].into_iter().chain(rest).collect();
+        crate::fabric::tcp::decode_anything(&bytes);
+    }
+}
