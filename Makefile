@@ -36,7 +36,8 @@ loom: ## model checks of the lock-free parts
 
 lint: ## formatting and clippy, warnings are errors
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --workspace --all-targets --features $(FEATURES) -- -D warnings
+	$(CARGO) fmt --manifest-path fuzz/Cargo.toml --check
+	$(CARGO) clippy --workspace --all-targets --features $(FEATURES),tranship-transport/fuzzing -- -D warnings
 
 audit: ## licences, banned crates and sources
 	@if $(CARGO) deny --version >/dev/null 2>&1; then \

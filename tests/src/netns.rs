@@ -57,11 +57,13 @@ impl Hosts {
     /// The address of each host.
     pub const ADDRESSES: [&str; 2] = ["10.231.0.1", "10.231.0.2"];
 
-    /// Makes them.
-    ///
-    /// # Errors
-    /// When this machine or user cannot: the reason, for the line that says why a test is skipped.
-    pub fn new() -> Result<Self, String> {
+    /// Makes them; `None` when this machine or user cannot, which is said.
+    #[must_use]
+    pub fn new() -> Option<Self> {
+        Self::make().map_err(|why| tell(&format!("skipped: {why}"))).ok()
+    }
+
+    fn make() -> Result<Self, String> {
         static EVER: AtomicU32 = AtomicU32::new(0);
         let number = EVER.fetch_add(1, Ordering::Relaxed);
         let name = |side| format!("tranship-{}-{number}-{side}", std::process::id());
@@ -125,6 +127,12 @@ impl Drop for Hosts {
             let _ = ip(&["netns", "del", name]);
         }
     }
+}
+
+/// Tells whoever runs a test something that is no failure.
+#[expect(clippy::print_stderr, reason = "tests have no other way to say why they are skipped")]
+pub fn tell(what: &str) {
+    eprintln!("{what}");
 }
 
 fn ip(arguments: &[&str]) -> Result<(), String> {

@@ -5,7 +5,7 @@
 //! need root.
 
 use serde_json::Value;
-use tranship_tests::netns::{Hosts, Node, SLOTS};
+use tranship_tests::netns::{Hosts, Node, SLOTS, tell};
 
 const PEER: &str = env!("CARGO_BIN_EXE_netns-peer");
 const LISTEN: &str = "10.231.0.2:7420";
@@ -13,17 +13,6 @@ const LISTEN: &str = "10.231.0.2:7420";
 const LATE_MS_MAX: u64 = 1500;
 /// How often a round is tried before the way is said to stay broken.
 const TRIES: u32 = 4;
-
-/// Two hosts, or the reason why there are none.
-fn hosts() -> Option<Hosts> {
-    match Hosts::new() {
-        Ok(hosts) => Some(hosts),
-        Err(why) => {
-            eprintln!("skipped: {why}");
-            None
-        }
-    }
-}
 
 fn number(answer: &Value, field: &str) -> u64 {
     answer[field].as_u64().unwrap_or_else(|| panic!("no {field} in {answer}"))
@@ -88,7 +77,7 @@ fn goes_on(receiver: &mut Node, sender: &mut Node, opened: u32) {
                 receiver.ask(&format!("check {opened} {}", number(&told, "round")));
                 return;
             }
-            eprintln!("attempt {attempt}: {told}");
+            tell(&format!("attempt {attempt}: {told}"));
         }
         assert!(attempt < TRIES, "the way stays broken: {aimed}");
         proves(sender);
@@ -103,13 +92,13 @@ fn proves(sender: &mut Node) {
 
 /// Cut in the middle of writes, fenced on the one side while cut, and healed.
 fn story(cut: impl FnOnce(&Hosts), heal: impl FnOnce(&Hosts)) {
-    let Some(hosts) = hosts() else { return };
+    let Some(hosts) = Hosts::new() else { return };
     let (mut receiver, mut sender) = connected(&hosts);
     let before = arrivals(&mut receiver);
     let told = broken_while_writing(&mut sender, || cut(&hosts));
     receiver.ask("check 0");
     let fenced = receiver.ask("revoke 0");
-    eprintln!("{told} {fenced}");
+    tell(&format!("{told} {fenced}"));
     heal(&hosts);
     proves(&mut sender);
     goes_on(&mut receiver, &mut sender, 1);
@@ -142,7 +131,7 @@ fn what_the_receiver_says_is_lost_in_silence() {
 #[test]
 #[ignore = "needs root: make test-netns"]
 fn the_cable_is_cut_again_and_again() {
-    let Some(hosts) = hosts() else { return };
+    let Some(hosts) = Hosts::new() else { return };
     let (mut receiver, mut sender) = connected(&hosts);
     for again in 1..=3 {
         broken_while_writing(&mut sender, || hosts.cut());
@@ -155,7 +144,7 @@ fn the_cable_is_cut_again_and_again() {
 #[test]
 #[ignore = "needs root: make test-netns"]
 fn the_peer_dies_behind_the_cut_and_another_comes() {
-    let Some(hosts) = hosts() else { return };
+    let Some(hosts) = Hosts::new() else { return };
     let (receiver, mut sender) = connected(&hosts);
     broken_while_writing(&mut sender, || hosts.cut());
     drop(receiver);

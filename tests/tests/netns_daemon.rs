@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tranship_tests::netns::Hosts;
+use tranship_tests::netns::{Hosts, tell};
 
 const DAEMON: &str = "tcp://10.231.0.2:7420";
 /// How long the cable stays cut, each time: longer than it takes to notice.
@@ -100,16 +100,10 @@ impl Side<'_> {
 #[ignore = "needs root: make test-netns"]
 fn a_cut_cable_costs_a_replay_misses_and_nothing_else() {
     let Ok(binary) = std::env::var("TRANSHIP_BINARY") else {
-        eprintln!("skipped: TRANSHIP_BINARY names no binary; make test-netns builds one");
+        tell("skipped: TRANSHIP_BINARY names no binary; make test-netns builds one");
         return;
     };
-    let hosts = match Hosts::new() {
-        Ok(hosts) => hosts,
-        Err(why) => {
-            eprintln!("skipped: {why}");
-            return;
-        }
-    };
+    let Some(hosts) = Hosts::new() else { return };
     let directory = tempfile::tempdir().expect("a temporary directory");
     let side = |host| Side { hosts: &hosts, host, binary: &binary, directory: directory.path() };
     let (client, server) = (side(0), side(1));

@@ -143,7 +143,7 @@ pub fn stranger(bytes: &[u8]) {
         let node = place.get_or_insert_with(Node::new);
         let mut from = Bytes(bytes);
         match from.byte() {
-            Some(0) => node.greeted_by(from),
+            Some(0) => node.greeted_by(&from),
             Some(_) => node.visited_by(from),
             None => return,
         }
@@ -181,7 +181,7 @@ impl Node {
     }
 
     /// Nonsense from the first byte on.
-    fn greeted_by(&mut self, from: Bytes<'_>) {
+    fn greeted_by(&mut self, from: &Bytes<'_>) {
         let mut stream = self.dialled();
         let half = from.0.len() / 2;
         let _ = stream.write_all(&from.0[..half]);

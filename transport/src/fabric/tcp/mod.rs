@@ -16,7 +16,7 @@
 //!   (`exit(2)`). A reset or silence shows nothing: writes under way are lost, and the peer is
 //!   asked again, at its address, to drop the connection. Its word proves it; so does another
 //!   engine at that address, or nobody: an engine listens for as long as it has connections.
-//! - *Bounded.* Of what a peer sends, at most [`link::CREDIT_BYTES`] of messages are kept, some
+//! - *Bounded.* Of what a peer sends, at most 1 MiB of messages is kept, some
 //!   thousand descriptions of operations, and 16 MiB of layouts; what makes no sense ends the
 //!   connection.
 //!
