@@ -298,9 +298,7 @@ pub trait Fabric: Send {
     fn limits(&self) -> Limits;
 
     /// Whether peers can map regions ([`Work::Map`]), which gives them the memory itself.
-    fn maps(&self) -> bool {
-        true
-    }
+    fn maps(&self) -> bool;
 
     /// Makes memory usable as [`Local`] and grantable.
     ///

@@ -218,6 +218,10 @@ impl Fabric for Shm {
         Address::new(Kind::Shm, self.endpoint.clone())
     }
 
+    fn maps(&self) -> bool {
+        true
+    }
+
     fn limits(&self) -> Limits {
         Limits { message_bytes_max: MESSAGE_BYTES_MAX, windows_max: WINDOWS }
     }
