@@ -12,4 +12,4 @@ pub use cache::{cache_reply, cache_request, identity};
 pub use pages::pages;
 pub use seeds::seeds;
 pub use text::{config, descriptor, trace, units};
-pub use tranship_transport::fuzzing::shm;
+pub use tranship_transport::fuzzing::{shm, tcp};

@@ -6,13 +6,18 @@ use tranship_cache::wire::{
     Request, Reserved, VERSION, Welcome,
 };
 use tranship_cache::{Chain, Identity, Key, Link};
-use tranship_transport::fuzzing::shm;
+use tranship_transport::fuzzing::{shm, tcp};
 use tranship_transport::{Access, Address, Descriptor, EngineId, Kind, Route, Slot, WindowId};
 
 /// The seeds of every target, by its name.
 #[must_use]
 pub fn seeds() -> Vec<(&'static str, Vec<Vec<u8>>)> {
+    let [tcp_frame, tcp_layout, tcp_greeting] = tcp::seeds();
     vec![
+        ("tcp_frame", tcp_frame),
+        ("tcp_layout", tcp_layout),
+        ("tcp_greeting", tcp_greeting),
+        ("tcp_stranger", tcp_strangers()),
         ("cache_request", requests().iter().map(|request| request.encode(7)).collect()),
         ("cache_reply", replies().iter().map(|reply| reply.encode(7)).collect()),
         ("identity", vec![the_identity().encode().expect("a valid identity")]),
@@ -198,4 +203,43 @@ fn configs() -> Vec<Vec<u8>> {
     }
     let tenant = "[[tenant]]\nname = \"a\"\ntoken = \"secret\"\n";
     vec![all.into_bytes(), tenant.as_bytes().to_vec(), b"[cache]\ncapacity = \"4GiB\"\n".to_vec()]
+}
+
+/// Writes, reads and answers after an honest handshake, and somebody who speaks another protocol.
+fn tcp_strangers() -> Vec<Vec<u8>> {
+    let (poll, write, read) = (7, 2, 3);
+    let one = |stream: u8, step: u8| stream << 4 | step;
+    vec![
+        b"\0GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(),
+        vec![1, one(1, write), 0, 16, 0, 5, 4, 0, 4, 1, 2, 3, 4, poll],
+        vec![
+            1,
+            one(2, write),
+            200,
+            0,
+            8,
+            16,
+            4,
+            0,
+            0,
+            0,
+            6,
+            32,
+            0,
+            8,
+            1,
+            2,
+            3,
+            4,
+            5,
+            6,
+            7,
+            8,
+            poll,
+        ],
+        vec![1, one(0, read), 0, 16, 0, 5, 64, 0, poll, one(0, 4), 5, 5, 0, 0, poll],
+        vec![1, 5, 0, 64, poll, one(0, 4), 2, 1, 0, 0, poll],
+        vec![1, 5, 1, 64, poll, one(1, 4), 0, 2, 0, 4, 1, 2, 3, 4, poll, 0xf6, poll],
+        vec![1, one(0, 4), 1, 5, 0, 3, 1, 2, 3, poll, one(0, 4), 7, 0, 0, 0, poll],
+    ]
 }

@@ -335,6 +335,30 @@ fn a_daemon_that_restarts_is_found_again(reach: Reach) {
     }
 }
 
+fn a_listing_has_every_block_once(reach: Reach) {
+    let world = World::new(reach, 12, 64 << 20);
+    let client = world.client();
+    let mut other = identity();
+    other.model = "other".to_owned();
+    let (links, few) = (chain(1, 2000), chain(2, 5));
+    fill(&client.cache(identity()), &links, 64);
+    fill(&client.cache(other), &few, 64);
+    let all = client.list("", usize::MAX).unwrap();
+    let mut found: Vec<_> = all.iter().map(|block| block.key).collect();
+    found.sort_unstable();
+    let mut wanted = keys(&[links.clone(), few].concat());
+    wanted.sort_unstable();
+    assert_eq!(found, wanted);
+    assert!(all.iter().all(|block| block.len == 64 && !block.pinned && block.leases == 0));
+    let first = links[700].key.to_string();
+    let one = client.list(&first.to_uppercase(), 10).unwrap();
+    assert_eq!(one.len(), 1);
+    assert_eq!((one[0].key, one[0].parent), (links[700].key, Some(links[699].key)));
+    assert_eq!(client.list("", 7).unwrap().len(), 7);
+    let secret = world.builder().tenant("secret", "open sesame").connect(&world.address).unwrap();
+    assert_eq!(secret.list("", 10).unwrap(), []);
+}
+
 fn large_batches_are_split(reach: Reach) {
     let world = World::new(reach, 11, 64 << 20);
     let cache = world.client().cache(identity());
@@ -372,5 +396,6 @@ both_ways! {
     pins_ttl_and_removal,
     subscribers_hear_of_every_change,
     a_daemon_that_restarts_is_found_again,
+    a_listing_has_every_block_once,
     large_batches_are_split,
 }

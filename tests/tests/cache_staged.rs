@@ -403,3 +403,31 @@ fn a_lease_that_is_given_up_early_frees_its_staging_memory() {
     let all = vec![3; 10 * 12_288];
     assert_eq!(cache.store(&[(chain(2, 1)[0], &all)]).unwrap(), [Stored::Stored]);
 }
+
+#[test]
+fn staging_memory_is_not_reused_while_a_read_may_land_in_it() {
+    let late_by = Duration::from_millis(2);
+    let faults = Faults { late: 0.5, late_by, failed_flush: 1.0, ..Faults::none() };
+    for seed in 0..10 {
+        let world = World::with_faults(Reach::Staged, seed, 8 << 20, faults);
+        let small = world.builder().staging(12 * 12_288).connect(&world.address).unwrap();
+        let cache = small.cache(identity());
+        let links = chain(1, 7);
+        for link in &links {
+            fill(&cache, &[*link], LEN);
+        }
+        for salt in 2..30 {
+            let lease = cache.lease(&keys(&links), NO_WAIT).unwrap();
+            let mut into = vec![0; LEN];
+            lease.copy_to(0, &mut into).unwrap();
+            assert_eq!(into, content(&links[0], LEN), "seed {seed}");
+            // Five more are on their way. What is put next passes through the same memory, but not
+            // through what they still land in.
+            drop(lease);
+            let next = chain(salt, 3);
+            fill(&cache, &next, LEN);
+        }
+        let counters = world.store().stats().remove(0).counters;
+        assert_eq!((counters.mismatched, counters.corrupt), (0, 0), "seed {seed}");
+    }
+}

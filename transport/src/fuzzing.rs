@@ -7,3 +7,8 @@
 pub mod shm {
     pub use crate::fabric::shm::fuzzing::{packet, packet_seeds, ring, stranger, table};
 }
+
+/// The tcp fabric.
+pub mod tcp {
+    pub use crate::fabric::tcp::fuzzing::{frame, greeting, layout, seeds, stranger};
+}

@@ -18,7 +18,7 @@ use super::error::Error;
 use super::staging::Staging;
 use super::switch::{Answer, Switch};
 use crate::identity::{Identity, IdentityId};
-use crate::wire::{Batches, FaultCode, Hello, Reply, Request, VERSION};
+use crate::wire::{Batches, FaultCode, Hello, Listed, Place, Reply, Request, VERSION};
 
 /// How long a call may take unless told otherwise.
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
@@ -220,6 +220,28 @@ impl Client {
             Reply::Stats(json) => Ok(String::from_utf8_lossy(&json).into_owned()),
             _ => Err(Error::Mismatched { request: "stats" }),
         }
+    }
+
+    /// Up to `max` of the tenant's blocks, of all its identities, in no particular order: those
+    /// whose key starts with these hex digits.
+    ///
+    /// # Errors
+    /// When the daemon cannot be reached.
+    pub fn list(&self, prefix: &str, max: usize) -> Result<Vec<Listed>, Error> {
+        let session = self.session()?;
+        let (mut blocks, mut start) = (Vec::new(), Some(Place::START));
+        while let Some(place) = start
+            && blocks.len() < max
+        {
+            let request = Request::List { start: place, prefix: prefix.to_owned() };
+            let Reply::Listed(page) = self.call(&session, &request)? else {
+                return Err(Error::Mismatched { request: "list" });
+            };
+            blocks.extend(page.blocks);
+            start = page.next;
+        }
+        blocks.truncate(max);
+        Ok(blocks)
     }
 
     /// How many entries a message carries.

@@ -51,4 +51,4 @@ pub use fill::{CommitFailed, Filled, Grant, Reservation, Stored};
 pub use lease::{Lease, Result as BlockResult};
 pub use subscription::Subscription;
 
-pub use crate::wire::Event;
+pub use crate::wire::{Event, Listed};

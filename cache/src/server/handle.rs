@@ -75,6 +75,7 @@ impl Server {
             Request::Remove { scope, keys } => {
                 Reply::Count(self.scope(from, scope)?.remove(&keys) as u64)
             }
+            Request::List { start, prefix } => self.list(from, start, &prefix)?,
             Request::Stats => {
                 let stats = self.greeted(from)?.tenant.stats();
                 let json = serde_json::to_vec(&stats).expect("figures have a JSON form");

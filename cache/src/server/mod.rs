@@ -11,6 +11,7 @@ mod admission;
 mod commits;
 mod fetches;
 mod handle;
+mod list;
 mod observe;
 mod parked;
 mod puts;

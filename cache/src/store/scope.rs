@@ -250,6 +250,17 @@ impl Scope {
         page
     }
 
+    /// A piece of [`Scope::list`] that takes bounded time: visits
+    /// [`SCAN_BLOCKS`](crate::limits::SCAN_BLOCKS) places, so it may find nothing although more
+    /// follows.
+    pub fn list_some(&self, filter: &Filter, from: usize, max: usize) -> Page {
+        let mut page = Page::default();
+        let wanted = |key| filter.admits(key);
+        let out = &mut page.blocks;
+        page.next = self.shard.look(|dram| dram.list_some(&self.at, from, &wanted, max, out));
+        page
+    }
+
     /// Removes all blocks stored before this call, pinned or not; returns how many. Open
     /// reservations go on.
     pub fn clear(&self) -> usize {

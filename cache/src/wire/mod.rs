@@ -9,11 +9,13 @@
 
 mod codec;
 mod entry;
+mod list;
 mod reply;
 mod request;
 
 pub use codec::{Malformed, Reader, Writer};
 pub use entry::{Committed, Event, Fetched, Leased, Reserved};
+pub use list::{Listed, Page, Place};
 pub use reply::{Blocks, Fault, FaultCode, Lookup, Reply, Welcome};
 pub use request::{Fetch, Hello, Item, Put, Request, Source};
 
@@ -47,6 +49,8 @@ pub struct Batches {
     pub fills: usize,
     /// Blocks of a fetch.
     pub fetches: usize,
+    /// Blocks of a page of a listing.
+    pub listed: usize,
 }
 
 impl Batches {
@@ -64,6 +68,7 @@ impl Batches {
             leases: fit(33, BATCH_MAX),
             fills: fit(13 + WHY_BYTES_MAX, FILL_BATCH_MAX),
             fetches: fit(25, BATCH_MAX),
+            listed: fit(list::LISTED_BYTES, BATCH_MAX),
         }
     }
 }

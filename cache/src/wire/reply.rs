@@ -4,6 +4,7 @@ use tranship_transport::Descriptor;
 
 use super::codec::{Malformed, Reader, Writer};
 use super::entry::{Committed, Entry, Event, Fetched, Leased, Reserved};
+use super::list::{LISTED_BYTES, Page, Place};
 use super::{BATCH_MAX, HEADER_BYTES, Header};
 
 /// Longest statistics document, bytes.
@@ -102,6 +103,8 @@ pub enum Reply {
     /// To `Abort`, `Release`, `Pin`, `Remove`: how many blocks were concerned; to `Subscribe`,
     /// `Unsubscribe`, `Ping`: zero.
     Count(u64),
+    /// To `List`.
+    Listed(Page),
     /// To `Stats`: a JSON document.
     Stats(Vec<u8>),
     /// To `Subscribe`, as things happen, with the number of that request.
@@ -122,6 +125,7 @@ mod kind {
     pub(super) const STATS: u8 = 137;
     pub(super) const EVENTS: u8 = 138;
     pub(super) const FAULT: u8 = 139;
+    pub(super) const LISTED: u8 = 140;
 }
 
 impl Reply {
@@ -150,6 +154,11 @@ impl Reply {
             }
             Self::Fetched(blocks) => list(&mut to, blocks),
             Self::Count(count) => to.u64(*count),
+            Self::Listed(page) => {
+                to.u8(u8::from(page.next.is_some()));
+                page.next.unwrap_or(Place::START).put(&mut to);
+                list(&mut to, &page.blocks);
+            }
             Self::Stats(json) => to.bytes(json),
             Self::Events(events) => list(&mut to, events),
             Self::Fault(fault) => {
@@ -170,6 +179,7 @@ impl Reply {
             Self::Leased(_) => kind::LEASED,
             Self::Fetched(_) => kind::FETCHED,
             Self::Count(_) => kind::COUNT,
+            Self::Listed(_) => kind::LISTED,
             Self::Stats(_) => kind::STATS,
             Self::Events(_) => kind::EVENTS,
             Self::Fault(_) => kind::FAULT,
@@ -184,6 +194,7 @@ impl Reply {
             Self::Committed(blocks) => 8 + blocks.len() * 9,
             Self::Leased(blocks) => 16 + blocks.results.len() * 33,
             Self::Fetched(blocks) => 8 + blocks.len() * 25,
+            Self::Listed(page) => 32 + page.blocks.len() * LISTED_BYTES,
             Self::Stats(json) => 8 + json.len(),
             _ => 64,
         }
@@ -220,12 +231,17 @@ impl Reply {
             }),
             kind::FETCHED => Self::Fetched(take(&mut from, BATCH_MAX)?),
             kind::COUNT => Self::Count(from.u64("count")?),
+            kind::LISTED => {
+                let has_next = from.u8("has next")? != 0;
+                let next = Some(Place::take(&mut from)?).filter(|_| has_next);
+                Self::Listed(Page { next, blocks: take(&mut from, BATCH_MAX)? })
+            }
             kind::STATS => Self::Stats(from.bytes("statistics", STATS_BYTES_MAX)?.to_vec()),
             kind::EVENTS => Self::Events(take(&mut from, EVENTS_MAX)?),
             kind::FAULT => {
                 Self::Fault(Fault { code: fault_code(from.u8("code")?)?, text: from.text("text")? })
             }
-            other => return Err(Malformed::value("kind", other, "a reply, 129 to 139")),
+            other => return Err(Malformed::value("kind", other, "a reply, 129 to 140")),
         };
         from.end()?;
         Ok((header.request, reply))

@@ -3,6 +3,7 @@
 use tranship_transport::{Descriptor, Slot};
 
 use super::codec::{Malformed, Reader, Writer};
+use super::list::Place;
 use super::{BATCH_MAX, FILL_BATCH_MAX, HEADER_BYTES, Header, MAGIC, VERSION};
 use crate::key::{KEY_BYTES, Key};
 use crate::limits::IDENTITY_BYTES_MAX;
@@ -154,6 +155,13 @@ pub enum Request {
         /// The blocks.
         keys: Vec<Key>,
     },
+    /// Asks for a page of the tenant's blocks, of all its identities.
+    List {
+        /// Where the page starts.
+        start: Place,
+        /// Only keys whose hex digits start like this.
+        prefix: String,
+    },
     /// Asks for the tenant's statistics.
     Stats,
     /// Asks for events as they happen, from a sequence number on; `u64::MAX` for "from now".
@@ -185,6 +193,7 @@ mod kind {
     pub(super) const UNSUBSCRIBE: u8 = 15;
     pub(super) const PING: u8 = 16;
     pub(super) const PUT: u8 = 17;
+    pub(super) const LIST: u8 = 18;
 }
 
 /// Bytes of an [`Item`]: key, flag, parent, position, length.
@@ -210,6 +219,7 @@ impl Request {
             Self::Fetch { .. } => "fetch",
             Self::Pin { .. } => "pin",
             Self::Remove { .. } => "remove",
+            Self::List { .. } => "list",
             Self::Stats => "stats",
             Self::Subscribe { .. } => "subscribe",
             Self::Unsubscribe => "unsubscribe",
@@ -300,6 +310,10 @@ impl Request {
                 to.u32(*scope);
                 to.keys(keys);
             }
+            Self::List { start, prefix } => {
+                start.put(&mut to);
+                to.text(prefix);
+            }
             Self::Stats => {}
             Self::Subscribe { from } => to.u64(*from),
             Self::Unsubscribe => {}
@@ -323,6 +337,7 @@ impl Request {
             Self::Fetch { .. } => kind::FETCH,
             Self::Pin { .. } => kind::PIN,
             Self::Remove { .. } => kind::REMOVE,
+            Self::List { .. } => kind::LIST,
             Self::Stats => kind::STATS,
             Self::Subscribe { .. } => kind::SUBSCRIBE,
             Self::Unsubscribe => kind::UNSUBSCRIBE,
@@ -427,11 +442,14 @@ impl Request {
                 Self::Pin { scope, pin, keys: keys(&mut from)? }
             }
             kind::REMOVE => Self::Remove { scope: scope(&mut from)?, keys: keys(&mut from)? },
+            kind::LIST => {
+                Self::List { start: Place::take(&mut from)?, prefix: from.text("prefix")? }
+            }
             kind::STATS => Self::Stats,
             kind::SUBSCRIBE => Self::Subscribe { from: from.u64("from")? },
             kind::UNSUBSCRIBE => Self::Unsubscribe,
             kind::PING => Self::Ping,
-            other => return Err(Malformed::value("kind", other, "a request, 1 to 17")),
+            other => return Err(Malformed::value("kind", other, "a request, 1 to 18")),
         };
         from.end()?;
         Ok(request)
@@ -489,6 +507,7 @@ mod tests {
     use tranship_transport::{Access, Address, EngineId, Kind, Route, WindowId};
 
     use super::*;
+    use crate::identity::IdentityId;
 
     fn key() -> impl Strategy<Value = Key> {
         any::<[u8; KEY_BYTES]>().prop_map(Key::from_bytes)
@@ -547,6 +566,10 @@ mod tests {
             (any::<u32>(), any::<bool>(), some_keys())
                 .prop_map(|(scope, pin, keys)| Request::Pin { scope, pin, keys }),
             Just(Request::Stats),
+            (key(), any::<u64>(), ".{0,40}").prop_map(|(id, from, prefix)| {
+                let identity = IdentityId::from_bytes(*id.as_bytes());
+                Request::List { start: Place { identity, from }, prefix }
+            }),
             any::<u64>().prop_map(|from| Request::Subscribe { from }),
             Just(Request::Ping),
         ]

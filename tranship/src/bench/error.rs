@@ -68,6 +68,12 @@ pub enum Error {
     /// A piece outside of its memory.
     #[error(transparent)]
     Range(#[from] RangeError),
+    /// Plain sockets, the limit of `tcp`.
+    #[error("a plain socket of the loopback interface: {source}")]
+    Sockets {
+        /// What failed.
+        source: io::Error,
+    },
     /// Pages that cannot be described.
     #[error(transparent)]
     Pages(#[from] PagesError),

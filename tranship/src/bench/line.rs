@@ -29,6 +29,15 @@ pub struct Line {
     /// Keys in the daemon's catalog that lookups walk through.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resident_keys: Option<u64>,
+    /// What the limit takes for the same, where that is known: half of them no longer, µs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit_p50_us: Option<f64>,
+    /// 99 of 100 no longer, µs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit_p99_us: Option<f64>,
+    /// Of small writes without a network.
+    #[serde(flatten)]
+    pub posts: Option<Posts>,
     /// Of paged transfers.
     #[serde(flatten)]
     pub paged: Option<Paged>,
@@ -73,6 +82,9 @@ impl Line {
             throughput: None,
             keys_per_s: None,
             resident_keys: None,
+            limit_p50_us: None,
+            limit_p99_us: None,
+            posts: None,
             paged: None,
             beside: None,
             latency,
@@ -85,6 +97,15 @@ impl Line {
             noise: Noise::now(),
         }
     }
+}
+
+/// Writes a second by one worker, and what one costs to post.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Posts {
+    /// Writes a second.
+    pub writes_per_s: f64,
+    /// The time of one, ns: describing it, posting it, and seeing that it has ended.
+    pub post_ns: f64,
 }
 
 /// Pages a second, and what it costs to post them.

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde_json::json;
 use tranship_cache::Identity;
+use tranship_cache::client::Listed;
+use tranship_cache::key::KEY_BYTES;
 
 use super::{AdminTarget, Context, Error};
 use crate::exit::Exit;
@@ -30,6 +32,16 @@ pub struct Args {
 
 impl Args {
     pub(super) fn run(&self, context: &Context) -> Result<Exit, Error> {
+        if let Some(client) = self.target.client(context, &self.tenant)? {
+            check(&self.prefix)?;
+            let max = if self.limit == 0 { u64::MAX } else { self.limit };
+            let found = client.list(&self.prefix, usize::try_from(max).unwrap_or(usize::MAX))?;
+            let mut table = headings();
+            for found in &found {
+                print(context, &block(found), &mut table)?;
+            }
+            return show(context, &table);
+        }
         let mut client = self.target.connect(context)?;
         let mut left = if self.limit == 0 { u64::MAX } else { self.limit };
         let mut request = pb::ListRequest {
@@ -37,32 +49,68 @@ impl Args {
             key_prefix: self.prefix.clone(),
             ..Default::default()
         };
-        let mut table = Table::new(["key", "identity", "size", "position", "age", "hits", "held"])
-            .right(2)
-            .right(3)
-            .right(4)
-            .right(5);
+        let mut table = headings();
         loop {
             request.page_size = u32::try_from(left.min(PAGE_BLOCKS)).unwrap_or(u32::MAX);
             let page =
                 client.call(request.clone(), async |admin, request| admin.list(request).await)?;
             left = left.saturating_sub(page.blocks.len() as u64);
             for block in &page.blocks {
-                if context.output.is_json() {
-                    context.output.object("block", &object(block))?;
-                } else {
-                    table.row(row(block));
-                }
+                print(context, block, &mut table)?;
             }
             if page.next_page_token.is_empty() || left == 0 {
                 break;
             }
             request.page_token = page.next_page_token;
         }
-        if !context.output.is_json() {
-            context.output.table(&table)?;
-        }
-        Ok(Exit::Done)
+        show(context, &table)
+    }
+}
+
+fn headings() -> Table {
+    let table = Table::new(["key", "identity", "size", "position", "age", "hits", "held"]);
+    table.right(2).right(3).right(4).right(5)
+}
+
+/// Prints a block now, or puts it into the table.
+fn print(context: &Context, block: &pb::Block, table: &mut Table) -> Result<(), Error> {
+    if context.output.is_json() {
+        return Ok(context.output.object("block", &object(block))?);
+    }
+    table.row(row(block));
+    Ok(())
+}
+
+fn show(context: &Context, table: &Table) -> Result<Exit, Error> {
+    if !context.output.is_json() {
+        context.output.table(table)?;
+    }
+    Ok(Exit::Done)
+}
+
+/// What administration says of a prefix that cannot be one.
+fn check(prefix: &str) -> Result<(), Error> {
+    let digits = 2 * KEY_BYTES;
+    if prefix.len() <= digits && prefix.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        return Ok(());
+    }
+    Err(Error::Usage(format!("{prefix:?}: a prefix is up to {digits} hex digits")))
+}
+
+/// A block as a client learns of it, in the form of administration.
+pub(super) fn block(found: &Listed) -> pb::Block {
+    pb::Block {
+        identity: found.identity.to_string(),
+        key: found.key.to_string(),
+        bytes: found.len,
+        position: found.position,
+        parent: found.parent.map(|parent| parent.to_string()).unwrap_or_default(),
+        leases: found.leases,
+        pinned: found.pinned,
+        age_ms: found.age_ms,
+        expires_in_ms: found.expires_in_ms,
+        hits: found.hits,
+        checksum: found.checksum,
     }
 }
 

@@ -43,12 +43,20 @@ impl Args {
             key_prefix: key.to_string(),
             ..Default::default()
         };
-        let mut client = self.target.connect(context)?;
-        let page = client.call(request, async |admin, request| admin.list(request).await)?;
+        let blocks = match self.target.client(context, &self.tenant)? {
+            Some(client) => {
+                let found = client.list(&key.to_string(), SAME_KEY_MAX)?;
+                found.iter().map(ls::block).collect()
+            }
+            None => {
+                let mut client = self.target.connect(context)?;
+                client.call(request, async |admin, request| admin.list(request).await)?.blocks
+            }
+        };
         let (id, by_digits) = (identity.id().to_string(), name.parse::<tranship_cache::Key>());
         // A key given by its digits may be of any identity.
         let mine = |block: &&pb::Block| by_digits.is_ok() || block.identity == id;
-        let block = page.blocks.iter().find(mine);
+        let block = blocks.iter().find(mine);
         let Some(block) = block else {
             return Err(Error::NoBlock { name: name.to_owned(), key });
         };
@@ -62,6 +70,9 @@ impl Args {
     }
 
     fn daemon(&self, context: &Context) -> Result<Exit, Error> {
+        if let Some(client) = self.target.client(context, &self.tenant)? {
+            return tenant(context, &client.stats()?);
+        }
         let mut client = self.target.connect(context)?;
         let stats = client
             .call(pb::StatsRequest::default(), async |admin, request| admin.stats(request).await)?;
@@ -100,6 +111,42 @@ impl Args {
         }
         context.output.table(&table)?;
         Ok(Exit::Done)
+    }
+}
+
+/// Identities that the same key is looked for in.
+const SAME_KEY_MAX: usize = 1024;
+
+/// What a client learns of its tenant.
+fn tenant(context: &Context, json: &str) -> Result<Exit, Error> {
+    let wrong = |error| Error::Sum(format!("the daemon's figures are no JSON: {error}"));
+    let stats: Value = serde_json::from_str(json).map_err(wrong)?;
+    if context.output.is_json() {
+        context.output.object("tenant-stat", &stats)?;
+        return Ok(Exit::Done);
+    }
+    let mut table = Table::pairs();
+    table.row(["tenant", stats["tenant"].as_str().unwrap_or_default()]);
+    for section in ["counters", "gauges"] {
+        for (name, value) in stats[section].as_object().into_iter().flatten() {
+            table.row([name.replace('_', " "), plain(value)]);
+        }
+    }
+    context.output.table(&table)?;
+    Ok(Exit::Done)
+}
+
+/// A figure for people: a number, those of each tier, or blocks and the space they take.
+fn plain(value: &Value) -> String {
+    match value {
+        Value::Array(each) => each.iter().map(plain).collect::<Vec<_>>().join(" · "),
+        Value::Object(amount) => {
+            let number = |name: &str| amount.get(name).and_then(Value::as_u64).unwrap_or_default();
+            let (blocks, bytes) = (human::count(number("blocks")), human::size(number("bytes")));
+            format!("{blocks} blocks, {bytes}")
+        }
+        Value::Number(n) => n.as_u64().map_or_else(|| n.to_string(), human::count),
+        other => other.to_string(),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use tranship_cache::client::Cache;
+use tranship_cache::client::{Cache, Client};
 use tranship_cache::identity::Geometry;
 use tranship_cache::{Chain, Identity, Link};
 
@@ -36,6 +36,13 @@ pub struct AdminTarget {
     /// Address of the daemon's administration [default: serve.admin of the configuration]
     #[arg(long, value_name = "ADDRESS")]
     pub admin: Option<Address>,
+    /// Ask as a client of the tenant, at the first of these addresses that answers, and not
+    /// administration; reaches other hosts
+    #[arg(long, visible_alias = "to", value_name = "ADDRESSES", conflicts_with = "admin")]
+    pub connect: Option<Addresses>,
+    /// File with the secret of the tcp fabric [default: tcp.token_file of the configuration]
+    #[arg(long, value_name = "FILE", requires = "connect")]
+    pub token_file: Option<PathBuf>,
     /// Give up after this long
     #[arg(long, value_name = "DURATION", default_value = "10s")]
     pub timeout: Span,
@@ -69,6 +76,20 @@ impl Target {
 }
 
 impl AdminTarget {
+    /// A client of the tenant, if that was asked for.
+    pub(super) fn client(&self, context: &Context, tenant: &str) -> Result<Option<Client>, Error> {
+        let Some(to) = &self.connect else { return Ok(None) };
+        let config = context.config_with(None)?.config;
+        let token = token(&config, tenant);
+        let client = dial(config, Some(to), self.token_file.as_deref())?.connect(|client| {
+            client
+                .name(format!("tranship cli, pid {}", std::process::id()))
+                .tenant(tenant, token.as_str())
+                .timeout(self.timeout.duration())
+        })?;
+        Ok(Some(client))
+    }
+
     pub(super) fn connect(&self, context: &Context) -> Result<admin::Client, Error> {
         let config = context.config_with(None)?.config;
         match self.admin.as_ref().unwrap_or(&config.serve.admin) {

@@ -23,6 +23,18 @@ fn a_block_goes_in_and_out_over_tcp() {
     assert!(scene.stdout(&[&["put", "name", &file][..], &connect].concat()).contains("stored"));
     assert!(scene.stdout(&[&["put", "name", &file][..], &connect].concat()).contains("already"));
     assert_eq!(scene.stdout(&[&["get", "name"][..], &connect].concat()), content);
+    let listed = scene.stdout(&[&["ls"][..], &connect].concat());
+    assert!(listed.contains("575 KiB"), "{listed}");
+    let prefix = listed.lines().last().and_then(|line| line.get(..6)).expect("a key").to_owned();
+    assert_eq!(scene.stdout(&[&["ls", &prefix][..], &connect].concat()).lines().count(), 2);
+    scene.error(2, &[&["ls", "xyz"][..], &connect].concat());
+    let stat = scene.stdout(&[&["stat", "name", "--json"][..], &connect].concat());
+    assert_eq!(objects(&stat, "tranship.block/1")[0]["bytes"], content.len());
+    scene.error(3, &[&["stat", "other"][..], &connect].concat());
+    let stat = scene.stdout(&[&["stat", "--json"][..], &connect].concat());
+    let stat = &objects(&stat, "tranship.tenant-stat/1")[0];
+    assert_eq!(stat["gauges"]["resident"]["blocks"], 1);
+    assert!(scene.stdout(&[&["stat"][..], &connect].concat()).contains("1 blocks, 576 KiB"));
     // Administration is local, whatever clients speak.
     assert!(scene.stdout(&["ls"]).contains("575 KiB"), "{}", scene.stdout(&["ls"]));
     let block = &objects(&scene.stdout(&["stat", "name", "--json"]), "tranship.block/1")[0];

@@ -8,8 +8,8 @@
 #[cfg(target_arch = "x86_64")]
 mod stream;
 
+use std::mem::{self, MaybeUninit};
 use std::sync::LazyLock;
-use std::{mem, ptr};
 
 use crate::checksum;
 #[cfg(target_arch = "x86_64")]
@@ -33,10 +33,6 @@ struct Piece {
     src: *const u8,
     dst: *mut u8,
     len: usize,
-}
-
-impl Piece {
-    const NONE: Self = Self { src: ptr::null(), dst: ptr::null_mut(), len: 0 };
 }
 
 /// How large copies are done on this CPU.
@@ -129,8 +125,10 @@ pub unsafe fn copy(src: *const u8, dst: *mut u8, len: usize) {
 #[derive(Debug)]
 pub struct Batch {
     path: Path,
-    /// Copied once there are many: see `stream` for why not one by one.
-    waiting: [Piece; BATCH_PIECES],
+    /// Copied once there are many: see `stream` for why not one by one, and why no more of this is
+    /// written than is used.
+    waiting: [MaybeUninit<Piece>; BATCH_PIECES],
+    /// How many there are, from the first on.
     count: usize,
 }
 
@@ -140,7 +138,7 @@ impl Batch {
     #[must_use]
     pub fn new(total: u64) -> Self {
         let path = if total < STREAM_BYTES_MIN as u64 { Path::Plain } else { *PATH };
-        Self { path, waiting: [Piece::NONE; BATCH_PIECES], count: 0 }
+        Self { path, waiting: [const { MaybeUninit::uninit() }; BATCH_PIECES], count: 0 }
     }
 
     /// Adds a piece. Once the batch is dropped it is copied, and a release store publishes it.
@@ -153,15 +151,18 @@ impl Batch {
             // SAFETY: passed on from the caller.
             return unsafe { src.copy_to_nonoverlapping(dst, len) };
         }
-        self.waiting[self.count] = Piece { src, dst, len };
+        self.waiting[self.count].write(Piece { src, dst, len });
         self.count += 1;
         if self.count == BATCH_PIECES {
             self.copy_waiting();
         }
     }
 
-    fn copy_waiting(&mut self) {
-        let pieces = &self.waiting[..mem::take(&mut self.count)];
+    /// Copies what was added and waits for its turn. It is not published yet.
+    pub(crate) fn copy_waiting(&mut self) {
+        let waiting = &self.waiting[..mem::take(&mut self.count)];
+        // SAFETY: the first `count` were written.
+        let pieces = unsafe { waiting.assume_init_ref() };
         // SAFETY: `add` took them on its caller's word; the path was chosen among the available
         // ones.
         unsafe { self.path.stream(pieces) };

@@ -16,6 +16,8 @@ pub(super) enum Ask {
     /// Answer each arrival by a write of the last bytes of the memory into this window, with so many
     /// large writes beside it, until the next message.
     Echo { window: Descriptor, slot: Slot, size: u64, beside: Load },
+    /// Answer so many plain connections beside the fabric, with so many bytes of memory.
+    Sockets { streams: u8, bytes: u64 },
     /// Play no more.
     Rest,
 }
@@ -27,6 +29,8 @@ pub(super) enum Answer {
     Opened { window: Descriptor },
     /// Arrivals are counted here from now on.
     Playing { slot: Slot },
+    /// They are accepted at this port of the loopback interface.
+    Sockets { port: u16 },
     /// Nothing is under way.
     Resting,
 }
@@ -37,6 +41,7 @@ impl Ask {
             Self::Open { .. } => "open",
             Self::Play { .. } => "play",
             Self::Echo { .. } => "echo",
+            Self::Sockets { .. } => "sockets",
             Self::Rest => "rest",
         }
     }

@@ -1,6 +1,6 @@
-//! The fabrics that can be measured.
+//! The fabrics that can be measured between two processes.
 
-use tranship_transport::fabric::shm;
+use tranship_transport::fabric::{shm, tcp};
 use tranship_transport::{Drive, Engine};
 
 use super::PATIENCE;
@@ -11,6 +11,11 @@ use crate::bench::{Error, polling};
 pub enum Fabric {
     /// Shared memory of one host.
     Shm,
+    /// TCP over the loopback interface.
+    Tcp {
+        /// Streams for payload.
+        streams: u8,
+    },
 }
 
 impl Fabric {
@@ -19,6 +24,7 @@ impl Fabric {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Shm => "shm",
+            Self::Tcp { .. } => "tcp",
         }
     }
 
@@ -30,6 +36,7 @@ impl Fabric {
                 let threads = copy_threads.saturating_sub(1);
                 Engine::builder().fabric(shm::Config::new().copy_threads(threads))
             }
+            Self::Tcp { streams } => Engine::builder().fabric(tcp::Config::new().streams(streams)),
         };
         // Whoever waits drives; nobody else is to take turns with it.
         let engine = engine.polling(polling(busy)).drive(Drive::Caller).deadline(PATIENCE);

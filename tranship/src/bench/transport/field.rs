@@ -1,22 +1,41 @@
-//! Memory on both sides.
+//! Memory on both sides, and the limit that goes with it.
 
+use std::cell::RefCell;
 use std::ops::Range;
+use std::time::Instant;
 
 use tranship_transport::{Mapping, Region, RemoteSlice, RemoteWindow, Slice};
 
 use super::asks::{Answer, Ask};
-use super::{Bench, PATIENCE};
+use super::sockets::Sockets;
+use super::{Bench, Fabric, PATIENCE};
 use crate::bench::Error;
 use crate::bench::pages::{self, Pieces};
-use crate::bench::rounds::Tally;
+use crate::bench::rounds::{Step, Tally};
 
 /// Memory on both sides, used piece by piece.
 pub(super) struct Field {
     pub(super) ours: Region,
     pub(super) theirs: RemoteWindow,
-    /// The peer's memory in this process: the limit copies between the very same bytes.
-    mapping: Mapping,
+    beside: Beside,
     pub(super) pieces: Pieces,
+}
+
+/// What the machine does without the transport.
+enum Beside {
+    /// A copy between the very same bytes: the peer's memory in this process.
+    Mapping(Mapping),
+    /// Plain sockets, as many as there are streams.
+    Sockets(RefCell<Sockets>),
+}
+
+/// Which way the bytes go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    To,
+    From,
+    /// There and back.
+    Both,
 }
 
 impl Bench {
@@ -28,8 +47,16 @@ impl Bench {
             return Err(Error::Answer { question: "open" });
         };
         let theirs = self.engine.open_at(self.peer, &window)?;
-        let mapping = self.engine.map(&theirs, PATIENCE)?;
-        Ok(Field { ours, theirs, mapping, pieces: Pieces::new(size, bytes) })
+        let beside = match self.fabric {
+            Fabric::Shm => Beside::Mapping(self.engine.map(&theirs, PATIENCE)?),
+            Fabric::Tcp { streams } => {
+                let Answer::Sockets { port } = self.ask(&Ask::Sockets { streams, bytes })? else {
+                    return Err(Error::Answer { question: "sockets" });
+                };
+                Beside::Sockets(RefCell::new(Sockets::connect(port, streams, bytes)?))
+            }
+        };
+        Ok(Field { ours, theirs, beside, pieces: Pieces::new(size, bytes) })
     }
 }
 
@@ -43,19 +70,28 @@ impl Field {
         Ok((self.ours.slice(piece.clone())?, self.theirs.slice(piece.clone())?))
     }
 
-    /// A copy of piece after piece, to here if `read`, else to the peer.
-    pub(super) fn limit(&self, read: bool) -> impl FnMut(&mut Tally) -> Result<(), Error> {
-        self.limit_of(self.pieces, read)
-    }
-
-    /// The same with other pieces.
-    pub(super) fn limit_of(
-        &self,
-        pieces: Pieces,
-        read: bool,
-    ) -> impl FnMut(&mut Tally) -> Result<(), Error> {
-        let (ours, theirs) = (self.ours.memory(), self.mapping.memory());
-        let (from, to) = if read { (theirs, &**ours) } else { (&**ours, theirs) };
-        pages::copies(from, to, pieces)
+    /// The limit of `batch` pieces at a time that go a certain way.
+    pub(super) fn limit(&self, pieces: Pieces, batch: u32, way: Way) -> Box<Step<'_>> {
+        match &self.beside {
+            Beside::Mapping(mapping) => {
+                let (ours, theirs) = (&**self.ours.memory(), mapping.memory());
+                let (from, to) = if way == Way::From { (theirs, ours) } else { (ours, theirs) };
+                Box::new(pages::copies(from, to, pieces))
+            }
+            Beside::Sockets(sockets) if way == Way::Both => Box::new(move |tally: &mut Tally| {
+                let began = Instant::now();
+                sockets.borrow_mut().round_trip(pieces.size())?;
+                let took = tally.worked(began, 2, 2 * pieces.size());
+                tally.latency(took / 2);
+                Ok(())
+            }),
+            Beside::Sockets(sockets) => Box::new(move |tally: &mut Tally| {
+                let bytes = u64::from(batch) * pieces.size();
+                let began = Instant::now();
+                sockets.borrow_mut().send(bytes)?;
+                tally.worked(began, u64::from(batch), bytes);
+                Ok(())
+            }),
+        }
     }
 }

@@ -21,7 +21,7 @@ const LOADS: [line::Load; LINES] = [line::Load::None, line::Load::OtherLane, lin
 /// Lines of the result.
 pub(super) const LINES: usize = 3;
 /// Round trips before anything is measured.
-const WARM_UP: u64 = 1000;
+const WARM_UP: u64 = 100;
 
 /// The lane of the small writes.
 pub(super) const fn lane(load: line::Load) -> Lane {

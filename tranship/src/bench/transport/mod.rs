@@ -10,13 +10,15 @@ mod lanes;
 mod load;
 mod paged;
 pub mod peer;
+pub mod rate;
+mod sockets;
 
 use std::time::{Duration, Instant};
 
 use tranship_transport::{Engine, Incoming, Outcome, Peer, Transfer};
 
 use self::asks::{Answer, Ask, decode, encode};
-use self::field::Field;
+use self::field::{Field, Way};
 use super::child::Other;
 use super::line::{Latency, Throughput};
 use super::rounds::{Measured, Tally, in_turns};
@@ -154,7 +156,9 @@ impl Bench {
             tally.worked(began, u64::from(batch), u64::from(batch) * pieces.size());
             Ok(())
         };
-        in_turns(self.plan.time, warm_up, [&mut field.limit(op == Op::Read), &mut operation])
+        let way = if op == Op::Read { Way::From } else { Way::To };
+        let mut limit = field.limit(field.pieces, batch, way);
+        in_turns(self.plan.time, warm_up, [&mut *limit, &mut operation])
     }
 
     /// The limit and the operation. Half of a round trip is one way, and bytes count both ways.
@@ -181,8 +185,9 @@ impl Bench {
             tally.latency(took / 2);
             Ok(())
         };
-        let (warm_up, mut limit) = (field.pieces.count(), field.limit(false));
-        let measured = in_turns(self.plan.time, warm_up, [&mut limit, &mut operation])?;
+        let warm_up = field.pieces.count();
+        let mut limit = field.limit(field.pieces, 1, Way::Both);
+        let measured = in_turns(self.plan.time, warm_up, [&mut *limit, &mut operation])?;
         match self.ask(&Ask::Rest)? {
             Answer::Resting => Ok(measured),
             _ => Err(Error::Answer { question: "rest" }),
@@ -210,7 +215,9 @@ impl Bench {
 fn against(measured: &[Measured; 2], field: &Field, line: Line) -> Line {
     let [limit, measured] = measured;
     let throughput = Some(Throughput::of(measured, limit));
-    Line { throughput, working_set: field.bytes(), ..line }
+    let limit_p50_us = (limit.n() > 0).then(|| limit.percentile_us(50.0));
+    let limit_p99_us = (limit.n() > 0).then(|| limit.percentile_us(99.0));
+    Line { throughput, limit_p50_us, limit_p99_us, working_set: field.bytes(), ..line }
 }
 
 fn done(outcome: Outcome) -> Result<(), Error> {

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use tranship_transport::{Pages, Plan, Transfer};
 
-use super::field::Field;
+use super::field::{Field, Way};
 use super::{Bench, Op, against, done};
 use crate::bench::line::{Latency, Paged};
 use crate::bench::pages::Pieces;
@@ -45,8 +45,8 @@ impl Bench {
         };
         let warm_up = (plans.len() as u64).div_ceil(u64::from(batch));
         let stretches = Pieces::new(bytes, field.bytes());
-        let mut limit = field.limit_of(stretches, false);
-        let measured = in_turns(self.plan.time, warm_up, [&mut limit, &mut operation])?;
+        let mut limit = field.limit(stretches, batch, Way::To);
+        let measured = in_turns(self.plan.time, warm_up, [&mut *limit, &mut operation])?;
         let [_, written] = &measured;
         let paged = Some(Paged {
             pages,
@@ -78,7 +78,7 @@ fn shuffled(count: u64, seed: u64) -> Vec<u64> {
     // A linear congruential generator modulo 2^64 with Knuth's factor; its upper bits serve.
     let mut below = |bound: u64| {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        (u128::from(state) * u128::from(bound) >> 64) as usize
+        (u128::from(state).wrapping_mul(u128::from(bound)) >> 64) as usize
     };
     let mut numbers: Vec<u64> = (0..count).collect();
     for at in (1..numbers.len()).rev() {

@@ -6,7 +6,7 @@ use tranship_transport::{
 
 use super::asks::{Answer, Ask, decode, encode};
 use super::load::Load;
-use super::{Fabric, PATIENCE, done, lanes};
+use super::{Fabric, PATIENCE, done, lanes, sockets};
 use crate::bench::pages::{self, Pieces};
 use crate::bench::{Error, child, line};
 use crate::orphan;
@@ -51,6 +51,9 @@ fn answer(engine: &Engine, lent: &mut Lent, from: Peer, bytes: &[u8]) -> Result<
             let (_, region) = lent.as_ref().ok_or(Error::Answer { question: "open" })?;
             let window = engine.open_at(from, &window)?;
             return echo(engine, from, (region, &window), slot, size, beside);
+        }
+        Ask::Sockets { streams, bytes } => {
+            Answer::Sockets { port: sockets::serve(streams, bytes)? }
         }
         Ask::Rest => Answer::Resting,
     };

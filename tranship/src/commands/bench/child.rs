@@ -1,6 +1,5 @@
 //! The hidden command that runs the second process of `bench transport`.
 
-use super::transport::Over;
 use crate::bench::transport::{Fabric, peer};
 use crate::commands::Error;
 use crate::exit::Exit;
@@ -12,8 +11,8 @@ pub struct PeerArgs {
     #[arg(long)]
     parent: u32,
     /// Fabric to be reached over
-    #[arg(long, value_enum)]
-    fabric: Over,
+    #[arg(long, value_parser = ["shm", "tcp"])]
+    fabric: String,
     /// Never sleep
     #[arg(long)]
     busy: bool,
@@ -31,7 +30,9 @@ impl PeerArgs {
     }
 
     pub(super) fn run(&self) -> Result<Exit, Error> {
-        peer::run(self.parent, self.fabric.into(), self.busy)?;
+        // How many streams there are is for the side that dials to say.
+        let fabric = if self.fabric == "tcp" { Fabric::Tcp { streams: 1 } } else { Fabric::Shm };
+        peer::run(self.parent, fabric, self.busy)?;
         Ok(Exit::Done)
     }
 }

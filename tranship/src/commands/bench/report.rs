@@ -1,6 +1,6 @@
 //! How the results of both benchmarks are printed.
 
-use crate::bench::line::{Beside, Load, Noise, Paged};
+use crate::bench::line::{Beside, Load, Noise, Paged, Posts};
 use crate::bench::{self, Line, RULE};
 use crate::commands::{Context, Error};
 use crate::output::Table;
@@ -71,6 +71,12 @@ fn besides(line: &Line) -> String {
     if let Some(Paged { pages, pages_per_s, post_p50_us, .. }) = line.paged {
         let rate = human::count(pages_per_s as u64);
         return format!("{rate} pages/s, {pages} posted in {post_p50_us:.2} µs");
+    }
+    if let Some(Posts { writes_per_s, post_ns }) = line.posts {
+        return format!("{} writes/s, {post_ns:.0} ns each", human::count(writes_per_s as u64));
+    }
+    if let Some(p50) = line.limit_p50_us {
+        return format!("plain sockets: p50 {p50:.2} µs");
     }
     match line.beside {
         Some(Beside { load: Load::None, .. }) => Load::None.name().to_owned(),

@@ -3,8 +3,9 @@
 use clap::ValueEnum;
 
 use super::{Options, child, payload, report};
+use crate::bench::Plan;
 use crate::bench::child::Other;
-use crate::bench::transport::{Bench, Fabric, Op};
+use crate::bench::transport::{Bench, Fabric, Op, rate};
 use crate::commands::{Context, Error};
 use crate::exit::Exit;
 use crate::units::Size;
@@ -17,19 +18,18 @@ const PAGES: [u64; 3] = [4 << 10, 16 << 10, 64 << 10];
 /// Sizes of what is urgent.
 const URGENT: [u64; 1] = [64];
 
+/// Writes posted together, over sim.
+const BATCHES: [u32; 2] = [1, 16];
+
 /// The fabrics that can be measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum Over {
+enum Over {
     /// Shared memory of one host.
     Shm,
-}
-
-impl From<Over> for Fabric {
-    fn from(over: Over) -> Self {
-        match over {
-            Over::Shm => Self::Shm,
-        }
-    }
+    /// TCP over the loopback interface; the limit is plain sockets.
+    Tcp,
+    /// No network at all: what the engine costs.
+    Sim,
 }
 
 /// What can be measured.
@@ -43,19 +43,23 @@ enum Operation {
     Pingpong,
     /// Writes of many pages, scattered on both sides.
     Paged,
+    /// Small writes that end at once, one by one and 16 posted together; over sim alone.
+    Rate,
     /// A ping-pong in the latency lane: alone, beside a full load, and in one lane with it.
     Lanes,
 }
 
 impl Operation {
-    fn op(self, pages: u32) -> Op {
-        match self {
+    /// Between two processes.
+    fn op(self, pages: u32) -> Option<Op> {
+        Some(match self {
             Self::Write => Op::Write,
             Self::Read => Op::Read,
             Self::Pingpong => Op::Pingpong,
             Self::Paged => Op::Paged { pages },
             Self::Lanes => Op::Lanes,
-        }
+            Self::Rate => return None,
+        })
     }
 
     /// What it is measured with, unless something else is said.
@@ -63,7 +67,7 @@ impl Operation {
         match self {
             Self::Write | Self::Read | Self::Pingpong => &SIZES,
             Self::Paged => &PAGES,
-            Self::Lanes => &URGENT,
+            Self::Lanes | Self::Rate => &URGENT,
         }
     }
 }
@@ -75,7 +79,13 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t = Over::Shm)]
     fabric: Over,
     /// Operations, separated by commas
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "write,read,pingpong")]
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        default_value = "write,read,pingpong",
+        default_value_if("fabric", "sim", "rate")
+    )]
     ops: Vec<Operation>,
     /// Payload sizes, separated by commas; from 4KiB to 64MiB where nothing is said, pages of up to
     /// 64KiB, and 64 bytes for lanes
@@ -90,16 +100,26 @@ pub struct Args {
     /// Threads that share one large copy, as transport.copy_threads of the daemon
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
     copy_threads: u8,
+    /// Streams for payload of tcp
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=32))]
+    streams: u8,
     #[command(flatten)]
     options: Options,
 }
 
 impl Args {
     pub(super) fn run(&self, context: &Context) -> Result<Exit, Error> {
-        let (plan, fabric) = (self.options.plan(), self.fabric.into());
+        let plan = self.options.plan();
+        let fabric = match self.fabric {
+            Over::Shm => Fabric::Shm,
+            Over::Tcp => Fabric::Tcp { streams: self.streams },
+            Over::Sim => return self.rate(context, plan),
+        };
+        let cases = self.cases(|operation| {
+            operation.op(self.pages).ok_or("rate is measured with --fabric sim, without a network")
+        })?;
         let other = Other::start(child::PeerArgs::command_line(fabric, plan.busy))?;
         let bench = Bench::new(fabric, plan, usize::from(self.copy_threads), other)?;
-        let cases: Vec<(Op, u64)> = self.ops.iter().flat_map(|op| self.cases(*op)).collect();
         let count = cases.iter().map(|(op, _)| op.lines()).sum();
         let lines =
             cases.into_iter().flat_map(|(op, size)| match bench.measure(op, size, self.batch) {
@@ -110,12 +130,33 @@ impl Args {
         Ok(Exit::Done)
     }
 
-    /// An operation with each of its sizes.
-    fn cases(&self, operation: Operation) -> Vec<(Op, u64)> {
-        let sizes: Vec<u64> = match self.sizes.as_slice() {
-            [] => operation.sizes().to_vec(),
-            given => given.iter().map(|size| size.bytes()).collect(),
-        };
-        sizes.into_iter().map(|size| (operation.op(self.pages), size)).collect()
+    /// What the engine costs without a network.
+    fn rate(&self, context: &Context, plan: Plan) -> Result<Exit, Error> {
+        let cases = self.cases(|operation| match operation {
+            Operation::Rate => Ok(()),
+            _ => Err("--fabric sim measures rate alone; choose shm or tcp for transfers"),
+        })?;
+        let lines = cases.iter().flat_map(|((), size)| {
+            BATCHES.into_iter().map(|batch| rate::measure(plan, *size, batch))
+        });
+        report::print(context, cases.len() * BATCHES.len(), lines)?;
+        Ok(Exit::Done)
+    }
+
+    /// Each operation with each of its sizes.
+    fn cases<T: Copy>(
+        &self,
+        can: impl Fn(Operation) -> Result<T, &'static str>,
+    ) -> Result<Vec<(T, u64)>, Error> {
+        let mut cases = Vec::new();
+        for &operation in &self.ops {
+            let op = can(operation).map_err(|why| Error::Usage(why.to_owned()))?;
+            let given = self.sizes.iter().map(|size| size.bytes());
+            match self.sizes.as_slice() {
+                [] => cases.extend(operation.sizes().iter().map(|&size| (op, size))),
+                _ => cases.extend(given.map(|size| (op, size))),
+            }
+        }
+        Ok(cases)
     }
 }

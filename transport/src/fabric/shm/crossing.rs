@@ -11,8 +11,11 @@ use crate::memory::Memory;
 use crate::window::WindowId;
 
 /// What one claim of a window covers when the thread that polls copies; the last chunk takes half
-/// as much with it. It bounds how long everything else waits.
-pub(super) const POLLER_CHUNK_BYTES: u64 = 512 << 10;
+/// as much with it. It bounds how long other threads of this engine wait for it.
+pub(super) const POLLER_CHUNK_BYTES: u64 = 64 << 10;
+/// After so much of a chunk the thread that polls looks whether something has arrived, and leaves the
+/// rest for later if so. It bounds how long a peer's immediate waits.
+pub(super) const LOOK_EVERY_BYTES: u64 = 16 << 10;
 /// The same of the other copying threads: nothing but a fence or a deadline waits for them.
 pub(super) const POOL_CHUNK_BYTES: u64 = 512 << 10;
 /// The number of the copying thread that polls.
@@ -78,7 +81,8 @@ impl Chunk {
     pub(super) unsafe fn copy(&mut self, copier: usize) -> bool {
         let route = &mut self.route;
         // SAFETY: passed on from the caller.
-        let copied = self.crossing.cross(copier, || unsafe { route.copy(POOL_CHUNK_BYTES) });
+        let copy = || unsafe { route.feed(&mut route.batch(), POOL_CHUNK_BYTES) };
+        let copied = self.crossing.cross(copier, copy);
         debug_assert!(copied.is_none_or(|len| len == self.len), "another chunk than was issued");
         copied.is_some()
     }

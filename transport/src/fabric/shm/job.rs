@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::crossing::{Chunk, Crossing, POLLER, POLLER_CHUNK_BYTES, POOL_CHUNK_BYTES};
+use super::crossing::{
+    Chunk, Crossing, LOOK_EVERY_BYTES, POLLER, POLLER_CHUNK_BYTES, POOL_CHUNK_BYTES,
+};
 use super::route::Route;
 use crate::fabric::{Local, OpId, PeerId, Remote, Status};
 use crate::immediate::Immediate;
@@ -101,15 +103,29 @@ impl Job {
         Chunk { op: self.op, crossing: Arc::clone(&self.crossing), route, len }
     }
 
-    /// Copies the next chunk on the thread that polls.
+    /// Copies the next chunk on the thread that polls, or the beginning of it if `wanted` says that
+    /// there is something more urgent.
     ///
     /// # Safety
     /// The caller is the thread that polls, and both memories are valid: the engine keeps its own,
     /// the crossing the peer's.
-    pub(super) unsafe fn copy(&mut self) {
+    pub(super) unsafe fn copy(&mut self, mut wanted: impl FnMut() -> bool) {
         let route = &mut self.route;
-        // SAFETY: passed on from the caller.
-        let copied = self.crossing.cross(POLLER, || unsafe { route.copy(POLLER_CHUNK_BYTES) });
+        let copied = self.crossing.cross(POLLER, || {
+            let mut batch = route.batch();
+            let mut copied = 0;
+            loop {
+                // SAFETY: passed on from the caller; the batch is dropped before the claim is.
+                copied += unsafe { route.feed(&mut batch, LOOK_EVERY_BYTES) };
+                if route.left() == 0 || copied >= POLLER_CHUNK_BYTES {
+                    return copied;
+                }
+                batch.copy_waiting();
+                if wanted() {
+                    return copied;
+                }
+            }
+        });
         match copied {
             Some(len) => self.copied += len,
             None => self.stop(Reason::Stale),

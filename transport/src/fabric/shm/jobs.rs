@@ -88,7 +88,11 @@ impl Jobs {
     fn settle(&mut self, op: OpId, stage: Stage) -> Turn {
         match stage {
             Stage::Copying | Stage::Awaiting => Turn::GoesOn,
-            Stage::Copied | Stage::Ended(_) => Turn::Over(self.all.remove(&op).expect("known")),
+            Stage::Copied | Stage::Ended(_) => {
+                let job = self.all.remove(&op).expect("known");
+                self.turns[job.lane.index()].forget(job.peer);
+                Turn::Over(job)
+            }
         }
     }
 
@@ -147,21 +151,30 @@ impl Turns {
         jobs.push_back(op);
     }
 
+    /// Forgets a peer without jobs. Between the chunks of one job its empty list stays.
+    fn forget(&mut self, peer: PeerId) {
+        if let Entry::Occupied(jobs) = self.jobs.entry(peer)
+            && jobs.get().is_empty()
+        {
+            jobs.remove();
+        }
+    }
+
     /// Takes the next job out of the turns.
     fn take(&mut self, live: impl Fn(OpId) -> bool) -> Option<OpId> {
         while let Some(peer) = self.peers.pop_front() {
-            let Entry::Occupied(mut jobs) = self.jobs.entry(peer) else { continue };
+            let Some(jobs) = self.jobs.get_mut(&peer) else { continue };
             let mut taken = None;
             while taken.is_none()
-                && let Some(op) = jobs.get_mut().pop_front()
+                && let Some(op) = jobs.pop_front()
             {
                 self.entries -= 1;
                 taken = live(op).then_some(op);
             }
-            if jobs.get().is_empty() {
-                jobs.remove();
-            } else {
+            if !jobs.is_empty() {
                 self.peers.push_back(peer);
+            } else if taken.is_none() {
+                self.forget(peer);
             }
             if taken.is_some() {
                 self.live -= 1;

@@ -186,11 +186,12 @@ impl Link {
             return Ok(Begun::Job(Job::new(op, peer, transfer, crossing, route)));
         }
         let copied = cross(&self.connection, &self.control, window, POLLER, || {
+            let mut batch = route.batch();
             while route.left() > 0 {
                 // SAFETY: the engine vouches for its own side until the operation ends; `place` has
                 // checked the other side to lie in the mapping. Only the thread that polls runs
                 // this.
-                unsafe { route.copy(SMALL_BYTES_MAX) };
+                unsafe { route.feed(&mut batch, SMALL_BYTES_MAX) };
             }
         });
         if copied.is_none() {

@@ -16,6 +16,7 @@ pub(super) struct Route {
     direction: Direction,
     here: *mut u8,
     there: *mut u8,
+    len: u64,
     left: u64,
     way: Way,
 }
@@ -44,8 +45,13 @@ impl Route {
             None => Way::Straight(0),
             Some(plan) => Way::Paged(plan.clone(), plan.cursor()),
         };
-        let left = fabric::bytes(local, pages);
-        Self { direction, here: local.ptr, there, left, way }
+        let len = fabric::bytes(local, pages);
+        Self { direction, here: local.ptr, there, len, left: len, way }
+    }
+
+    /// An empty batch for bytes of this way.
+    pub(super) fn batch(&self) -> Batch {
+        Batch::new(self.len)
     }
 
     /// Bytes that are left.
@@ -53,16 +59,15 @@ impl Route {
         self.left
     }
 
-    /// Copies one chunk, all that is left if that is little more than `chunk`; how many bytes it
-    /// was. Once it returns, a release store publishes them.
+    /// Adds one chunk to a batch, all that is left if that is little more than `chunk`; how many
+    /// bytes it has.
     ///
     /// # Safety
-    /// Both ends are valid for what is left of the way: the source for reads, the destination for
-    /// writes.
-    pub(super) unsafe fn copy(&mut self, chunk: u64) -> u64 {
-        let mut batch = Batch::new(self.left);
+    /// Until the batch is dropped both ends are valid for what is left of the way: the source for
+    /// reads, the destination for writes.
+    pub(super) unsafe fn feed(&mut self, batch: &mut Batch, chunk: u64) -> u64 {
         let (here, there, direction) = (self.here, self.there, self.direction);
-        let len = self.walk(chunk, |piece| {
+        self.walk(chunk, |piece| {
             let here = here.wrapping_add(piece.local as usize);
             let there = there.wrapping_add(piece.remote as usize);
             let (src, dst) = match direction {
@@ -71,9 +76,7 @@ impl Route {
             };
             // SAFETY: passed on from the caller; the piece lies on the way.
             unsafe { batch.add(src.cast_const(), dst, piece.len as usize) };
-        });
-        drop(batch);
-        len
+        })
     }
 
     /// Goes on behind one chunk and returns how many bytes it has.

@@ -14,6 +14,8 @@ use crate::outcome::Reason;
 
 /// How long descriptors are left alone while rings keep us busy; looking costs a system call.
 const LOOK_EVERY: Duration = Duration::from_micros(100);
+/// Peers whose rings are looked at in the middle of a chunk: as many as cost next to nothing.
+const LOOK_AT_PEERS: usize = 16;
 /// The first and the longest nap while a window is fenced: withdrawing a claim rings no doorbell.
 const FENCE_NAP_MIN: Duration = Duration::from_micros(200);
 const FENCE_NAP_MAX: Duration = Duration::from_millis(20);
@@ -34,9 +36,10 @@ impl Shm {
             self.looked = now;
             worked |= self.look_around();
         }
-        self.receive(messages_max);
         worked |= self.reap();
         worked |= self.advance_jobs();
+        // Last, so that what arrived meanwhile waits for no other chunk before it is reported.
+        self.receive(messages_max);
         if !self.fencing.is_empty() {
             self.check_fences();
         }
@@ -130,9 +133,19 @@ impl Shm {
             self.after(turn);
             worked = true;
         }
+        let (peers, first, messages) = (&mut self.peers, self.turn, self.wants_messages);
+        let arrived = || {
+            let count = peers.len();
+            (0..count.min(LOOK_AT_PEERS)).any(|step| {
+                match &mut peers[(first + step) % count].state {
+                    State::Up(link) => link.has_arrivals(messages),
+                    _ => false,
+                }
+            })
+        };
         // SAFETY: the engine keeps its side of a transfer until the job ends, the crossing the
         // other; this is the thread that polls.
-        if let Some(turn) = self.jobs.next(|job| unsafe { job.copy() }) {
+        if let Some(turn) = self.jobs.next(|job| unsafe { job.copy(arrived) }) {
             self.after(turn);
             worked = true;
         }

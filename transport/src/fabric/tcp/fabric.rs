@@ -158,6 +158,12 @@ impl Tcp {
         })
     }
 
+    /// Whether nobody is connected, or about to be.
+    #[cfg(feature = "fuzzing")]
+    pub(super) fn is_alone(&self) -> bool {
+        self.links.is_empty() && self.calls.is_empty() && self.endings.is_empty()
+    }
+
     pub(super) fn next_peer(&mut self) -> PeerId {
         self.peers_ever += 1;
         PeerId(self.peers_ever)

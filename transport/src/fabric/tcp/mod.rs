@@ -29,6 +29,8 @@ mod config;
 mod dial;
 mod fabric;
 mod frame;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod greeting;
 mod hub;
 mod layout;

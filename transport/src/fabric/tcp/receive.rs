@@ -54,6 +54,9 @@ pub(super) enum Landing {
     },
     /// Into the memory of a read of ours; the next byte of it.
     Data { tag: u64, at: u64, place: Place },
+    /// Of an answer to a read that had ended when it began: nowhere, whatever read has the tag by
+    /// the time the bytes are here, as nothing was checked against that.
+    Unwanted,
     /// To the engine.
     Message { bytes: Vec<u8>, have: usize, immediate: Option<Immediate> },
 }
@@ -273,17 +276,13 @@ impl Link {
     }
 
     fn begin_data(&mut self, tag: u64, at: u64, payload: u64) -> Result<Landing, Over> {
-        let mut place = Place::default();
         // The answer to what was cancelled comes all the same, and is dropped.
-        if let Some(op) = self.op(tag) {
-            let fits = at.checked_add(payload).is_some_and(|end| end <= op.assigned);
-            if op.kind != Kind::Read || !fits {
-                return Err(Over::Broken("an answer that was not asked for"));
-            }
-            if let Some(pages) = &op.pages {
-                place = Place::at(&pages.local, at);
-            }
+        let Some(op) = self.op(tag) else { return Ok(Landing::Unwanted) };
+        let fits = at.checked_add(payload).is_some_and(|end| end <= op.assigned);
+        if op.kind != Kind::Read || !fits {
+            return Err(Over::Broken("an answer that was not asked for"));
         }
+        let place = op.pages.as_ref().map_or_else(Place::default, |it| Place::at(&it.local, at));
         Ok(Landing::Data { tag, at, place })
     }
 
@@ -370,6 +369,7 @@ impl Link {
                 }
                 None => (None, None, *place, 0),
             },
+            Landing::Unwanted => (None, None, Place::default(), 0),
         };
         let Some(base) = base else {
             let len = hub.sink.len().min(most as usize);
@@ -405,6 +405,7 @@ impl Link {
                     None => *offset += bytes,
                 }
             }
+            Landing::Unwanted => {}
             Landing::Data { tag, at, place } => {
                 *at += bytes;
                 if let Some(op) = self.op(*tag) {
@@ -425,6 +426,7 @@ impl Link {
                     return Err(Over::Broken("more messages than it was granted"));
                 }
             }
+            Landing::Unwanted => {}
             Landing::Data { tag, .. } => self.read_on(hub, tag),
             Landing::Write { tag, payload, total, immediate, refused, moved, .. } => {
                 if payload == total && !self.arrivals.contains_key(&tag) {

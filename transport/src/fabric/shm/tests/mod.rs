@@ -3,6 +3,7 @@
 mod death;
 mod handshake;
 mod hostile;
+mod lanes;
 mod lifecycle;
 mod paged;
 mod transfers;
@@ -142,9 +143,26 @@ impl Node {
     }
 
     fn post(&mut self, peer: PeerId, work: Work<'_>) -> (OpId, Posted) {
+        self.post_in(Lane::Bulk, peer, work)
+    }
+
+    fn post_in(&mut self, lane: Lane, peer: PeerId, work: Work<'_>) -> (OpId, Posted) {
         self.ops += 1;
         let op = OpId(self.ops);
-        (op, self.fabric.post(op, peer, Lane::Bulk, work))
+        (op, self.fabric.post(op, peer, lane, work))
+    }
+
+    /// Polls until `done`.
+    fn polls_until(&mut self, what: &str, mut done: impl FnMut(&mut Self) -> bool) -> u64 {
+        let start = Instant::now();
+        for polls in 1.. {
+            self.poll();
+            if done(self) {
+                return polls;
+            }
+            assert!(start.elapsed() < PATIENCE, "hangs: {what}; reports {:?}", self.events);
+        }
+        unreachable!("polls run out")
     }
 
     fn address(&self) -> Address {

@@ -4,10 +4,12 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 
 use super::*;
+use crate::fabric::RemoteKey;
 use crate::fabric::tcp::frame::Frame;
 use crate::fabric::tcp::greeting::{
     Greeting, Hello, PREFIX_BYTES, Prover, Role, VERSION, prefix, prove,
 };
+use crate::fabric::tcp::receive::Reading;
 
 const SHORT: Duration = Duration::from_millis(200);
 
@@ -349,4 +351,37 @@ fn forged_stale_and_denied_keys_open_nothing() {
     assert_eq!(pair.b.arrived(), None);
     assert_eq!(pair.run(write(part, remote, Some(1))), Status::Done);
     pair.settle();
+}
+
+#[test]
+fn an_answer_that_began_before_its_read_lands_nowhere() {
+    let mut node = Node::new(Config::new());
+    let (region, memory) = node.region(4096);
+    memory.fill(0..4096, 7).unwrap();
+    let (peer, [_latency, mut bulk]) = by_hand(&mut node);
+    let idle = |node: &Node| {
+        let link = node.fabric.links.values().next().expect("connected");
+        matches!(link.streams[1].reading, Reading::Head)
+    };
+    // The name of the first operation can be guessed; where its bytes go is still unchecked.
+    let first = 1 << 32;
+    bulk.write_all(&Frame::Data { tag: first, at: 2048, payload: 64 }.encode()).unwrap();
+    wait(&mut node, "the head", |node| (!idle(node)).then_some(()));
+    let key = RemoteKey { key: 1, base: 0 };
+    let remote = Remote { window: WindowId { slot: 0, generation: 1 }, key, offset: 0 };
+    assert_eq!(node.post(peer, read(local(region, &memory, 0..64), remote)).1, Posted::Pending);
+    bulk.write_all(&[0xaa; 64]).unwrap();
+    wait(&mut node, "the payload", |node| idle(node).then_some(()));
+    assert!(bytes(&memory, 0..4096).iter().all(|byte| *byte == 7), "it landed out of bounds");
+}
+
+#[test]
+fn an_answer_to_nothing_may_come_from_anywhere() {
+    let mut node = Node::new(Config::new());
+    let (peer, [_latency, mut bulk]) = by_hand(&mut node);
+    let head = Frame::Data { tag: 5, at: u64::MAX, payload: 64 }.encode();
+    bulk.write_all(&[&head[..], &[1; 64]].concat()).unwrap();
+    // A control frame has no place there: that it ends the connection shows that all before it was taken.
+    bulk.write_all(&Frame::Ping.encode()).unwrap();
+    assert_eq!(wait(&mut node, "the end", |node| node.down(peer)), Reason::Failed);
 }
