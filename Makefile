@@ -81,8 +81,9 @@ test-netns: ## two hosts as network namespaces with the cable cut and healed, as
 		$(CARGO) test -p tranship-tests --test netns --test netns_daemon -- --ignored --test-threads 1
 
 # Optimised, with the assertions of a debug build, and in a directory of their own.
-soak: ## run SCHEDULES (1000000) seeded fault schedules on the simulated network
-	TRANSHIP_SCHEDULES=$(or $(SCHEDULES),1000000) CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true \
+soak: ## run SCHEDULES (1000000) seeded fault schedules on the simulated network, the first of them FROM (0)
+	TRANSHIP_SCHEDULES=$(or $(SCHEDULES),1000000) TRANSHIP_SCHEDULES_FROM=$(or $(FROM),0) \
+		CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true \
 		CARGO_PROFILE_RELEASE_LTO=off CARGO_TARGET_DIR='$(TARGET)/soak' \
 		$(CARGO) test --release -p tranship-transport --test schedules every_schedule_holds
 

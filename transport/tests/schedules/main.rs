@@ -11,7 +11,8 @@
 //! - messages arrive in order, once, unless they were rejected;
 //! - at the end everything is proven, everybody reaches everybody, and nothing is left behind.
 //!
-//! `TRANSHIP_SCHEDULES` says how many to run, `TRANSHIP_SCHEDULE` which one alone.
+//! `TRANSHIP_SCHEDULES` says how many to run, `TRANSHIP_SCHEDULES_FROM` from which seed on, and
+//! `TRANSHIP_SCHEDULE` which one alone.
 
 #[cfg(feature = "sabotage")]
 mod defects;
@@ -75,15 +76,16 @@ fn every_schedule_holds() {
     }
     let schedules = number("TRANSHIP_SCHEDULES").unwrap_or(SCHEDULES);
     let began = Instant::now();
+    let from = number("TRANSHIP_SCHEDULES_FROM").unwrap_or(0);
     let (next, failed) = (AtomicU64::new(0), AtomicBool::new(false));
     let ends: [AtomicU64; 4] = Default::default();
     let work = || {
         while !failed.load(Ordering::Relaxed) {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= schedules {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            if at >= schedules {
                 return;
             }
-            match holds(seed) {
+            match holds(from + at) {
                 Some(counts) => {
                     for (end, count) in ends.iter().zip(counts) {
                         end.fetch_add(count, Ordering::Relaxed);
@@ -91,9 +93,9 @@ fn every_schedule_holds() {
                 }
                 None => failed.store(true, Ordering::Relaxed),
             }
-            if seed > 0 && seed.is_multiple_of(TOLD_EVERY) {
-                let rate = seed as f64 / began.elapsed().as_secs_f64();
-                say(&format!("{seed} of {schedules} schedules, {rate:.0} in a second"));
+            if at > 0 && at.is_multiple_of(TOLD_EVERY) {
+                let rate = at as f64 / began.elapsed().as_secs_f64();
+                say(&format!("{at} of {schedules} schedules, {rate:.0} in a second"));
             }
         }
     };
