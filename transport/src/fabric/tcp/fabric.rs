@@ -179,9 +179,12 @@ impl Tcp {
             let now = self.hub.now;
             self.links.values_mut().for_each(|link| link.heard = now);
         }
+        // Before anything is heard: what the last turn has to say about arrivals travels with what
+        // was posted since, as the answer to them often is.
+        let mut worked = self.pump();
         let mut sights = std::mem::take(&mut self.sights);
         self.hub.watch.look(&mut sights);
-        let mut worked = !sights.is_empty();
+        worked |= !sights.is_empty();
         // What is urgent first.
         let urgent = |sight: &Sight| matches!(sight.ready, Ready::Stream(_, at) if at == 0);
         for sight in sights.iter().filter(|it| urgent(it)) {
@@ -194,7 +197,6 @@ impl Tcp {
         if self.hub.now >= self.next_tick {
             self.tick();
         }
-        worked |= self.pump();
         worked | self.deliver(messages_max)
     }
 

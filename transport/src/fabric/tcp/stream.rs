@@ -80,16 +80,15 @@ impl Stream {
         let mut worked = false;
         while !self.clogged && !self.is_idle() {
             let begun = self.chunks.front().is_some_and(|chunk| chunk.sent > 0);
-            let control = !begun && self.backlog() > 0;
             pieces.clear();
-            if control {
+            let control = if begun { 0 } else { self.backlog() };
+            if control > 0 {
                 let rest = &self.control[self.control_sent..];
                 pieces.push(rest.as_ptr().cast_mut(), rest.len());
-            } else {
-                for chunk in &self.chunks {
-                    if !chunk.gather(windows, pieces) || pieces.is_full() {
-                        break;
-                    }
+            }
+            for chunk in &self.chunks {
+                if pieces.is_full() || !chunk.gather(windows, pieces) {
+                    break;
                 }
             }
             // SAFETY: control bytes are ours; of chunks see `Chunk::gather`.
@@ -99,17 +98,14 @@ impl Stream {
             };
             self.clogged = sent < pieces.bytes();
             worked |= sent > 0;
-            if control {
-                self.control_sent += sent;
-                if self.backlog() == 0 {
-                    self.control.clear();
-                    self.control_sent = 0;
-                }
-            } else {
-                self.take_sent(sent as u64, through);
-                if pieces.bytes() >= SLICE_BYTES {
-                    break;
-                }
+            self.control_sent += sent.min(control);
+            if self.backlog() == 0 {
+                self.control.clear();
+                self.control_sent = 0;
+            }
+            self.take_sent((sent - sent.min(control)) as u64, through);
+            if pieces.bytes() >= SLICE_BYTES {
+                break;
             }
         }
         Ok(worked)
