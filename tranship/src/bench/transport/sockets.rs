@@ -42,11 +42,16 @@ impl Sockets {
         Ok(Self { streams: (0..streams).map(stream).collect::<Result<_, _>>()? })
     }
 
-    /// Sends so many bytes over all connections at once and waits until they have been received.
+    /// Sends so many bytes over all connections at once, or what one call takes over one of them, and
+    /// waits until they have been received.
     pub(super) fn send(&mut self, bytes: u64) -> Result<(), Error> {
         let count = self.streams.len() as u64;
         let share = |index: u64| bytes / count + u64::from(index < bytes % count);
         let [first, others @ ..] = self.streams.as_mut_slice() else { return Ok(()) };
+        if bytes <= CALL_BYTES as u64 {
+            // A thread for each would cost more than it gains.
+            return first.send(bytes).map_err(failed);
+        }
         thread::scope(|scope| {
             let others: Vec<_> = (1..)
                 .zip(others)
