@@ -18,7 +18,9 @@ pub(super) const SLICE_BYTES: usize = 256 << 10;
 /// Read ahead on the latency stream, where frames are small; on others a head alone, so that
 /// payload is read straight to where it belongs.
 const AHEAD_BYTES: usize = 8 << 10;
-const FILLER: [u8; 16 << 10] = [0; 16 << 10];
+/// Sent frames that are kept until it is worth the trouble to move the rest.
+const CONTROL_SENT_MAX: usize = 256 << 10;
+static FILLER: [u8; 16 << 10] = [0; 16 << 10];
 
 /// One socket of a connection.
 #[derive(Debug)]
@@ -101,8 +103,9 @@ impl Stream {
             worked |= sent > 0;
             if control {
                 self.control_sent += sent;
-                if self.backlog() == 0 {
-                    self.control.clear();
+                // What is always busy is never empty: what was sent must not pile up.
+                if self.backlog() == 0 || self.control_sent >= CONTROL_SENT_MAX {
+                    self.control.drain(..self.control_sent);
                     self.control_sent = 0;
                 }
             } else {
@@ -272,5 +275,36 @@ impl Chunk {
             place.advance(shape, moved);
         }
         own
+    }
+}
+
+#[cfg(all(not(loom), test))]
+mod tests {
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+    use crate::fabric::PeerId;
+
+    #[test]
+    fn what_was_sent_is_not_kept_though_there_is_always_more() {
+        const WAITING: usize = 400 << 10;
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let mut stream = Stream::new(ours.into(), Ready::Stream(PeerId(1), 0), true);
+        let (windows, mut pieces, mut through) = Default::default();
+        let mut said = 0;
+        while said < 64 * WAITING {
+            while stream.backlog() < WAITING {
+                stream.say(&Frame::Ping, &[]);
+                said += HEAD_BYTES;
+            }
+            stream.clogged = false;
+            stream.flush(&windows, &mut pieces, &mut through).unwrap();
+            assert!(stream.backlog() > 0, "the socket takes it all: nothing is shown");
+            let mut some = [0; 64 << 10];
+            assert!(theirs.read(&mut some).unwrap() > 0);
+            assert!(stream.control.capacity() <= 8 * WAITING, "grows without bound");
+        }
     }
 }
