@@ -130,9 +130,15 @@ impl Tcp {
     }
 
     fn is_full(&self) -> bool {
-        let open = self.links.len() + self.dials.len() + self.gathering.len();
+        let dials = self.dials.len() - self.asks();
+        let open = self.links.len() + dials + self.gathering.len();
         // Messages of those that are gone take as much memory as of those that are there.
         open + self.endings() >= self.hub.config.connections_max
+    }
+
+    /// Dials that ask about a connection that broke: few at once, and none keeps anybody out.
+    pub(super) fn asks(&self) -> usize {
+        self.dials.iter().filter(|dial| matches!(dial.purpose, Purpose::Ask(_))).count()
     }
 
     pub(super) fn dial(&mut self, purpose: Purpose, endpoint: String) {

@@ -36,6 +36,8 @@ use crate::window::WindowId;
 /// How long closing waits for peers to take what was said to them.
 const LINGER: Duration = Duration::from_millis(100);
 
+/// Broken connections that are asked about at once.
+const ASKS_AT_ONCE: usize = 64;
 /// How often a peer's last words are listened to at once: about what a socket holds. Somebody may
 /// go on talking for ever.
 const LAST_WORDS_TURNS: usize = 32;
@@ -325,8 +327,11 @@ impl Tcp {
         }
         let ids: Vec<_> = self.suspects.iter().map(|it| it.id).collect();
         for id in ids {
+            // Those that have to wait have their turn when one of those has an answer, or none.
+            let full = self.asks() >= ASKS_AT_ONCE;
             let Some(suspect) = self.suspects.iter_mut().find(|it| it.id == id) else { continue };
             match suspect.at {
+                Some(at) if at <= self.hub.now && full => {}
                 Some(at) if at <= self.hub.now => {
                     suspect.at = None;
                     let endpoint = suspect.endpoint.clone();
@@ -389,6 +394,8 @@ impl Tcp {
         let status = Status::Stopped(Reason::PeerGone);
         let ends = suspect.ops.into_iter().map(|op| Event::Completed { op, status });
         self.hub.reports.extend(ends);
+        // Others may wait for their turn to be asked.
+        self.next_tick = Time::ZERO;
     }
 
     /// The peer of a broken connection could not be asked.

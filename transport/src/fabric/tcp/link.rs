@@ -348,6 +348,7 @@ impl Link {
         if let Verdict::Refusing(reason) = verdict {
             op.cancel.get_or_insert(reason);
             self.abort(tag);
+            hub.eager(self.id);
             return Ok(());
         }
         if op.due > 0 || !op.started || (op.assigned < op.total && !op.aborted) {

@@ -31,6 +31,10 @@ pub(super) struct Stream {
     control: Vec<u8>,
     /// How much of it is sent.
     control_sent: usize,
+    /// Up to where it goes before chunks have their turn: the end of a frame.
+    control_turn: usize,
+    /// Whether it is the chunks' turn.
+    chunks_next: bool,
     /// Frames with payload, the first perhaps partly sent.
     pub(super) chunks: VecDeque<Chunk>,
     /// Whether the socket took less than it was given.
@@ -48,6 +52,8 @@ impl Stream {
             ready,
             control: Vec::new(),
             control_sent: 0,
+            control_turn: 0,
+            chunks_next: false,
             chunks: VecDeque::new(),
             clogged: false,
             watched_for_room: false,
@@ -82,10 +88,17 @@ impl Stream {
         let mut worked = false;
         while !self.clogged && !self.is_idle() {
             let begun = self.chunks.front().is_some_and(|chunk| chunk.sent > 0);
-            let control = !begun && self.backlog() > 0;
+            let mut control = self.control_turn > self.control_sent;
+            if !control && !begun && self.backlog() > 0 {
+                // In turns: there may always be something more to say.
+                control = !self.chunks_next || self.chunks.is_empty();
+                if control {
+                    self.control_turn = self.control.len();
+                }
+            }
             pieces.clear();
             if control {
-                let rest = &self.control[self.control_sent..];
+                let rest = &self.control[self.control_sent..self.control_turn];
                 pieces.push(rest.as_ptr().cast_mut(), rest.len());
             } else {
                 for chunk in &self.chunks {
@@ -103,12 +116,15 @@ impl Stream {
             worked |= sent > 0;
             if control {
                 self.control_sent += sent;
+                self.chunks_next = self.control_sent == self.control_turn;
                 // What is always busy is never empty: what was sent must not pile up.
                 if self.backlog() == 0 || self.control_sent >= CONTROL_SENT_MAX {
                     self.control.drain(..self.control_sent);
+                    self.control_turn -= self.control_sent;
                     self.control_sent = 0;
                 }
             } else {
+                self.chunks_next = false;
                 self.take_sent(sent as u64, through);
                 if pieces.bytes() >= SLICE_BYTES {
                     break;
@@ -306,5 +322,42 @@ mod tests {
             assert!(theirs.read(&mut some).unwrap() > 0);
             assert!(stream.control.capacity() <= 8 * WAITING, "grows without bound");
         }
+    }
+
+    #[test]
+    fn chunks_have_their_turn_though_there_is_always_something_to_say() {
+        const WAITING: usize = 400 << 10;
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let mut stream = Stream::new(ours.into(), Ready::Stream(PeerId(1), 0), true);
+        let (windows, mut pieces, mut through) = Default::default();
+        let bytes = [7; 64];
+        let source = Source { window: None, base: bytes.as_ptr(), offset: 0, shape: None };
+        let frame = Frame::Data { tag: 1, at: 0, payload: 64 };
+        let mut sent = Vec::new();
+        for round in 0..64 {
+            while stream.backlog() < WAITING {
+                stream.say(&Frame::Ping, &[]);
+            }
+            if round == 2 {
+                stream.chunks.push_back(Chunk::new(Owner::Serve(0), &frame, &[], source.clone()));
+            }
+            stream.clogged = false;
+            stream.flush(&windows, &mut pieces, &mut through).unwrap();
+            let mut some = [0; 64 << 10];
+            let got = theirs.read(&mut some).unwrap();
+            sent.extend(&some[..got]);
+        }
+        assert_eq!(through.len(), 1, "the chunk is never sent");
+        drop(stream);
+        theirs.read_to_end(&mut sent).unwrap();
+        // Frames are whole, wherever the chunk went.
+        let (mut at, mut data) = (0, 0);
+        while let Some(head) = sent[at..].first_chunk() {
+            let frame = Frame::decode(head).unwrap();
+            at += HEAD_BYTES + frame.follows().1 as usize;
+            data += usize::from(frame.follows().1 > 0);
+        }
+        assert_eq!(data, 1);
     }
 }

@@ -9,7 +9,7 @@ use rustix::time::Timespec;
 
 use super::hostile::by_hand;
 use super::*;
-use crate::fabric::tcp::frame::{Frame, HEAD_BYTES};
+use crate::fabric::tcp::frame::{Ack, Frame, HEAD_BYTES, Verdict};
 use crate::fabric::tcp::link::{LATENCY, Link, Over, Terms};
 use crate::time::Time;
 
@@ -257,4 +257,78 @@ fn who_has_closed_may_sleep() {
     pair.a.fabric.close();
     pair.a.poll();
     assert!(pair.a.fabric.arm());
+}
+
+#[test]
+fn asking_about_the_lost_keeps_nobody_out() {
+    let mut pair = Pair::of(Config::new().connections_max(1), Config::new());
+    let (here, near) = pair.a.region(64 << 20);
+    let (there, _far) = pair.b.region(64 << 20);
+    let remote = pair.b.grant(there, 0..64 << 20, ALL());
+    pair.a.begin(pair.to_b, write(local(here, &near, 0..64 << 20), remote, None));
+    pair.a.fabric.end(pair.to_b, Over::Cut);
+    // It is asked, and does not answer.
+    wait(&mut pair.a, "a question", |a| a.fabric.suspects[0].is_asked().then_some(()));
+    assert_eq!(pair.a.fabric.dials.len(), 1);
+    connect(&mut pair.a, &mut Node::new(Config::new()));
+}
+
+#[test]
+fn a_refusal_is_heeded_though_bulk_is_stuck() {
+    const BYTES: u64 = 64 << 20;
+    let mut node = Node::new(Config::new().heartbeat(Duration::from_secs(60), 100));
+    let (here, memory) = node.region(BYTES as usize);
+    let (peer, [mut latency, _bulk]) = by_hand(&mut node);
+    let window = WindowId { slot: 0, generation: 1 };
+    let key = crate::fabric::RemoteKey { key: 0, base: 0 };
+    let work = write(local(here, &memory, 0..BYTES), Remote { window, key, offset: 0 }, None);
+    node.begin(peer, work);
+    // The bulk stream takes no more.
+    wait(&mut node, "the stream to fill", |node| {
+        node.fabric.links[&peer].streams[1].clogged.then_some(())
+    });
+    for _ in 0..100 {
+        node.poll();
+    }
+    let link = &node.fabric.links[&peer];
+    assert!(link.streams[1].clogged && !node.fabric.hub.eager.contains(&peer));
+    let (index, op) = link.ops.iter().next().unwrap();
+    let (tag, sent) = (index as u64 | 1 << 32, op.assigned);
+    let ack = Ack { tag, verdict: Verdict::Refusing(Reason::Stale) };
+    latency.write_all(&Frame::Acks { count: 1 }.encode()).unwrap();
+    latency.write_all(&ack.encode()).unwrap();
+    latency.set_nonblocking(true).unwrap();
+    let start = Instant::now();
+    let mut head = [0; HEAD_BYTES];
+    let got = wait(&mut node, "the abort", |_| {
+        assert!(start.elapsed() < Duration::from_secs(20), "the refusal is not heeded");
+        latency.read(&mut head).ok()
+    });
+    assert_eq!(got, HEAD_BYTES);
+    assert_eq!(Frame::decode(&head), Ok(Frame::Abort { tag, sent }));
+}
+
+#[test]
+fn all_that_are_lost_are_asked_about_in_turns() {
+    const LINKS: usize = 80;
+    let (mut a, mut b) =
+        (Node::new(Config::new().streams(1).handshake_timeout(PATIENCE)), Node::new(Config::new()));
+    let (here, near) = a.region(4096);
+    let (there, _far) = b.region(4096);
+    let remote = b.grant(there, 0..4096, ALL());
+    let peers: Vec<_> = (0..LINKS).map(|_| connect(&mut a, &mut b).0).collect();
+    let part = local(here, &near, 0..4096);
+    let ops: Vec<_> = peers.iter().map(|peer| a.begin(*peer, write(part, remote, None))).collect();
+    for peer in peers {
+        a.fabric.end(peer, Over::Cut);
+    }
+    b.fabric.listener = None;
+    let start = Instant::now();
+    for op in ops {
+        let status = wait(&mut a, "the proof", |a| {
+            assert!(start.elapsed() < PATIENCE / 3, "some are not asked about");
+            a.status(op)
+        });
+        assert_eq!(status, Status::Stopped(Reason::PeerGone));
+    }
 }
