@@ -11,7 +11,7 @@ use crate::fabric::{Fabric, OpenError, Provider, Setup};
 /// Bulk streams of one connection at most.
 pub(super) const STREAMS_MAX: u8 = 32;
 /// The longest heartbeat: longer ones would leave the dead unnoticed.
-const HEARTBEAT_MAX: Duration = Duration::from_secs(60);
+pub(super) const HEARTBEAT_MAX: Duration = Duration::from_secs(60);
 
 /// How to open the TCP fabric.
 ///

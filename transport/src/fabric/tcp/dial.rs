@@ -130,8 +130,15 @@ impl Tcp {
     }
 
     fn is_full(&self) -> bool {
-        self.links.len() + self.dials.len() + self.gathering.len()
-            >= self.hub.config.connections_max
+        let dials = self.dials.len() - self.asks();
+        let open = self.links.len() + dials + self.gathering.len();
+        // Messages of those that are gone take as much memory as of those that are there.
+        open + self.endings() >= self.hub.config.connections_max
+    }
+
+    /// Dials that ask about a connection that broke: few at once, and none keeps anybody out.
+    pub(super) fn asks(&self) -> usize {
+        self.dials.iter().filter(|dial| matches!(dial.purpose, Purpose::Ask(_))).count()
     }
 
     pub(super) fn dial(&mut self, purpose: Purpose, endpoint: String) {
@@ -185,6 +192,13 @@ impl Tcp {
 
     fn named(&mut self, id: u32, mut left: Vec<SocketAddr>) {
         let Some(index) = self.dial_index(id) else { return };
+        if let Purpose::Ask(suspect) = self.dials[index].purpose
+            && self.suspects.iter().any(|it| it.id == suspect && !it.near)
+        {
+            // Those of another machine mean itself; nobody there, or somebody else, at ours would
+            // prove nothing.
+            left.retain(|it| !it.ip().to_canonical().is_loopback() && !it.ip().is_unspecified());
+        }
         left.reverse();
         let Some(now) = left.pop() else {
             return self.dial_failed(id, Reason::Unresolved, false);
@@ -372,6 +386,7 @@ impl Tcp {
                     engine: challenge.engine,
                     connection: dial.connection,
                     endpoint: now.to_string(),
+                    near: true,
                     heartbeat: challenge.heartbeat,
                     credit: challenge.credit,
                 };
@@ -418,6 +433,7 @@ impl Tcp {
                         engine: hello.engine,
                         connection: hello.connection,
                         endpoint: hello.address.clone(),
+                        near: socket::is_near(&call.socket),
                         heartbeat: hello.heartbeat,
                         credit: hello.credit,
                     };

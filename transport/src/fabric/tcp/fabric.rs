@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::TcpListener;
+use std::ops::Bound;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -35,6 +36,12 @@ use crate::window::WindowId;
 /// How long closing waits for peers to take what was said to them.
 const LINGER: Duration = Duration::from_millis(100);
 
+/// Broken connections that are asked about at once.
+const ASKS_AT_ONCE: usize = 64;
+/// How often a peer's last words are listened to at once: about what a socket holds. Somebody may
+/// go on talking for ever.
+const LAST_WORDS_TURNS: usize = 32;
+
 /// Streams over an IP network. See the module.
 #[derive(Debug)]
 pub(super) struct Tcp {
@@ -57,6 +64,8 @@ pub(super) struct Tcp {
     pub(super) links: BTreeMap<PeerId, Link>,
     peers_ever: u32,
     endings: Vec<Ending>,
+    /// Whose messages are handed over first.
+    next_ear: PeerId,
     pub(super) suspects: Vec<Suspect>,
     suspects_ever: u32,
     sights: Vec<Sight>,
@@ -81,6 +90,8 @@ pub(super) struct Suspect {
     pub(super) id: u32,
     pub(super) connection: u128,
     endpoint: String,
+    /// Whether a loopback address of the peer's is ours as well.
+    pub(super) near: bool,
     ops: Vec<OpId>,
     tries: u32,
     /// When to ask again; `None` while it is being asked, or where nobody can be.
@@ -149,6 +160,7 @@ impl Tcp {
             links: BTreeMap::new(),
             peers_ever: 0,
             endings: Vec::new(),
+            next_ear: PeerId(0),
             suspects: Vec::new(),
             suspects_ever: 0,
             sights: Vec::new(),
@@ -164,6 +176,11 @@ impl Tcp {
         self.links.is_empty() && self.calls.is_empty() && self.endings.is_empty()
     }
 
+    /// Connections that are over, of which messages are kept.
+    pub(super) fn endings(&self) -> usize {
+        self.endings.len()
+    }
+
     pub(super) fn next_peer(&mut self) -> PeerId {
         self.peers_ever += 1;
         PeerId(self.peers_ever)
@@ -174,10 +191,11 @@ impl Tcp {
     fn turn(&mut self, messages_max: usize) -> bool {
         let before = self.hub.now;
         self.hub.now = self.clock.now();
-        if self.hub.now.since(before) >= self.hub.config.heartbeat {
-            // It was we who did not listen: what was said meanwhile is still to be heard.
-            let now = self.hub.now;
-            self.links.values_mut().for_each(|link| link.heard = now);
+        let deaf = self.hub.now.since(before).saturating_sub(self.hub.config.heartbeat);
+        if deaf > Duration::ZERO {
+            // It was we who did not listen: what was said meanwhile is still to be heard. Who
+            // sleeps from one heartbeat to the next did listen, and is not to forgive all silence.
+            self.links.values_mut().for_each(|link| link.heard = link.heard + deaf);
         }
         // Before anything is heard: what the last turn has to say about arrivals travels with what
         // was posted since, as the answer to them often is.
@@ -230,7 +248,10 @@ impl Tcp {
             // tells why another stream ended.
             let bulk = heard;
             heard = link.hear(&mut self.hub, LATENCY).map(|_| ());
-            while heard.is_ok() && bulk.is_err() {
+            for _ in 0..LAST_WORDS_TURNS {
+                if heard.is_err() || bulk.is_ok() {
+                    break;
+                }
                 match link.hear(&mut self.hub, LATENCY) {
                     Ok(true) => {}
                     Ok(false) => break,
@@ -271,9 +292,6 @@ impl Tcp {
     fn deliver(&mut self, max: usize) -> bool {
         self.wants_messages = max > 0;
         let mut left = max;
-        for link in self.links.values_mut().filter(|link| !link.inbox.is_empty()) {
-            left -= link.deliver(&mut self.hub, left);
-        }
         let reports = &mut self.hub.reports;
         self.endings.retain_mut(|ending| {
             let count = ending.inbox.len().min(left);
@@ -287,6 +305,19 @@ impl Tcp {
             }
             !ending.inbox.is_empty()
         });
+        // In turns, so that nobody who talks all the time keeps back what others say.
+        let first = self.next_ear;
+        let (later, sooner) = (Bound::Included(first), Bound::Excluded(first));
+        for turn in [(later, Bound::Unbounded), (Bound::Unbounded, sooner)] {
+            let full = |(_, link): &(&PeerId, &mut Link)| !link.inbox.is_empty();
+            for (peer, link) in self.links.range_mut(turn).filter(full) {
+                if left == 0 {
+                    break;
+                }
+                left -= link.deliver(&mut self.hub, left);
+                self.next_ear = PeerId(peer.0.wrapping_add(1));
+            }
+        }
         left < max
     }
 
@@ -304,8 +335,11 @@ impl Tcp {
         }
         let ids: Vec<_> = self.suspects.iter().map(|it| it.id).collect();
         for id in ids {
+            // Those that have to wait have their turn when one of those has an answer, or none.
+            let full = self.asks() >= ASKS_AT_ONCE;
             let Some(suspect) = self.suspects.iter_mut().find(|it| it.id == id) else { continue };
             match suspect.at {
+                Some(at) if at <= self.hub.now && full => {}
                 Some(at) if at <= self.hub.now => {
                     suspect.at = None;
                     let endpoint = suspect.endpoint.clone();
@@ -340,7 +374,7 @@ impl Tcp {
             self.hub.eager.remove(&peer);
         }
         let unproven = link.end_ops(&mut self.hub, reason, gone);
-        let Link { inbox, connection, endpoint, .. } = link;
+        let Link { inbox, connection, endpoint, near, .. } = link;
         self.endings.push(Ending { peer, inbox, reason });
         if !unproven.is_empty() && !self.closed {
             self.suspects_ever += 1;
@@ -352,6 +386,7 @@ impl Tcp {
                 id: self.suspects_ever,
                 connection,
                 endpoint,
+                near,
                 ops: unproven,
                 tries: 0,
                 at: can_be_asked.then_some(self.hub.now),
@@ -367,6 +402,8 @@ impl Tcp {
         let status = Status::Stopped(Reason::PeerGone);
         let ends = suspect.ops.into_iter().map(|op| Event::Completed { op, status });
         self.hub.reports.extend(ends);
+        // Others may wait for their turn to be asked.
+        self.next_tick = Time::ZERO;
     }
 
     /// The peer of a broken connection could not be asked.
@@ -434,7 +471,8 @@ impl Fabric for Tcp {
     fn disconnect(&mut self, peer: PeerId) {
         self.undial(peer);
         if let Some(link) = self.links.get_mut(&peer) {
-            let until = self.hub.now + self.hub.config.heartbeat;
+            // The last poll may be long ago.
+            let until = self.clock.now() + self.hub.config.heartbeat;
             link.leave(&mut self.hub, Reason::Closed, until);
             self.next_tick = Time::ZERO;
         }
@@ -511,5 +549,6 @@ impl Fabric for Tcp {
         self.hub.windows.clear();
         // Last: that nobody listens any more tells peers that everything here has ended.
         self.listener = None;
+        self.next_tick = Time::NEVER;
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use slab::Slab;
 
+use super::config::HEARTBEAT_MAX;
 use super::frame::{ACKS_MAX, Ack, Frame, MESSAGE_BYTES_MAX, Verdict};
 use super::hub::Hub;
 use super::layout::{Place, Shape};
@@ -52,6 +53,8 @@ pub(super) struct Link {
     pub(super) connection: u128,
     /// Where the peer can be asked about it once it broke; empty where it cannot.
     pub(super) endpoint: String,
+    /// Whether a loopback address of the peer's is ours as well.
+    pub(super) near: bool,
     pub(super) streams: Vec<Stream>,
     pub(super) ops: Slab<Op>,
     ops_ever: u32,
@@ -80,6 +83,8 @@ pub(super) struct Link {
     pub(super) leaving: Option<(Reason, Time)>,
     /// The bulk stream that is tried first for the next chunk.
     pub(super) next_stream: usize,
+    /// Whether a frame cannot be sent to its end.
+    pub(super) torn: bool,
 }
 
 /// An operation of ours.
@@ -141,18 +146,21 @@ pub(super) struct Terms {
     pub(super) engine: EngineId,
     pub(super) connection: u128,
     pub(super) endpoint: String,
+    /// Whether the peer is on this machine, or the endpoint was dialled from here.
+    pub(super) near: bool,
     pub(super) heartbeat: Duration,
     pub(super) credit: u32,
 }
 
 impl Link {
     pub(super) fn new(id: PeerId, terms: Terms, streams: Vec<Stream>, hub: &Hub) -> Self {
-        let Terms { engine, connection, endpoint, heartbeat, credit } = terms;
+        let Terms { engine, connection, endpoint, near, heartbeat, credit } = terms;
         Self {
             id,
             engine,
             connection,
             endpoint,
+            near,
             streams,
             ops: Slab::new(),
             ops_ever: 0,
@@ -170,9 +178,11 @@ impl Link {
             credit: credit.into(),
             heard: hub.now,
             said: hub.now,
-            patience: heartbeat.saturating_mul(hub.config.missed_max),
+            // No engine has a longer one, and the dead are not to stay unnoticed.
+            patience: heartbeat.min(HEARTBEAT_MAX).saturating_mul(hub.config.missed_max),
             leaving: None,
             next_stream: 0,
+            torn: false,
         }
     }
 
@@ -338,6 +348,7 @@ impl Link {
         if let Verdict::Refusing(reason) = verdict {
             op.cancel.get_or_insert(reason);
             self.abort(tag);
+            hub.eager(self.id);
             return Ok(());
         }
         if op.due > 0 || !op.started || (op.assigned < op.total && !op.aborted) {
@@ -402,6 +413,9 @@ impl Link {
 
     /// Puts what is due for the peer's ears into the latency stream.
     pub(super) fn speak(&mut self) -> Result<(), Over> {
+        if self.torn {
+            return Err(Over::Broken("memory that was to be sent to it cannot be read"));
+        }
         if self.leaving.is_some() {
             // Goodbye was the last word.
             self.acks.clear();

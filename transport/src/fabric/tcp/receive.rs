@@ -408,7 +408,9 @@ impl Link {
             Landing::Unwanted => {}
             Landing::Data { tag, at, place } => {
                 *at += bytes;
-                if let Some(op) = self.op(*tag) {
+                // What came after we hung up went into the sink.
+                let leaving = self.leaving.is_some();
+                if let Some(op) = self.op(*tag).filter(|_| !leaving) {
                     op.landed += bytes;
                     if let Some(pages) = &op.pages {
                         place.advance(&pages.local, bytes);

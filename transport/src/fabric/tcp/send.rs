@@ -11,6 +11,8 @@ use crate::window::WindowId;
 
 /// The longest chunk in the latency stream: what follows waits for it.
 const URGENT_CHUNK_BYTES: u64 = 64 << 10;
+/// Slices of it that are sent at once: what is received meanwhile, and others, wait as well.
+const URGENT_SLICES: usize = 4;
 /// Layouts up to this long travel whole with every chunk; of longer ones what the chunk needs.
 const WHOLE_LAYOUT_BYTES: usize = 2 << 10;
 /// Given to a stream at once: it is sent in one system call, if it fits.
@@ -98,6 +100,8 @@ impl Link {
             Err(errno) => {
                 // Receiving finds the same out, with what the peer said before.
                 tracing::debug!(peer = self.id.0, "sending failed: {errno}");
+                // Except of this, which is ours.
+                self.torn |= errno == rustix::io::Errno::FAULT;
                 false
             }
         }
@@ -106,7 +110,10 @@ impl Link {
     fn try_pump(&mut self, hub: &mut Hub) -> Result<bool, rustix::io::Errno> {
         self.ask();
         let mut worked = false;
-        while !self.streams[LATENCY].clogged {
+        for _ in 0..URGENT_SLICES {
+            if self.streams[LATENCY].clogged {
+                break;
+            }
             if self.streams[LATENCY].chunks.is_empty() {
                 self.load(hub, LATENCY);
             }

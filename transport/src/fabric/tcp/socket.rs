@@ -6,7 +6,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, SocketFlags, SocketType, accept_with, connect, socket_with, sockopt,
+    AddressFamily, SocketAddrAny, SocketFlags, SocketType, accept_with, connect, getpeername,
+    getsockname, socket_with, sockopt,
 };
 
 /// Pieces of memory in one system call at most.
@@ -186,6 +187,14 @@ pub(super) fn accept(listener: &TcpListener) -> Result<OwnedFd, Errno> {
     let socket = accept_with(listener, flags)?;
     prepare(&socket)?;
     Ok(socket)
+}
+
+/// Whether the other side is on this machine, so that its loopback addresses mean the same here.
+pub(super) fn is_near(socket: &OwnedFd) -> bool {
+    let ip = |at: SocketAddrAny| Some(SocketAddr::try_from(at).ok()?.ip().to_canonical());
+    let theirs = getpeername(socket).ok().flatten().and_then(ip);
+    let ours = getsockname(socket).ok().and_then(ip);
+    theirs.is_some_and(|it| it.is_loopback()) || (theirs.is_some() && theirs == ours)
 }
 
 /// Small frames leave at once, and few unsent bytes wait in the kernel.

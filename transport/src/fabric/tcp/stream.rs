@@ -18,7 +18,9 @@ pub(super) const SLICE_BYTES: usize = 256 << 10;
 /// Read ahead on the latency stream, where frames are small; on others a head alone, so that
 /// payload is read straight to where it belongs.
 const AHEAD_BYTES: usize = 8 << 10;
-const FILLER: [u8; 16 << 10] = [0; 16 << 10];
+/// Sent frames that are kept until it is worth the trouble to move the rest.
+const CONTROL_SENT_MAX: usize = 256 << 10;
+static FILLER: [u8; 16 << 10] = [0; 16 << 10];
 
 /// One socket of a connection.
 #[derive(Debug)]
@@ -29,6 +31,10 @@ pub(super) struct Stream {
     control: Vec<u8>,
     /// How much of it is sent.
     control_sent: usize,
+    /// Up to where it goes before chunks have their turn: the end of a frame.
+    control_turn: usize,
+    /// Whether it is the chunks' turn.
+    chunks_next: bool,
     /// Frames with payload, the first perhaps partly sent.
     pub(super) chunks: VecDeque<Chunk>,
     /// Whether the socket took less than it was given.
@@ -46,6 +52,8 @@ impl Stream {
             ready,
             control: Vec::new(),
             control_sent: 0,
+            control_turn: 0,
+            chunks_next: false,
             chunks: VecDeque::new(),
             clogged: false,
             watched_for_room: false,
@@ -80,10 +88,15 @@ impl Stream {
         let mut worked = false;
         while !self.clogged && !self.is_idle() {
             let begun = self.chunks.front().is_some_and(|chunk| chunk.sent > 0);
+            let said = self.control_sent == self.control_turn;
+            if said && !begun && (!self.chunks_next || self.chunks.is_empty()) {
+                // In turns: there may always be something more to say.
+                self.control_turn = self.control.len();
+            }
             pieces.clear();
-            let control = if begun { 0 } else { self.backlog() };
+            let control = self.control_turn - self.control_sent;
             if control > 0 {
-                let rest = &self.control[self.control_sent..];
+                let rest = &self.control[self.control_sent..self.control_turn];
                 pieces.push(rest.as_ptr().cast_mut(), rest.len());
             }
             for chunk in &self.chunks {
@@ -98,12 +111,17 @@ impl Stream {
             };
             self.clogged = sent < pieces.bytes();
             worked |= sent > 0;
-            self.control_sent += sent.min(control);
-            if self.backlog() == 0 {
-                self.control.clear();
+            let control = sent.min(control);
+            self.control_sent += control;
+            self.chunks_next |= control > 0 && self.control_sent == self.control_turn;
+            self.chunks_next &= sent == control;
+            // What is always busy is never empty: what was sent must not pile up.
+            if self.backlog() == 0 || self.control_sent >= CONTROL_SENT_MAX {
+                self.control.drain(..self.control_sent);
+                self.control_turn -= self.control_sent;
                 self.control_sent = 0;
             }
-            self.take_sent((sent - sent.min(control)) as u64, through);
+            self.take_sent((sent - control) as u64, through);
             if pieces.bytes() >= SLICE_BYTES {
                 break;
             }
@@ -268,5 +286,73 @@ impl Chunk {
             place.advance(shape, moved);
         }
         own
+    }
+}
+
+#[cfg(all(not(loom), test))]
+mod tests {
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+    use crate::fabric::PeerId;
+
+    #[test]
+    fn what_was_sent_is_not_kept_though_there_is_always_more() {
+        const WAITING: usize = 400 << 10;
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let mut stream = Stream::new(ours.into(), Ready::Stream(PeerId(1), 0), true);
+        let (windows, mut pieces, mut through) = Default::default();
+        let mut said = 0;
+        while said < 64 * WAITING {
+            while stream.backlog() < WAITING {
+                stream.say(&Frame::Ping, &[]);
+                said += HEAD_BYTES;
+            }
+            stream.clogged = false;
+            stream.flush(&windows, &mut pieces, &mut through).unwrap();
+            assert!(stream.backlog() > 0, "the socket takes it all: nothing is shown");
+            let mut some = [0; 64 << 10];
+            assert!(theirs.read(&mut some).unwrap() > 0);
+            assert!(stream.control.capacity() <= 8 * WAITING, "grows without bound");
+        }
+    }
+
+    #[test]
+    fn chunks_have_their_turn_though_there_is_always_something_to_say() {
+        const WAITING: usize = 400 << 10;
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let mut stream = Stream::new(ours.into(), Ready::Stream(PeerId(1), 0), true);
+        let (windows, mut pieces, mut through) = Default::default();
+        let bytes = [7; 64];
+        let source = Source { window: None, base: bytes.as_ptr(), offset: 0, shape: None };
+        let frame = Frame::Data { tag: 1, at: 0, payload: 64 };
+        let mut sent = Vec::new();
+        for round in 0..64 {
+            while stream.backlog() < WAITING {
+                stream.say(&Frame::Ping, &[]);
+            }
+            if round == 2 {
+                stream.chunks.push_back(Chunk::new(Owner::Serve(0), &frame, &[], source.clone()));
+            }
+            stream.clogged = false;
+            stream.flush(&windows, &mut pieces, &mut through).unwrap();
+            let mut some = [0; 64 << 10];
+            let got = theirs.read(&mut some).unwrap();
+            sent.extend(&some[..got]);
+        }
+        assert_eq!(through.len(), 1, "the chunk is never sent");
+        drop(stream);
+        theirs.read_to_end(&mut sent).unwrap();
+        // Frames are whole, wherever the chunk went.
+        let (mut at, mut data) = (0, 0);
+        while let Some(head) = sent[at..].first_chunk() {
+            let frame = Frame::decode(head).unwrap();
+            at += HEAD_BYTES + frame.follows().1 as usize;
+            data += usize::from(frame.follows().1 > 0);
+        }
+        assert_eq!(data, 1);
     }
 }

@@ -255,7 +255,7 @@ fn answer(node: &mut Node, socket: &mut TcpStream) -> Option<Greeting> {
 }
 
 /// A peer made by hand, connected to `node`: its latency stream and its bulk stream.
-fn by_hand(node: &mut Node) -> (PeerId, [TcpStream; 2]) {
+pub(super) fn by_hand(node: &mut Node) -> (PeerId, [TcpStream; 2]) {
     let streams = [Role::Latency, Role::Bulk(1)].map(|role| {
         let mut socket = TcpStream::connect(node.address().endpoint).unwrap();
         let hello = Greeting::Hello(hello(role)).encode();

@@ -1,6 +1,7 @@
 //! Tests of the fabric: two or more in one process, polled in turns, or one process each, or one
 //! and a raw socket.
 
+mod bounds;
 mod death;
 mod hostile;
 mod transfers;
