@@ -310,16 +310,17 @@ fn sleep_on_fabrics(workers: &[Arc<Worker>], until: Time, done: &mut dyn FnMut()
         until = until.min(core.next_deadline());
         worker.sleeps_until.store(until.as_nanos(), Ordering::SeqCst);
         worker.asleep.store(true, Ordering::SeqCst);
-        ready &= core.fabric.arm();
+        ready &= core.arm();
         descriptors.extend(core.fabric.wait_fd().map(|fd| fd.as_raw_fd()));
         worker.release(core, false);
     }
     // What came before `asleep` was set rang no bell: look for it once more.
     fence(Ordering::SeqCst);
+    let common = &workers[0].common;
+    let nap = if workers[0].index == 0 { common.watchers.nap() } else { Duration::MAX };
+    workers[0].naps.store(nap != Duration::MAX, Ordering::SeqCst);
     if ready && workers.iter().all(|worker| worker.is_drained()) && !done() {
-        let common = &workers[0].common;
         let now = common.clock.now();
-        let nap = if workers[0].index == 0 { common.watchers.nap() } else { SLEEP_MAX };
         let timeout = until.since(now).min(SLEEP_MAX).min(nap);
         let timeout = Timespec::try_from(timeout).expect("at most an hour");
         // SAFETY: the fabrics are not replaced or dropped while their workers exist, and the
@@ -334,6 +335,7 @@ fn sleep_on_fabrics(workers: &[Arc<Worker>], until: Time, done: &mut dyn FnMut()
     }
     for worker in workers {
         worker.asleep.store(false, Ordering::SeqCst);
+        worker.naps.store(false, Ordering::SeqCst);
         let _ = worker.doorbell.take();
     }
 }

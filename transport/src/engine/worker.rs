@@ -49,6 +49,8 @@ pub(super) struct Worker {
     pub(super) asleep: AtomicBool,
     /// Until when, in the clock's nanoseconds.
     pub(super) sleeps_until: AtomicU64,
+    /// Whether it only naps, for the words that are watched.
+    pub(super) naps: AtomicBool,
     pub(super) stop: AtomicBool,
 }
 
@@ -72,6 +74,7 @@ impl Worker {
             doorbell,
             asleep: AtomicBool::new(false),
             sleeps_until: AtomicU64::new(0),
+            naps: AtomicBool::new(false),
             stop: AtomicBool::new(false),
         }
     }
@@ -170,7 +173,10 @@ impl Worker {
 
     /// One step, if nobody else is at it. `None`: somebody is.
     pub(super) fn try_step(&self) -> Option<Progress> {
-        let mut core = self.try_core()?;
+        Some(self.step_with(self.try_core()?))
+    }
+
+    fn step_with(&self, mut core: MutexGuard<'_, Core>) -> Progress {
         let drained = self.drain(&mut core);
         let mut progress = core.step();
         progress.worked |= drained;
@@ -181,12 +187,29 @@ impl Worker {
         if progress.news {
             self.tell();
         }
-        Some(progress)
+        progress
     }
 
     /// One step; whether there was work.
     pub(super) fn step(&self) -> bool {
         self.try_step().is_some_and(|progress| progress.worked)
+    }
+
+    /// One step of a thread that does not wait; whether there was work. It leaves the fabric as it
+    /// found it, even if a sink or a callback panics.
+    pub(super) fn step_once(&self) -> bool {
+        struct Passing<'a>(&'a Worker);
+        impl Drop for Passing<'_> {
+            fn drop(&mut self) {
+                // Otherwise the last of those that drive does it.
+                if self.0.drivers.load(Ordering::SeqCst) == 0 {
+                    self.0.hand_back();
+                }
+            }
+        }
+        let Some(core) = self.try_core() else { return false };
+        let _passing = Passing(self);
+        self.step_with(core).worked
     }
 
     pub(super) fn next_deadline(&self) -> Time {
@@ -273,6 +296,13 @@ impl Worker {
         }
     }
 
+    /// Wakes the sleeper, if there is one, though somebody may be driving.
+    pub(super) fn disturb(&self) {
+        if self.asleep.load(Ordering::SeqCst) {
+            self.doorbell.ring();
+        }
+    }
+
     // ---- sleeping ----------------------------------------------------------------------------
 
     /// Makes sure that the sleeper, if there is one, wakes when something happens; `false` when
@@ -285,10 +315,11 @@ impl Worker {
             }
             let mut core = self.lock();
             let drained = self.drain(&mut core);
-            if core.fabric.arm() {
+            if core.arm() {
                 let deadline = core.next_deadline();
                 self.release(core, drained);
-                if deadline.as_nanos() < self.sleeps_until.load(Ordering::SeqCst) {
+                let oversleeps = deadline.as_nanos() < self.sleeps_until.load(Ordering::SeqCst);
+                if oversleeps || self.overlooks() {
                     self.doorbell.ring();
                 }
                 return true;
@@ -304,16 +335,27 @@ impl Worker {
         false
     }
 
+    /// Whether the sleeper sleeps on though there are words to be looked at by now.
+    fn overlooks(&self) -> bool {
+        self.index == 0 && self.common.watchers.are_armed() && !self.naps.load(Ordering::SeqCst)
+    }
+
     /// Stops driving.
     pub(super) fn leave(&self) {
         if self.drivers.fetch_sub(1, Ordering::SeqCst) == 1 {
-            match self.common.polling {
-                Polling::Adaptive { .. } => {
-                    self.rearm();
-                }
-                // The background thread spins again.
-                Polling::Busy => self.wake_sleeper(),
-            }
+            self.hand_back();
+        }
+    }
+
+    /// Leaves the fabric to the sleeper.
+    fn hand_back(&self) {
+        let armed = match self.common.polling {
+            Polling::Adaptive { .. } => self.rearm(),
+            // The background thread spins again.
+            Polling::Busy => false,
+        };
+        if !armed {
+            self.wake_sleeper();
         }
     }
 
