@@ -256,6 +256,10 @@ impl Submission {
         }
     }
 
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
     pub(crate) fn into_order(self) -> (Order, Told) {
         (self.order, self.told)
     }

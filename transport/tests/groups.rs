@@ -46,6 +46,15 @@ fn a_batch_has_one_outcome_for_each() {
 }
 
 #[test]
+#[should_panic(expected = "of its own engine")]
+fn a_batch_takes_no_transfers_of_another_engine() {
+    let (one, other) = (engine(Drive::Thread), engine(Drive::Thread));
+    let peer = other.peer(&one.addresses()[0]).unwrap();
+    let slot = one.counter().unwrap().slot();
+    one.batch().push(other.signal(peer, slot));
+}
+
+#[test]
 fn a_scatter_gives_each_peer_its_part() {
     const PEERS: usize = 5;
     let sender = engine(Drive::Thread);

@@ -3,8 +3,9 @@
 
 #![cfg(not(loom))]
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tranship_transport::{
@@ -265,5 +266,77 @@ fn a_word_is_watched_though_another_thread_drove_as_it_was_first() {
         let word = unsafe { AtomicU64::from_ptr(watcher.as_ptr()) };
         let value = word.fetch_add(1, Ordering::Release) + 1;
         soon("a callback", || told.load(Ordering::SeqCst) == value);
+    }
+}
+
+#[test]
+fn a_wait_that_panics_as_it_falls_asleep_leaves_the_bed_to_others() {
+    let owner = engine(Drive::Caller, Duration::ZERO);
+    let client = engine(Drive::Thread, Duration::ZERO);
+    let panics = || {
+        let mut asked = 0;
+        // The third time is when it has lain down already.
+        owner.wait_until(TIMEOUT, || {
+            asked += 1;
+            assert!(asked < 3, "the third panics");
+            false
+        })
+    };
+    assert!(catch_unwind(AssertUnwindSafe(panics)).is_err());
+    let asked = AtomicU32::new(0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let began = Instant::now();
+            assert!(owner.wait_until(TIMEOUT, || {
+                asked.fetch_add(1, Ordering::SeqCst);
+                owner.has_incoming()
+            }));
+            assert!(began.elapsed() < TIMEOUT / 4, "a wake-up was lost");
+        });
+        while asked.load(Ordering::SeqCst) < 3 {
+            std::thread::yield_now();
+        }
+        drop(client.connect(&owner.addresses()[0], TIMEOUT));
+    });
+}
+
+#[test]
+fn who_waits_is_told_though_a_sink_panics_right_after() {
+    let owner = Engine::builder()
+        .polling(Polling::Adaptive { spin: Duration::ZERO })
+        .drive(Drive::Thread)
+        .on_incoming(|incoming| {
+            assert!(!matches!(incoming, Incoming::Message { .. }), "messages panic");
+        })
+        .build()
+        .unwrap();
+    let client = engine(Drive::Thread, Duration::ZERO);
+    let peer = client.connect(&owner.addresses()[0], TIMEOUT).unwrap();
+    let arrivals = owner.counter().unwrap();
+    for round in 1..=100 {
+        let asked = AtomicU32::new(0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let began = Instant::now();
+                let arrived = || {
+                    asked.fetch_add(1, Ordering::SeqCst);
+                    arrivals.count() >= round
+                };
+                // The panic may come here, too.
+                let waits = AssertUnwindSafe(|| owner.wait_until(TIMEOUT, arrived));
+                let _ = catch_unwind(waits);
+                assert!(began.elapsed() < TIMEOUT / 4, "a wake-up was lost");
+            });
+            while asked.load(Ordering::SeqCst) < 3 {
+                std::thread::yield_now();
+            }
+            // Both come in one look, mostly: the word for the one who waits, then the panic.
+            let mut batch = client.batch();
+            batch
+                .push(client.signal(peer, arrivals.slot()).lane(tranship_transport::Lane::Latency));
+            batch.push(client.send(peer, vec![1]));
+            assert!(batch.wait().iter().all(|outcome| outcome.is_done()));
+        });
+        soon("the arrival", || arrivals.count() == round);
     }
 }

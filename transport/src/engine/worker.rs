@@ -140,12 +140,10 @@ impl Worker {
             let wakers = std::mem::take(&mut core.wakers);
             let detours = std::mem::take(&mut core.detours);
             drop(core);
+            // First, so that a waker that panics loses none of them.
+            let others: Vec<_> = detours.into_iter().filter_map(|it| self.hand_over(it)).collect();
             wake_all(wakers);
-            for (worker, queued) in detours {
-                if let Some(worker) = self.common.worker(worker) {
-                    worker.take_over(queued);
-                }
-            }
+            others.iter().for_each(|worker| worker.drain_if_free());
             fence(Ordering::SeqCst);
             if self.is_drained() {
                 break;
@@ -177,6 +175,17 @@ impl Worker {
     }
 
     fn step_with(&self, mut core: MutexGuard<'_, Core>) -> Progress {
+        /// Tells those who wait, even if a sink, a callback or a waker panics: what came before
+        /// may be what they wait for.
+        struct Telling<'a>(&'a Worker, bool);
+        impl Drop for Telling<'_> {
+            fn drop(&mut self) {
+                if self.1 {
+                    self.0.tell();
+                }
+            }
+        }
+        let mut telling = Telling(self, true);
         let drained = self.drain(&mut core);
         let mut progress = core.step();
         progress.worked |= drained;
@@ -184,9 +193,7 @@ impl Worker {
         if self.index == 0 && self.common.watchers.look() {
             progress = Progress { worked: true, news: true };
         }
-        if progress.news {
-            self.tell();
-        }
+        telling.1 = progress.news;
         progress
     }
 
@@ -267,11 +274,13 @@ impl Worker {
         }
     }
 
-    /// Takes on what another worker could not carry.
-    fn take_over(&self, queued: Queued) {
-        self.detours.push(queued);
-        self.drain_if_free();
-        self.wake_sleeper();
+    /// Hands over what this worker could not carry; to whom.
+    fn hand_over(&self, (worker, queued): (u16, Queued)) -> Option<Arc<Self>> {
+        let worker = self.common.worker(worker)?;
+        worker.detours.push(queued);
+        fence(Ordering::SeqCst);
+        worker.wake_sleeper();
+        Some(worker)
     }
 
     /// Takes a cancellation on; the caller has marked it as cancelled.
