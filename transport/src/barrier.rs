@@ -60,13 +60,18 @@ impl Barrier {
         Invitation { addresses: self.engine.addresses().to_vec(), slots }
     }
 
-    /// Adds a member. All members must have each other before the first round.
+    /// Adds a member, unless it is one already. All members must have each other before the first
+    /// round.
     ///
     /// # Errors
     /// When no fabric of this engine leads there.
     pub fn join(&mut self, invitation: &Invitation) -> Result<(), PeerError> {
         let (peer, address) = self.engine.first_peer(&invitation.addresses)?;
-        self.members.push(Member { peer, address, slots: invitation.slots, signalled: false });
+        let slots = invitation.slots;
+        if self.members.iter().any(|member| (member.peer, member.slots) == (peer, slots)) {
+            return Ok(());
+        }
+        self.members.push(Member { peer, address, slots, signalled: false });
         Ok(())
     }
 

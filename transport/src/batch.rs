@@ -29,7 +29,12 @@ impl Batch {
     }
 
     /// Adds a transfer of the same engine.
+    ///
+    /// # Panics
+    /// When it is of another engine: what names a peer there names somebody else here.
     pub fn push(&mut self, submission: Submission) {
+        let own = submission.engine().id() == self.engine.id();
+        assert!(own, "a batch takes transfers of its own engine alone");
         self.orders.push(submission.into_order());
     }
 

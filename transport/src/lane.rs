@@ -1,6 +1,7 @@
 //! Lanes: what goes ahead of what.
 
 use std::fmt;
+use std::ops::Range;
 
 /// Which queue a transfer waits in. The lanes do not block each other: what is short and urgent
 /// does not wait for what is long.
@@ -51,17 +52,24 @@ pub enum Priority {
     Low,
 }
 
-/// A lane and, in bulk, a priority: which queue of a link a transfer waits in.
+/// A lane and, in bulk, a priority: which queue of a link a transfer waits in. Messages have a queue
+/// of their own: those that nobody takes hold nothing up that is urgent.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub(crate) struct Class {
     lane: Lane,
     priority: Priority,
+    message: bool,
 }
 
 impl Class {
-    pub(crate) const LATENCY: Self = Self { lane: Lane::Latency, priority: Priority::Normal };
+    pub(crate) const LATENCY: Self =
+        Self { lane: Lane::Latency, priority: Priority::Normal, message: false };
+    pub(crate) const MESSAGE: Self = Self { message: true, ..Self::LATENCY };
     /// How many queues there are.
-    pub(crate) const COUNT: usize = 4;
+    pub(crate) const COUNT: usize = 5;
+    /// The queues that wait for each other, the most urgent first, and their lane.
+    pub(crate) const LINES: [(Lane, Range<usize>); 3] =
+        [(Lane::Latency, 0..1), (Lane::Latency, 1..2), (Lane::Bulk, 2..Self::COUNT)];
 
     pub(crate) fn in_lane(self, lane: Lane) -> Self {
         Self { lane, ..self }
@@ -78,8 +86,8 @@ impl Class {
     /// Its queue; the most urgent is 0.
     pub(crate) fn index(self) -> usize {
         match self.lane {
-            Lane::Latency => 0,
-            Lane::Bulk => 1 + self.priority as usize,
+            Lane::Latency => usize::from(self.message),
+            Lane::Bulk => 2 + self.priority as usize,
         }
     }
 }

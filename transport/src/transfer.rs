@@ -125,7 +125,7 @@ impl Order {
     /// Not to be submitted before [`Order::begin`].
     pub(crate) fn new(task: Task, class: Class, timeout: Duration) -> Self {
         // Messages keep their order: all of them are in one class.
-        let class = if matches!(task, Task::Send { .. }) { Class::LATENCY } else { class };
+        let class = if matches!(task, Task::Send { .. }) { Class::MESSAGE } else { class };
         Self { task, way: 0, class, deadline: Time::NEVER, timeout }
     }
 
@@ -254,6 +254,10 @@ impl Submission {
             Ok(started) => Ok(Transfer::new(&engine, started, &told)),
             Err(order) => Err(SubmitError { submission: Box::new(Self { engine, order, told }) }),
         }
+    }
+
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.engine
     }
 
     pub(crate) fn into_order(self) -> (Order, Told) {

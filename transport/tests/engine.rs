@@ -163,13 +163,60 @@ fn operations_beyond_the_limits_are_rejected_and_the_others_go_on() {
     let urgent = |peer| writer.signal(peer, slot).lane(Lane::Latency).submit().unwrap();
 
     let first = bulk(peers[0]);
-    assert_eq!(flood(|| bulk(peers[0])), LIMIT / 2 - 1);
+    assert_eq!(flood(|| bulk(peers[0])), LIMIT / 2 - URGENT - 1);
     assert_eq!(flood(|| bulk(peers[1])), LIMIT / 2 - URGENT);
-    assert_eq!(flood(|| bulk(peers[2])), 0);
-    assert_eq!(flood(|| urgent(peers[2])), URGENT);
+    assert_eq!(flood(|| bulk(peers[2])), URGENT);
+    // A flood in bulk leaves room for what is urgent, to the same peer, too.
+    assert_eq!(flood(|| urgent(peers[0])), URGENT);
     first.cancel();
     assert_eq!(first.outcome(), Some(Outcome::Rejected(Reason::Cancelled)));
     assert_eq!(urgent(peers[0]).outcome(), None);
+}
+
+#[test]
+fn what_is_urgent_does_not_wait_for_messages_that_nobody_takes() {
+    // The connection is in the inbox, too.
+    const INBOX: u64 = 4095;
+    const MESSAGES: usize = 8192;
+    // The owner runs and never receives: messages wait there, in the ring and here.
+    let owner = engine(Drive::Thread);
+    let there = owner.alloc(HostMemory::new(4096)).unwrap();
+    let window = there.window(0..4096).unwrap();
+    let arrivals = owner.counter().unwrap();
+    let writer = engine(Drive::Thread);
+    let peer = writer.connect(&owner.addresses()[0], TIMEOUT).unwrap();
+    let here = writer.alloc(HostMemory::new(4096)).unwrap();
+    let to = writer.open(&window.descriptor()).unwrap();
+    // The inbox and the ring hold some of them; the rest stays here.
+    let mut stuck = Vec::new();
+    while stuck.len() < MESSAGES {
+        match writer.send(peer, vec![0; 1 << 10]).submit() {
+            Ok(sent) => stuck.push(sent),
+            Err(_) => std::thread::yield_now(),
+        }
+    }
+    let began = Instant::now();
+    while owner.stats().messages_received < INBOX {
+        assert!(began.elapsed() < TIMEOUT, "the inbox is not full");
+        std::thread::yield_now();
+    }
+    stuck.retain(|sent| sent.outcome().is_none());
+    assert!(!stuck.is_empty(), "the ring holds all of them");
+    let write = || writer.write(here.slice(0..8).unwrap(), to.slice(0..8).unwrap());
+    let urgent = || write().immediate(arrivals.slot()).lane(Lane::Latency).deadline(LOST);
+    assert_eq!(urgent().wait(), Outcome::Done);
+    let signal = writer.signal(peer, arrivals.slot()).lane(Lane::Latency).deadline(LOST);
+    assert_eq!(signal.wait(), Outcome::Done);
+    arrivals.wait(2, TIMEOUT).unwrap();
+    // Those that wait keep their order and go once somebody receives.
+    let last = writer.send(peer, vec![1]).submit().unwrap();
+    loop {
+        match owner.recv(TIMEOUT).expect("all messages come") {
+            Incoming::Message { bytes, .. } if bytes.len() == 1 => break,
+            _ => {}
+        }
+    }
+    assert!(stuck.iter().chain([&last]).all(|sent| sent.wait().is_done()));
 }
 
 #[test]

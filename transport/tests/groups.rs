@@ -46,6 +46,15 @@ fn a_batch_has_one_outcome_for_each() {
 }
 
 #[test]
+#[should_panic(expected = "of its own engine")]
+fn a_batch_takes_no_transfers_of_another_engine() {
+    let (one, other) = (engine(Drive::Thread), engine(Drive::Thread));
+    let peer = other.peer(&one.addresses()[0]).unwrap();
+    let slot = one.counter().unwrap().slot();
+    one.batch().push(other.signal(peer, slot));
+}
+
+#[test]
 fn a_scatter_gives_each_peer_its_part() {
     const PEERS: usize = 5;
     let sender = engine(Drive::Thread);
@@ -153,6 +162,21 @@ fn a_barrier_says_who_is_missing_and_goes_on_when_they_come() {
 }
 
 #[test]
+fn a_member_that_is_invited_twice_counts_once() {
+    let mut members = meeting(2);
+    let (_b_engine, mut b) = members.pop().unwrap();
+    let (_a_engine, mut a) = members.pop().unwrap();
+    a.join(&b.invitation()).unwrap();
+    assert_eq!(a.others(), 1);
+    for _ in 0..3 {
+        std::thread::scope(|scope| {
+            scope.spawn(|| b.wait(TIMEOUT).unwrap());
+            a.wait(TIMEOUT).unwrap();
+        });
+    }
+}
+
+#[test]
 fn a_barrier_names_who_cannot_be_told() {
     let mut members = meeting(2);
     drop(members.pop());
@@ -253,6 +277,25 @@ fn a_callback_that_drops_its_watcher_or_waits_does_not_hang() {
     first.bump();
     assert!(engine.wait_until(TIMEOUT, || done.load(Ordering::SeqCst)));
     assert_eq!(second.wait(0, TIMEOUT).unwrap(), 1);
+}
+
+#[test]
+fn a_callback_may_put_another_in_its_place() {
+    let engine = engine(Drive::Thread);
+    let watcher = Arc::new(watcher(&engine));
+    let (seen, values) = mpsc::channel();
+    let weak = Arc::downgrade(&watcher);
+    watcher.on_change(move |value| {
+        let (seen, watcher) = (seen.clone(), weak.upgrade().unwrap());
+        seen.send((1, value)).unwrap();
+        watcher.on_change(move |value| seen.send((2, value)).unwrap());
+    });
+    watcher.bump();
+    assert_eq!(values.recv_timeout(TIMEOUT), Ok((1, 1)));
+    for value in 2..5 {
+        watcher.bump();
+        assert_eq!(values.recv_timeout(TIMEOUT), Ok((2, value)));
+    }
 }
 
 #[test]

@@ -3,7 +3,10 @@
 
 #![cfg(not(loom))]
 
-use std::time::Duration;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use tranship_transport::{
     Counter, Drive, Engine, HostMemory, Incoming, Polling, Region, RemoteWindow, Slot,
@@ -153,5 +156,187 @@ fn many_threads_share_an_engine() {
         });
         assert!(client.send(peer, vec![]).wait().is_done());
         echo.join().unwrap();
+    }
+}
+
+/// Looks again until `held`, without driving anything.
+fn soon(what: &str, mut held: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !held() {
+        assert!(began.elapsed() < TIMEOUT, "{what}: a wake-up was lost");
+        std::thread::yield_now();
+    }
+}
+
+/// An engine whose sink counts messages, and a client that is connected to it.
+fn service(spin: Duration) -> (Engine, Arc<AtomicU64>, Engine, tranship_transport::Peer) {
+    let heard = Arc::new(AtomicU64::new(0));
+    let service = {
+        let heard = Arc::clone(&heard);
+        Engine::builder()
+            .polling(Polling::Adaptive { spin })
+            .drive(Drive::Thread)
+            .deadline(TIMEOUT)
+            .on_incoming(move |incoming| {
+                if let Incoming::Message { .. } = incoming {
+                    heard.fetch_add(1, Ordering::SeqCst);
+                }
+            })
+            .build()
+            .unwrap()
+    };
+    let client = engine(Drive::Thread, Duration::ZERO);
+    let peer = client.connect(&service.addresses()[0], TIMEOUT).unwrap();
+    (service, heard, client, peer)
+}
+
+/// Drives `engine` on this thread, long enough for its own thread to have gone to sleep, and stops
+/// right after `last`.
+fn drive_then(engine: &Engine, last: impl FnOnce()) {
+    let (mut asked, mut last) = (0, Some(last));
+    assert!(engine.wait_until(TIMEOUT, || {
+        asked += 1;
+        if asked == 3000 {
+            last.take().expect("asked once more")();
+        }
+        asked == 3000
+    }));
+}
+
+#[test]
+fn who_leaves_with_news_leaves_nobody_asleep_unarmed() {
+    // It spins while it waits, so that its own thread sleeps and it leaves awake.
+    let (service, heard, client, peer) = service(TIMEOUT);
+    for round in 1..=20 {
+        // What comes as it leaves is found by its last look.
+        drive_then(&service, || assert!(client.send(peer, vec![1]).wait().is_done()));
+        soon("what came as it left", || heard.load(Ordering::SeqCst) == 2 * round - 1);
+        assert!(client.send(peer, vec![2]).wait().is_done());
+        soon("what came after it left", || heard.load(Ordering::SeqCst) == 2 * round);
+    }
+}
+
+#[test]
+fn who_does_a_single_step_leaves_nobody_asleep_unarmed() {
+    let (service, heard, client, peer) = service(Duration::ZERO);
+    for round in 1..=200 {
+        for _ in 0..100 {
+            let _ = service.progress();
+        }
+        assert!(client.send(peer, vec![1]).wait().is_done());
+        soon("a message", || heard.load(Ordering::SeqCst) == round);
+    }
+}
+
+#[test]
+fn messages_that_found_no_room_come_when_there_is_some() {
+    // More than are kept for a receiver, which looks and never drives.
+    const MESSAGES: u64 = 4500;
+    let owner = engine(Drive::Thread, Duration::ZERO);
+    let client = engine(Drive::Thread, Duration::ZERO);
+    let peer = client.connect(&owner.addresses()[0], TIMEOUT).unwrap();
+    soon("the connection", || owner.try_recv().is_some());
+    let (mut sent, mut received) = (0, 0);
+    for _ in 0..5 {
+        for _ in 0..MESSAGES {
+            assert!(client.send(peer, vec![1]).wait().is_done());
+        }
+        sent += MESSAGES;
+        soon("a full inbox", || owner.stats().messages_received >= received + 4096);
+        soon("the rest", || {
+            received += u64::from(owner.try_recv().is_some());
+            received == sent
+        });
+    }
+}
+
+#[test]
+fn a_word_is_watched_though_another_thread_drove_as_it_was_first() {
+    let owner = engine(Drive::Thread, TIMEOUT);
+    let region = owner.alloc(HostMemory::new(4096)).unwrap();
+    for _ in 0..5 {
+        let watcher = owner.watch(region.memory(), 64).unwrap();
+        let told = Arc::new(AtomicU64::new(0));
+        drive_then(&owner, || {
+            let told = Arc::clone(&told);
+            watcher.on_change(move |value| told.store(value, Ordering::SeqCst));
+        });
+        // As a GPU does it: nobody is told.
+        // SAFETY: the word lives as long as its watcher, and is only used atomically.
+        let word = unsafe { AtomicU64::from_ptr(watcher.as_ptr()) };
+        let value = word.fetch_add(1, Ordering::Release) + 1;
+        soon("a callback", || told.load(Ordering::SeqCst) == value);
+    }
+}
+
+#[test]
+fn a_wait_that_panics_as_it_falls_asleep_leaves_the_bed_to_others() {
+    let owner = engine(Drive::Caller, Duration::ZERO);
+    let client = engine(Drive::Thread, Duration::ZERO);
+    let panics = || {
+        let mut asked = 0;
+        // The third time is when it has lain down already.
+        owner.wait_until(TIMEOUT, || {
+            asked += 1;
+            assert!(asked < 3, "the third panics");
+            false
+        })
+    };
+    assert!(catch_unwind(AssertUnwindSafe(panics)).is_err());
+    let asked = AtomicU32::new(0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let began = Instant::now();
+            assert!(owner.wait_until(TIMEOUT, || {
+                asked.fetch_add(1, Ordering::SeqCst);
+                owner.has_incoming()
+            }));
+            assert!(began.elapsed() < TIMEOUT / 4, "a wake-up was lost");
+        });
+        while asked.load(Ordering::SeqCst) < 3 {
+            std::thread::yield_now();
+        }
+        drop(client.connect(&owner.addresses()[0], TIMEOUT));
+    });
+}
+
+#[test]
+fn who_waits_is_told_though_a_sink_panics_right_after() {
+    let owner = Engine::builder()
+        .polling(Polling::Adaptive { spin: Duration::ZERO })
+        .drive(Drive::Thread)
+        .on_incoming(|incoming| {
+            assert!(!matches!(incoming, Incoming::Message { .. }), "messages panic");
+        })
+        .build()
+        .unwrap();
+    let client = engine(Drive::Thread, Duration::ZERO);
+    let peer = client.connect(&owner.addresses()[0], TIMEOUT).unwrap();
+    let arrivals = owner.counter().unwrap();
+    for round in 1..=100 {
+        let asked = AtomicU32::new(0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let began = Instant::now();
+                let arrived = || {
+                    asked.fetch_add(1, Ordering::SeqCst);
+                    arrivals.count() >= round
+                };
+                // The panic may come here, too.
+                let waits = AssertUnwindSafe(|| owner.wait_until(TIMEOUT, arrived));
+                let _ = catch_unwind(waits);
+                assert!(began.elapsed() < TIMEOUT / 4, "a wake-up was lost");
+            });
+            while asked.load(Ordering::SeqCst) < 3 {
+                std::thread::yield_now();
+            }
+            // Both come in one look, mostly: the word for the one who waits, then the panic.
+            let mut batch = client.batch();
+            batch
+                .push(client.signal(peer, arrivals.slot()).lane(tranship_transport::Lane::Latency));
+            batch.push(client.send(peer, vec![1]));
+            assert!(batch.wait().iter().all(|outcome| outcome.is_done()));
+        });
+        soon("the arrival", || arrivals.count() == round);
     }
 }

@@ -19,7 +19,7 @@
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{Ordering, fence};
-use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, TryLockError, Weak};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -196,13 +196,10 @@ impl Crew {
     fn sleep(&self, workers: &[Arc<Worker>], until: Time, done: &mut dyn FnMut() -> bool) {
         let Common { clock, drive, news, sleeper, .. } = &*self.common;
         if *drive == Drive::Caller
-            && let Ok(guard) = sleeper.try_lock()
+            && let Some(guard) = free(sleeper)
         {
+            let _bed = Bed(Some(guard), news);
             sleep_on_fabrics(workers, until, done);
-            // Another waiting thread may have to take over: let go first, then wake it, or it could
-            // take this one for a sleeper still and sleep on with nobody watching.
-            drop(guard);
-            news.wake_all();
             return;
         }
         // Somebody else sleeps on the fabrics, or drives; make sure of it.
@@ -216,7 +213,28 @@ impl Crew {
     /// Whether nobody sleeps on the fabrics' descriptors, where only callers drive.
     fn unwatched(&self) -> bool {
         let asleep = |worker: &Arc<Worker>| worker.asleep.load(Ordering::SeqCst);
-        !self.workers.iter().any(asleep) && self.common.sleeper.try_lock().is_ok()
+        !self.workers.iter().any(asleep) && free(&self.common.sleeper).is_some()
+    }
+}
+
+/// The sleeper's place, if it is free: also after somebody's condition panicked there.
+fn free(sleeper: &Mutex<()>) -> Option<MutexGuard<'_, ()>> {
+    match sleeper.try_lock() {
+        Ok(guard) => Some(guard),
+        Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
+    }
+}
+
+/// The sleeper's place while it is taken. Another waiting thread may have to take over: it is let go
+/// first, then that one is woken, or it could take this one for a sleeper still and sleep on with
+/// nobody watching.
+struct Bed<'a>(Option<MutexGuard<'a, ()>>, &'a EventCount);
+
+impl Drop for Bed<'_> {
+    fn drop(&mut self) {
+        drop(self.0.take());
+        self.1.wake_all();
     }
 }
 
@@ -303,6 +321,7 @@ fn drive(worker: &Arc<Worker>) {
 /// Sleeps on the descriptors and the doorbells of these workers, unless `done` is true already. The
 /// caller is their sleeper.
 fn sleep_on_fabrics(workers: &[Arc<Worker>], until: Time, done: &mut dyn FnMut() -> bool) {
+    let _sleeping = Sleeping(workers);
     let (mut ready, mut until) = (true, until);
     let mut descriptors: Vec<RawFd> = Vec::with_capacity(workers.len());
     for worker in workers {
@@ -310,16 +329,17 @@ fn sleep_on_fabrics(workers: &[Arc<Worker>], until: Time, done: &mut dyn FnMut()
         until = until.min(core.next_deadline());
         worker.sleeps_until.store(until.as_nanos(), Ordering::SeqCst);
         worker.asleep.store(true, Ordering::SeqCst);
-        ready &= core.fabric.arm();
+        ready &= core.arm();
         descriptors.extend(core.fabric.wait_fd().map(|fd| fd.as_raw_fd()));
         worker.release(core, false);
     }
     // What came before `asleep` was set rang no bell: look for it once more.
     fence(Ordering::SeqCst);
+    let common = &workers[0].common;
+    let nap = if workers[0].index == 0 { common.watchers.nap() } else { Duration::MAX };
+    workers[0].naps.store(nap != Duration::MAX, Ordering::SeqCst);
     if ready && workers.iter().all(|worker| worker.is_drained()) && !done() {
-        let common = &workers[0].common;
         let now = common.clock.now();
-        let nap = if workers[0].index == 0 { common.watchers.nap() } else { SLEEP_MAX };
         let timeout = until.since(now).min(SLEEP_MAX).min(nap);
         let timeout = Timespec::try_from(timeout).expect("at most an hour");
         // SAFETY: the fabrics are not replaced or dropped while their workers exist, and the
@@ -332,8 +352,17 @@ fn sleep_on_fabrics(workers: &[Arc<Worker>], until: Time, done: &mut dyn FnMut()
         // Interrupted or not, the caller looks again.
         let _ = poll(&mut fds, Some(&timeout));
     }
-    for worker in workers {
-        worker.asleep.store(false, Ordering::SeqCst);
-        let _ = worker.doorbell.take();
+}
+
+/// The sleeper of workers; the end of it is also the end of a sleep whose condition panicked.
+struct Sleeping<'a>(&'a [Arc<Worker>]);
+
+impl Drop for Sleeping<'_> {
+    fn drop(&mut self) {
+        for worker in self.0 {
+            worker.asleep.store(false, Ordering::SeqCst);
+            worker.naps.store(false, Ordering::SeqCst);
+            let _ = worker.doorbell.take();
+        }
     }
 }

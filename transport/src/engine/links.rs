@@ -1,6 +1,7 @@
 //! The links of one worker: who is reached, where, and what waits for it.
 
 use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
 
 use slab::Slab;
 
@@ -96,20 +97,15 @@ impl Credits {
 impl Link {
     /// Whether nothing that goes before this class waits.
     pub(super) fn goes_now(&self, class: Class) -> bool {
-        let before = match class.lane() {
-            Lane::Latency => 0..=0,
-            Lane::Bulk => 1..=class.index(),
-        };
-        self.parked[before].iter().all(VecDeque::is_empty)
+        let at = class.index();
+        let mut lines = Class::LINES.into_iter().map(|(_, queues)| queues);
+        let line = lines.find(|queues| queues.contains(&at)).expect("each is in one");
+        self.parked[line.start..=at].iter().all(VecDeque::is_empty)
     }
 
-    /// What goes next in a lane.
-    pub(super) fn first_parked(&self, lane: Lane) -> Option<OpId> {
-        let of = match lane {
-            Lane::Latency => 0..1,
-            Lane::Bulk => 1..Class::COUNT,
-        };
-        self.parked[of].iter().find_map(VecDeque::front).copied()
+    /// What goes next of some queues.
+    pub(super) fn first_parked(&self, queues: Range<usize>) -> Option<OpId> {
+        self.parked[queues].iter().find_map(VecDeque::front).copied()
     }
 
     pub(super) fn has_parked(&self) -> bool {

@@ -384,14 +384,13 @@ impl Engine {
     /// when nothing came. An engine built with a sink has nothing to receive here.
     #[must_use]
     pub fn recv(&self, timeout: Duration) -> Option<Incoming> {
-        let inbox = &self.inner.shared.inbox;
-        if let Some(incoming) = inbox.pop() {
+        if let Some(incoming) = self.try_recv() {
             return Some(incoming);
         }
         let until = self.now() + timeout;
         let mut got = None;
         self.wait(until, || {
-            got = inbox.pop();
+            got = self.try_recv();
             got.is_some()
         });
         got
@@ -400,7 +399,13 @@ impl Engine {
     /// The next of what came in, if it is there; does not drive the engine.
     #[must_use]
     pub fn try_recv(&self) -> Option<Incoming> {
-        self.inner.shared.inbox.pop()
+        let (incoming, room_again) = self.inner.shared.inbox.pop();
+        if room_again {
+            // Messages that stayed with a fabric ring no bell. See `Core::arm` for the other side.
+            fence(Ordering::SeqCst);
+            self.inner.crew.workers.iter().for_each(|worker| worker.disturb());
+        }
+        incoming
     }
 
     /// Whether something came in that nobody has received.
@@ -418,7 +423,7 @@ impl Engine {
     /// Does a bounded amount of work without waiting; whether there was any. Needed only where
     /// nothing else drives the engine ([`Drive::Caller`]).
     pub fn progress(&self) -> bool {
-        self.inner.crew.workers.iter().fold(false, |worked, worker| worker.step() | worked)
+        self.inner.crew.workers.iter().fold(false, |worked, worker| worker.step_once() | worked)
     }
 
     /// Wakes the threads that sleep in [`Engine::recv`] or another wait, so that they look again.

@@ -68,14 +68,15 @@ impl Inbox {
         self.len.store(queue.len(), Ordering::Release);
     }
 
-    pub(super) fn pop(&self) -> Option<Incoming> {
+    /// The next, and whether there is room again where there was none.
+    pub(super) fn pop(&self) -> (Option<Incoming>, bool) {
         if self.len() == 0 {
-            return None;
+            return (None, false);
         }
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         let incoming = queue.pop_front();
         self.len.store(queue.len(), Ordering::Release);
-        incoming
+        (incoming, queue.len() == INBOX_MAX - 1)
     }
 }
 
@@ -168,7 +169,7 @@ mod tests {
         inbox.push(down(peer(1 << 30)));
         assert_eq!(inbox.len(), INBOX_MAX + 3);
         // So is the end of a connection that was heard of.
-        let Some(Incoming::Connected(first)) = inbox.pop() else { panic!("connected first") };
+        let (Some(Incoming::Connected(first)), false) = inbox.pop() else { panic!("no room yet") };
         inbox.push(down(first));
         assert_eq!(inbox.len(), INBOX_MAX + 3);
     }

@@ -49,6 +49,8 @@ pub(super) struct Worker {
     pub(super) asleep: AtomicBool,
     /// Until when, in the clock's nanoseconds.
     pub(super) sleeps_until: AtomicU64,
+    /// Whether it only naps, for the words that are watched.
+    pub(super) naps: AtomicBool,
     pub(super) stop: AtomicBool,
 }
 
@@ -72,6 +74,7 @@ impl Worker {
             doorbell,
             asleep: AtomicBool::new(false),
             sleeps_until: AtomicU64::new(0),
+            naps: AtomicBool::new(false),
             stop: AtomicBool::new(false),
         }
     }
@@ -137,12 +140,10 @@ impl Worker {
             let wakers = std::mem::take(&mut core.wakers);
             let detours = std::mem::take(&mut core.detours);
             drop(core);
+            // First, so that a waker that panics loses none of them.
+            let others: Vec<_> = detours.into_iter().filter_map(|it| self.hand_over(it)).collect();
             wake_all(wakers);
-            for (worker, queued) in detours {
-                if let Some(worker) = self.common.worker(worker) {
-                    worker.take_over(queued);
-                }
-            }
+            others.iter().for_each(|worker| worker.drain_if_free());
             fence(Ordering::SeqCst);
             if self.is_drained() {
                 break;
@@ -170,7 +171,21 @@ impl Worker {
 
     /// One step, if nobody else is at it. `None`: somebody is.
     pub(super) fn try_step(&self) -> Option<Progress> {
-        let mut core = self.try_core()?;
+        Some(self.step_with(self.try_core()?))
+    }
+
+    fn step_with(&self, mut core: MutexGuard<'_, Core>) -> Progress {
+        /// Tells those who wait, even if a sink, a callback or a waker panics: what came before
+        /// may be what they wait for.
+        struct Telling<'a>(&'a Worker, bool);
+        impl Drop for Telling<'_> {
+            fn drop(&mut self) {
+                if self.1 {
+                    self.0.tell();
+                }
+            }
+        }
+        let mut telling = Telling(self, true);
         let drained = self.drain(&mut core);
         let mut progress = core.step();
         progress.worked |= drained;
@@ -178,15 +193,30 @@ impl Worker {
         if self.index == 0 && self.common.watchers.look() {
             progress = Progress { worked: true, news: true };
         }
-        if progress.news {
-            self.tell();
-        }
-        Some(progress)
+        telling.1 = progress.news;
+        progress
     }
 
     /// One step; whether there was work.
     pub(super) fn step(&self) -> bool {
         self.try_step().is_some_and(|progress| progress.worked)
+    }
+
+    /// One step of a thread that does not wait; whether there was work. It leaves the fabric as it
+    /// found it, even if a sink or a callback panics.
+    pub(super) fn step_once(&self) -> bool {
+        struct Passing<'a>(&'a Worker);
+        impl Drop for Passing<'_> {
+            fn drop(&mut self) {
+                // Otherwise the last of those that drive does it.
+                if self.0.drivers.load(Ordering::SeqCst) == 0 {
+                    self.0.hand_back();
+                }
+            }
+        }
+        let Some(core) = self.try_core() else { return false };
+        let _passing = Passing(self);
+        self.step_with(core).worked
     }
 
     pub(super) fn next_deadline(&self) -> Time {
@@ -244,11 +274,13 @@ impl Worker {
         }
     }
 
-    /// Takes on what another worker could not carry.
-    fn take_over(&self, queued: Queued) {
-        self.detours.push(queued);
-        self.drain_if_free();
-        self.wake_sleeper();
+    /// Hands over what this worker could not carry; to whom.
+    fn hand_over(&self, (worker, queued): (u16, Queued)) -> Option<Arc<Self>> {
+        let worker = self.common.worker(worker)?;
+        worker.detours.push(queued);
+        fence(Ordering::SeqCst);
+        worker.wake_sleeper();
+        Some(worker)
     }
 
     /// Takes a cancellation on; the caller has marked it as cancelled.
@@ -273,6 +305,13 @@ impl Worker {
         }
     }
 
+    /// Wakes the sleeper, if there is one, though somebody may be driving.
+    pub(super) fn disturb(&self) {
+        if self.asleep.load(Ordering::SeqCst) {
+            self.doorbell.ring();
+        }
+    }
+
     // ---- sleeping ----------------------------------------------------------------------------
 
     /// Makes sure that the sleeper, if there is one, wakes when something happens; `false` when
@@ -285,10 +324,11 @@ impl Worker {
             }
             let mut core = self.lock();
             let drained = self.drain(&mut core);
-            if core.fabric.arm() {
+            if core.arm() {
                 let deadline = core.next_deadline();
                 self.release(core, drained);
-                if deadline.as_nanos() < self.sleeps_until.load(Ordering::SeqCst) {
+                let oversleeps = deadline.as_nanos() < self.sleeps_until.load(Ordering::SeqCst);
+                if oversleeps || self.overlooks() {
                     self.doorbell.ring();
                 }
                 return true;
@@ -304,16 +344,27 @@ impl Worker {
         false
     }
 
+    /// Whether the sleeper sleeps on though there are words to be looked at by now.
+    fn overlooks(&self) -> bool {
+        self.index == 0 && self.common.watchers.are_armed() && !self.naps.load(Ordering::SeqCst)
+    }
+
     /// Stops driving.
     pub(super) fn leave(&self) {
         if self.drivers.fetch_sub(1, Ordering::SeqCst) == 1 {
-            match self.common.polling {
-                Polling::Adaptive { .. } => {
-                    self.rearm();
-                }
-                // The background thread spins again.
-                Polling::Busy => self.wake_sleeper(),
-            }
+            self.hand_back();
+        }
+    }
+
+    /// Leaves the fabric to the sleeper.
+    fn hand_back(&self) {
+        let armed = match self.common.polling {
+            Polling::Adaptive { .. } => self.rearm(),
+            // The background thread spins again.
+            Polling::Busy => false,
+        };
+        if !armed {
+            self.wake_sleeper();
         }
     }
 

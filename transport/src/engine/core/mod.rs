@@ -12,7 +12,7 @@ mod submit;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, fence};
 use std::task::Waker;
 
 use slab::Slab;
@@ -91,6 +91,8 @@ pub(super) struct Core {
     pub(super) wakers: Vec<Waker>,
     /// Tasks for other workers, handed over once the lock is released.
     pub(super) detours: Vec<(u16, Queued)>,
+    /// The last step had no room for messages.
+    starved: bool,
     closed: bool,
 }
 
@@ -117,6 +119,7 @@ impl Core {
             polled: Vec::new(),
             wakers: Vec::new(),
             detours: Vec::new(),
+            starved: false,
             closed: false,
         }
     }
@@ -130,6 +133,7 @@ impl Core {
             Some(_) => MESSAGES_PER_STEP,
             None => INBOX_MAX.saturating_sub(self.shared.inbox.len()).min(MESSAGES_PER_STEP),
         };
+        self.starved = room == 0;
         // Left over only where a sink panicked: what came behind is not lost.
         progress.worked |= !self.events.is_empty();
         let mut events = std::mem::take(&mut self.polled);
@@ -150,6 +154,19 @@ impl Core {
             progress.worked = true;
         }
         progress
+    }
+
+    /// Prepares for sleep; see [`Fabric::arm`]. There is work, too, when messages for which there
+    /// was no room find some.
+    pub(super) fn arm(&mut self) -> bool {
+        if self.starved {
+            // Whoever makes room looks for sleepers afterwards; here it is the other way round.
+            fence(Ordering::SeqCst);
+            if self.shared.inbox.len() < INBOX_MAX {
+                return false;
+            }
+        }
+        self.fabric.arm()
     }
 
     fn handle(&mut self, event: Event) {

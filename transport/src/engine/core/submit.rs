@@ -1,6 +1,7 @@
 //! Tasks from submission to the fabric.
 
 use std::cmp::Reverse;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
@@ -10,7 +11,7 @@ use crate::engine::links::State;
 use crate::engine::stats::Tallies;
 use crate::engine::worker::Queued;
 use crate::fabric::{OpId, PeerId, Posted};
-use crate::lane::Lane;
+use crate::lane::{Class, Lane};
 use crate::outcome::{Outcome, Reason};
 use crate::pages::{Pages, Plan};
 use crate::peer::LinkId;
@@ -24,7 +25,7 @@ use crate::transfer::{Completion, Order, Started, Task};
 const CANCEL_MARGIN_MAX: Duration = Duration::from_millis(20);
 /// Operations under way at once, parked ones included.
 const OPS_MAX: usize = 1 << 16;
-/// Of these, what bulk leaves to the latency lane.
+/// Of these, and of those to one peer, what bulk leaves to the latency lane.
 const OPS_URGENT: usize = 1 << 12;
 /// Of these, what one peer can have, so that one that does not answer leaves room for the others.
 const OPS_PER_PEER: usize = OPS_MAX / 2;
@@ -64,7 +65,11 @@ impl Core {
         let Some(entry) = self.links.get_mut(link) else {
             return self.ended(Outcome::Rejected(Reason::PeerGone), &order.task);
         };
-        if entry.ops >= OPS_PER_PEER {
+        let limit = match order.class.lane() {
+            Lane::Latency => OPS_PER_PEER,
+            Lane::Bulk => OPS_PER_PEER - OPS_URGENT,
+        };
+        if entry.ops >= limit {
             return self.ended(Outcome::Rejected(Reason::Full), &order.task);
         }
         let serial = self.next_serial;
@@ -236,11 +241,10 @@ impl Core {
             let Some(entry) = self.links.get_mut(link) else { continue };
             entry.runnable = false;
             let again = match entry.state {
-                State::Up(peer) => {
-                    // Both, whatever becomes of the first.
-                    let urgent = self.run_lane(link, peer, Lane::Latency, progress);
-                    self.run_lane(link, peer, Lane::Bulk, progress) | urgent
-                }
+                // Each, whatever becomes of those before.
+                State::Up(peer) => Class::LINES
+                    .into_iter()
+                    .fold(false, |busy, line| self.run_line(link, peer, line, progress) | busy),
                 State::Connecting(_) | State::Down => entry.has_parked(),
             };
             if again
@@ -252,16 +256,16 @@ impl Core {
         }
     }
 
-    /// Posts what is parked in one lane of a link; whether the fabric had no room for some of it.
-    fn run_lane(
+    /// Posts what is parked in some queues of a link; whether the fabric had no room for some of it.
+    fn run_line(
         &mut self,
         link: LinkId,
         peer: PeerId,
-        lane: Lane,
+        (lane, queues): (Lane, Range<usize>),
         progress: &mut Progress,
     ) -> bool {
         while let Some(entry) = self.links.get_mut(link)
-            && let Some(id) = entry.first_parked(lane)
+            && let Some(id) = entry.first_parked(queues.clone())
         {
             let index = (id.0 & u64::from(u32::MAX)) as usize;
             let order = &self.ops[index].order;
