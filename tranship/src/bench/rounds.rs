@@ -12,6 +12,8 @@ use super::Error;
 
 /// Rounds of one measurement.
 const ROUNDS: u32 = 20;
+/// Warming up may take so long, even if measuring takes less.
+const WARM_UP_MIN: Duration = Duration::from_millis(200);
 /// Longer ones count as this: a minute.
 const LATENCY_MAX_NS: u64 = 60_000_000_000;
 /// Digits that latencies keep.
@@ -123,7 +125,8 @@ impl Measured {
     }
 }
 
-/// Measures all sides in turns, for `time` together, after `warm_up` steps of each.
+/// Measures all sides in turns, for `time` together, after `warm_up` steps of each, or as many as
+/// fit into as long a time.
 ///
 /// # Errors
 /// Those of the steps.
@@ -132,10 +135,13 @@ pub fn in_turns<const SIDES: usize>(
     warm_up: u64,
     mut sides: [&mut Step<'_>; SIDES],
 ) -> Result<[Measured; SIDES], Error> {
-    let mut unmeasured = Tally::new();
-    for _ in 0..warm_up {
-        for side in &mut sides {
+    for side in &mut sides {
+        let (mut unmeasured, began) = (Tally::new(), Instant::now());
+        for _ in 0..warm_up {
             side(&mut unmeasured)?;
+            if began.elapsed() >= time.max(WARM_UP_MIN) {
+                break;
+            }
         }
     }
     let turn = time / (SIDES as u32 * ROUNDS);

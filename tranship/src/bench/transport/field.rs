@@ -70,8 +70,8 @@ impl Field {
         Ok((self.ours.slice(piece.clone())?, self.theirs.slice(piece.clone())?))
     }
 
-    /// The limit of `batch` pieces at a time that go a certain way.
-    pub(super) fn limit(&self, pieces: Pieces, batch: u32, way: Way) -> Box<Step<'_>> {
+    /// The limit of pieces that go a certain way: copies of them, or what sockets do steadily.
+    pub(super) fn limit(&self, pieces: Pieces, way: Way) -> Box<Step<'_>> {
         match &self.beside {
             Beside::Mapping(mapping) => {
                 let (ours, theirs) = (&**self.ours.memory(), mapping.memory());
@@ -86,10 +86,9 @@ impl Field {
                 Ok(())
             }),
             Beside::Sockets(sockets) => Box::new(move |tally: &mut Tally| {
-                let bytes = u64::from(batch) * pieces.size();
                 let began = Instant::now();
-                sockets.borrow_mut().send(bytes)?;
-                tally.worked(began, u64::from(batch), bytes);
+                let bytes = sockets.borrow_mut().burst()?;
+                tally.worked(began, 1, bytes);
                 Ok(())
             }),
         }

@@ -11,7 +11,7 @@ use crate::bench::pages::Pieces;
 /// How long one is.
 const WRITE_BYTES: u64 = 1 << 20;
 /// How many are under way at once.
-const WRITES: usize = 64;
+const WRITES: usize = 8;
 /// Bytes at the end of the memory on both sides that they keep clear of.
 pub(super) const CLEAR_BYTES: u64 = 1 << 20;
 

@@ -157,7 +157,7 @@ impl Bench {
             Ok(())
         };
         let way = if op == Op::Read { Way::From } else { Way::To };
-        let mut limit = field.limit(field.pieces, batch, way);
+        let mut limit = field.limit(field.pieces, way);
         in_turns(self.plan.time, warm_up, [&mut *limit, &mut operation])
     }
 
@@ -186,7 +186,7 @@ impl Bench {
             Ok(())
         };
         let warm_up = field.pieces.count();
-        let mut limit = field.limit(field.pieces, 1, Way::Both);
+        let mut limit = field.limit(field.pieces, Way::Both);
         let measured = in_turns(self.plan.time, warm_up, [&mut *limit, &mut operation])?;
         match self.ask(&Ask::Rest)? {
             Answer::Resting => Ok(measured),

@@ -45,7 +45,7 @@ impl Bench {
         };
         let warm_up = (plans.len() as u64).div_ceil(u64::from(batch));
         let stretches = Pieces::new(bytes, field.bytes());
-        let mut limit = field.limit(stretches, batch, Way::To);
+        let mut limit = field.limit(stretches, Way::To);
         let measured = in_turns(self.plan.time, warm_up, [&mut *limit, &mut operation])?;
         let [_, written] = &measured;
         let paged = Some(Paged {

@@ -1,8 +1,9 @@
 //! What plain sockets do on this machine: the limit of a fabric that is made of them.
 //!
-//! As many connections as the fabric has streams. A burst is a header, the length and whether it
-//! comes back, and then the payload; the peer answers with one byte, or with the payload. Both sides
-//! walk through memory as large as the fabric's.
+//! As many connections as the fabric has streams. A burst is its length and then the payload; the peer
+//! answers with one byte. A length with the topmost bit instead begins a ping-pong of messages of that
+//! length, with nothing between them, for as long as the connection lasts. Both sides walk through
+//! memory as large as the fabric's, but for no more than 256 MiB.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -13,8 +14,12 @@ use crate::bench::{Error, pages};
 
 /// How much one call sends or receives.
 const CALL_BYTES: usize = 1 << 20;
+/// A burst: long enough that how it begins and ends costs nothing.
+const BURST_BYTES: u64 = 64 << 20;
 const BACK: u64 = 1 << 63;
 const HEADER_BYTES: usize = size_of::<u64>();
+/// Memory of one side in all; more would be out of every cache as well.
+const MEMORY_BYTES_MAX: u64 = 256 << 20;
 /// How long one call may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -27,6 +32,8 @@ pub(super) struct Sockets {
 struct Stream {
     socket: TcpStream,
     memory: pages::Private,
+    /// How long its messages are once it plays ping-pong.
+    plays: Option<u64>,
     len: usize,
     at: usize,
 }
@@ -34,24 +41,24 @@ struct Stream {
 impl Sockets {
     /// Connects to [`serve`], with memory of `bytes` bytes in all.
     pub(super) fn connect(port: u16, streams: u8, bytes: u64) -> Result<Self, Error> {
-        let share = (bytes / u64::from(streams)).max(CALL_BYTES as u64);
+        let share = share(bytes, streams);
         let stream = |_| {
             let socket = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).map_err(failed)?;
-            Stream::new(socket, share)
+            Stream::new(socket, pages::Private::new(share)?, share)
         };
         Ok(Self { streams: (0..streams).map(stream).collect::<Result<_, _>>()? })
     }
 
-    /// Sends so many bytes over all connections at once, or what one call takes over one of them, and
-    /// waits until they have been received.
-    pub(super) fn send(&mut self, bytes: u64) -> Result<(), Error> {
+    /// Sends a burst over all connections at once and waits until it has been received; how many
+    /// bytes it had.
+    pub(super) fn burst(&mut self) -> Result<u64, Error> {
+        self.send(BURST_BYTES).map(|()| BURST_BYTES)
+    }
+
+    fn send(&mut self, bytes: u64) -> Result<(), Error> {
         let count = self.streams.len() as u64;
         let share = |index: u64| bytes / count + u64::from(index < bytes % count);
         let [first, others @ ..] = self.streams.as_mut_slice() else { return Ok(()) };
-        if bytes <= CALL_BYTES as u64 {
-            // A thread for each would cost more than it gains.
-            return first.send(bytes).map_err(failed);
-        }
         thread::scope(|scope| {
             let others: Vec<_> = (1..)
                 .zip(others)
@@ -65,19 +72,19 @@ impl Sockets {
         })
     }
 
-    /// Sends so many bytes over the first connection and waits until as many come back.
+    /// Sends so many bytes, always as many, over the first connection and waits until they come back.
+    /// It is good for nothing else then.
     pub(super) fn round_trip(&mut self, bytes: u64) -> Result<(), Error> {
         self.streams.first_mut().map_or(Ok(()), |stream| stream.round_trip(bytes).map_err(failed))
     }
 }
 
 impl Stream {
-    fn new(socket: TcpStream, bytes: u64) -> Result<Self, Error> {
+    fn new(socket: TcpStream, memory: pages::Private, bytes: u64) -> Result<Self, Error> {
         socket.set_nodelay(true).map_err(failed)?;
         socket.set_read_timeout(Some(TIMEOUT)).map_err(failed)?;
         socket.set_write_timeout(Some(TIMEOUT)).map_err(failed)?;
-        let memory = pages::Private::new(bytes)?;
-        Ok(Self { socket, memory, len: bytes as usize, at: 0 })
+        Ok(Self { socket, memory, plays: None, len: bytes as usize, at: 0 })
     }
 
     fn send(&mut self, bytes: u64) -> io::Result<()> {
@@ -87,7 +94,11 @@ impl Stream {
     }
 
     fn round_trip(&mut self, bytes: u64) -> io::Result<()> {
-        self.socket.write_all(&(bytes | BACK).to_le_bytes())?;
+        if self.plays.is_none() {
+            self.socket.write_all(&(bytes | BACK).to_le_bytes())?;
+        }
+        let length = *self.plays.get_or_insert(bytes);
+        debug_assert_eq!(length, bytes, "messages of one length");
         self.put(bytes)?;
         self.get(bytes)
     }
@@ -99,10 +110,13 @@ impl Stream {
             self.socket.read_exact(&mut header)?;
             let header = u64::from_le_bytes(header);
             let bytes = header & !BACK;
-            self.get(bytes)?;
             if header & BACK == 0 {
+                self.get(bytes)?;
                 self.socket.write_all(&[1])?;
-            } else {
+                continue;
+            }
+            loop {
+                self.get(bytes)?;
                 self.put(bytes)?;
             }
         }
@@ -144,12 +158,14 @@ pub(super) fn serve(streams: u8, bytes: u64) -> Result<u16, Error> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let listener = TcpListener::bind(address).map_err(failed)?;
     let port = listener.local_addr().map_err(failed)?.port();
-    let share = (bytes / u64::from(streams)).max(CALL_BYTES as u64);
+    let share = share(bytes, streams);
+    let memories: Vec<_> =
+        (0..streams).map(|_| pages::Private::new(share)).collect::<Result<_, _>>()?;
     thread::spawn(move || {
-        for _ in 0..streams {
+        for memory in memories {
             let Ok((socket, _)) = listener.accept() else { return };
             thread::spawn(move || {
-                let Ok(mut stream) = Stream::new(socket, share) else { return };
+                let Ok(mut stream) = Stream::new(socket, memory, share) else { return };
                 // That it waits for the next burst is no failure, and neither is the end.
                 let _ = stream.socket.set_read_timeout(None);
                 let _ = stream.answer();
@@ -157,6 +173,11 @@ pub(super) fn serve(streams: u8, bytes: u64) -> Result<u16, Error> {
         }
     });
     Ok(port)
+}
+
+/// The memory of one connection.
+fn share(bytes: u64, streams: u8) -> u64 {
+    (bytes.min(MEMORY_BYTES_MAX) / u64::from(streams)).max(CALL_BYTES as u64)
 }
 
 fn failed(source: io::Error) -> Error {
@@ -173,7 +194,9 @@ mod tests {
         let mut sockets = Sockets::connect(port, 3, 4 << 20).unwrap();
         for bytes in [1, 2, 4096, (3 << 20) + 1, 20 << 20] {
             sockets.send(bytes).unwrap();
-            sockets.round_trip(bytes.min(5 << 20)).unwrap();
+        }
+        for _ in 0..100 {
+            sockets.round_trip(4097).unwrap();
         }
     }
 }
