@@ -198,6 +198,12 @@ impl Tcp {
             // Those of another machine mean itself; nobody there, or somebody else, at ours would
             // prove nothing.
             left.retain(|it| !it.ip().to_canonical().is_loopback() && !it.ip().is_unspecified());
+            if left.is_empty() {
+                tracing::debug!(
+                    "{} is not the address of another machine",
+                    self.dials[index].endpoint
+                );
+            }
         }
         left.reverse();
         let Some(now) = left.pop() else {

@@ -11,7 +11,7 @@ use super::hub::Hub;
 use super::layout::{Place, Shape};
 use super::receive::Arrival;
 use super::send::{Job, Serve};
-use super::stream::Stream;
+use super::stream::{Owner, Stream};
 use crate::address::EngineId;
 use crate::fabric::{Event, Local, OpId, PeerId, Posted, Remote, Status, Work, bytes};
 use crate::immediate::Immediate;
@@ -318,10 +318,24 @@ impl Link {
             self.finish(hub, tag, status);
         } else {
             op.cancel.get_or_insert(reason);
-            self.abort(tag);
+            if self.take_back(tag) {
+                self.finish(hub, tag, Status::Refused(reason));
+            } else {
+                self.abort(tag);
+            }
         }
         hub.eager(self.id);
         true
+    }
+
+    /// Takes a write of one frame back of which nothing has left; whether there was one.
+    fn take_back(&mut self, tag: u64) -> bool {
+        let one = self.op(tag).is_some_and(|op| op.assigned == op.total && op.landed_as_one());
+        let owner = Owner::Write(tag);
+        one && self.streams.iter_mut().any(|stream| {
+            let at = stream.chunks.iter().position(|it| it.owner == owner && it.is_unsent());
+            at.and_then(|at| stream.chunks.remove(at)).is_some()
+        })
     }
 
     /// Tells the peer that no more of a write comes than it has been given.

@@ -227,6 +227,10 @@ impl Chunk {
         Self { owner, head, payload, source, sent: 0 }
     }
 
+    pub(super) fn is_unsent(&self) -> bool {
+        self.sent == 0
+    }
+
     pub(super) fn left(&self) -> u64 {
         self.head.len() as u64 + self.payload - self.sent
     }

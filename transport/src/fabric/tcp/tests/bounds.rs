@@ -332,3 +332,41 @@ fn all_that_are_lost_are_asked_about_in_turns() {
         assert_eq!(status, Status::Stopped(Reason::PeerGone));
     }
 }
+
+#[test]
+fn what_has_not_left_is_taken_back() {
+    const WRITES: usize = 1000;
+    let mut node = Node::new(Config::new());
+    let (here, memory) = node.region(4096);
+    let (peer, [_latency, mut bulk]) = by_hand(&mut node);
+    let window = WindowId { slot: 0, generation: 1 };
+    let key = crate::fabric::RemoteKey { key: 0, base: 0 };
+    let part = local(here, &memory, 0..4096);
+    let work = || write(part, Remote { window, key, offset: 0 }, None);
+    let ops: Vec<_> = (0..WRITES).map(|_| node.begin(peer, work())).collect();
+    let queued = |node: &Node| node.fabric.links[&peer].streams[1].chunks.len();
+    let mut came = Vec::new();
+    bulk.set_nonblocking(true).unwrap();
+    // Once there is room again it is given many at once, and takes but some of them.
+    wait(&mut node, "the stream to fill", |node| {
+        let mut some = [0; 64 << 10];
+        if queued(node) <= 1 {
+            let got = bulk.read(&mut some).unwrap_or(0);
+            came.extend(&some[..got]);
+        }
+        (node.fabric.links[&peer].streams[1].clogged && queued(node) > 1).then_some(())
+    });
+    for op in &ops {
+        node.fabric.cancel(*op, Reason::Deadline);
+    }
+    // Not polled, so that nothing leaves any more.
+    node.events.append(&mut node.fabric.hub.reports);
+    bulk.set_nonblocking(false).unwrap();
+    let back = ops.iter().filter_map(|op| node.status(*op)).collect::<Vec<_>>();
+    assert!(back.iter().all(|status| *status == Status::Refused(Reason::Deadline)));
+    bulk.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    let _ = bulk.read_to_end(&mut came);
+    let frames = came.len().div_ceil(HEAD_BYTES + 4096);
+    assert!(frames < WRITES, "the socket has taken everything: nothing is shown");
+    assert_eq!(back.len(), WRITES - frames, "all but those of which something left");
+}
