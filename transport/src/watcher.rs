@@ -172,6 +172,8 @@ impl Teller {
         if let Ok(mut callback) = self.callback.try_lock() {
             self.renew(&mut callback);
         }
+        // Whoever was turned away by this lock has seen a change before this thread looks again.
+        fence(Ordering::SeqCst);
         self.set.swap(1, Ordering::AcqRel) == 0
     }
 
@@ -386,9 +388,9 @@ mod models {
             let (known, heard) = (shared.1.load(Ordering::Acquire), Arc::clone(&shared));
             let f = move |value| heard.2.store(value, Ordering::Relaxed);
             assert!(!shared.0.set(Box::new(f), known));
+            teller.join().unwrap();
             // `Watcher::on_change` makes somebody look.
             shared.0.tell(|| shared.1.load(Ordering::Acquire));
-            teller.join().unwrap();
             assert_eq!(known.max(shared.2.load(Ordering::Relaxed)), 1);
             shared.0.clear();
         });
