@@ -95,7 +95,8 @@ impl Watcher {
 
     /// Calls `f` with the word whenever it has changed, from the value it has now. It runs on
     /// whichever thread drives the engine, without any of its locks: it may submit, cancel and send,
-    /// but should not block, for it holds up the thread that drives. Replaces the callback before.
+    /// but should not block, for it holds up the thread that drives. Replaces the callback before; not
+    /// to be called from a callback of this very watcher, which it would wait for.
     pub fn on_change(&self, f: impl FnMut(u64) + Send + 'static) {
         if self.watched.teller.set(Box::new(f), self.value()) {
             self.watched.arm();
@@ -142,14 +143,7 @@ impl Watched {
 
 /// A callback, and what it has been told.
 struct Teller {
-    /// Held while it runs.
     callback: Mutex<Option<Callback>>,
-    /// One that was set meanwhile, maybe by the one that runs; and what it knows already.
-    next: Mutex<Option<(Callback, u64)>>,
-    /// Whether there may be one there.
-    renewed: AtomicU32,
-    /// Whether any was set.
-    set: AtomicU32,
     told: AtomicU64,
     /// Nothing is told any more.
     closed: AtomicU32,
@@ -157,55 +151,26 @@ struct Teller {
 
 impl Teller {
     fn new() -> Self {
-        let [renewed, set, closed] = [(); 3].map(|()| AtomicU32::new(0));
-        let (callback, next) = (Mutex::new(None), Mutex::new(None));
-        Self { callback, next, renewed, set, told: AtomicU64::new(0), closed }
+        let (told, closed) = (AtomicU64::new(0), AtomicU32::new(0));
+        Self { callback: Mutex::new(None), told, closed }
     }
 
-    /// Puts a callback in place that knows `now` already; whether there was none. The one before may
-    /// be running, maybe on this very thread: then whoever runs it puts this one in place.
+    /// Puts a callback in place that knows `now` already; whether there was none.
     fn set(&self, f: Callback, now: u64) -> bool {
-        let before = self.next().replace((f, now));
-        drop(before);
-        self.renewed.store(1, Ordering::Release);
-        fence(Ordering::SeqCst);
-        if let Ok(mut callback) = self.callback.try_lock() {
-            self.renew(&mut callback);
-        }
-        self.set.swap(1, Ordering::AcqRel) == 0
-    }
-
-    fn next(&self) -> MutexGuard<'_, Option<(Callback, u64)>> {
-        self.next.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Puts what was set since in the place of what was there.
-    fn renew(&self, callback: &mut Option<Callback>) {
-        if self.renewed.swap(0, Ordering::AcqRel) == 0 {
-            return;
-        }
-        let next = self.next().take();
-        if let Some((next, known)) = next {
-            self.told.store(known, Ordering::Relaxed);
-            *callback = Some(next);
-        }
+        let mut callback = self.callback.lock().unwrap_or_else(PoisonError::into_inner);
+        self.told.store(now, Ordering::Relaxed);
+        callback.replace(f).is_none()
     }
 
     /// Ends it. Takes the callback away, unless it is running, maybe on this very thread; whether
     /// there was one.
     fn clear(&self) -> bool {
         self.closed.store(1, Ordering::Release);
-        let next = self.next().take();
-        drop(next);
-        if let Ok(mut callback) = self.callback.try_lock() {
-            let callback = callback.take();
-            drop(callback);
-        }
-        self.set.swap(0, Ordering::AcqRel) != 0
+        self.callback.try_lock().is_ok_and(|mut callback| callback.take().is_some())
     }
 
     fn is_behind(&self, now: u64) -> bool {
-        self.told.load(Ordering::Relaxed) != now || self.renewed.load(Ordering::Relaxed) != 0
+        self.told.load(Ordering::Relaxed) != now
     }
 
     /// Calls the callback until it has seen the last change. One thread at a time does; it looks
@@ -220,7 +185,6 @@ impl Teller {
                 Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
                 Err(TryLockError::WouldBlock) => return,
             };
-            self.renew(&mut callback);
             // Only here is what was told before certain.
             let value = now();
             if self.closed.load(Ordering::Acquire) != 0 {
@@ -367,29 +331,6 @@ mod models {
                 thread.join().unwrap();
             }
             assert_eq!(shared.2.load(Ordering::Relaxed), 2);
-            shared.0.clear();
-        });
-    }
-
-    #[test]
-    fn loom_a_callback_that_is_replaced_as_it_runs_leaves_no_change_untold() {
-        loom::model(|| {
-            let shared = Arc::new((Teller::new(), Cell::new(0), Cell::new(0)));
-            assert!(shared.0.set(Box::new(|_| ()), 0));
-            let teller = {
-                let shared = Arc::clone(&shared);
-                thread::spawn(move || {
-                    shared.1.fetch_add(1, Ordering::AcqRel);
-                    shared.0.tell(|| shared.1.load(Ordering::Acquire));
-                })
-            };
-            let (known, heard) = (shared.1.load(Ordering::Acquire), Arc::clone(&shared));
-            let f = move |value| heard.2.store(value, Ordering::Relaxed);
-            assert!(!shared.0.set(Box::new(f), known));
-            // `Watcher::on_change` makes somebody look.
-            shared.0.tell(|| shared.1.load(Ordering::Acquire));
-            teller.join().unwrap();
-            assert_eq!(known.max(shared.2.load(Ordering::Relaxed)), 1);
             shared.0.clear();
         });
     }

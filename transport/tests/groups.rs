@@ -280,25 +280,6 @@ fn a_callback_that_drops_its_watcher_or_waits_does_not_hang() {
 }
 
 #[test]
-fn a_callback_may_put_another_in_its_place() {
-    let engine = engine(Drive::Thread);
-    let watcher = Arc::new(watcher(&engine));
-    let (seen, values) = mpsc::channel();
-    let weak = Arc::downgrade(&watcher);
-    watcher.on_change(move |value| {
-        let (seen, watcher) = (seen.clone(), weak.upgrade().unwrap());
-        seen.send((1, value)).unwrap();
-        watcher.on_change(move |value| seen.send((2, value)).unwrap());
-    });
-    watcher.bump();
-    assert_eq!(values.recv_timeout(TIMEOUT), Ok((1, 1)));
-    for value in 2..5 {
-        watcher.bump();
-        assert_eq!(values.recv_timeout(TIMEOUT), Ok((2, value)));
-    }
-}
-
-#[test]
 fn words_that_cannot_be_watched_are_refused() {
     let engine = engine(Drive::Thread);
     let region = engine.alloc(HostMemory::new(4096)).unwrap();
