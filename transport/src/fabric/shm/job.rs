@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::crossing::{
-    Chunk, Crossing, LOOK_EVERY_BYTES, POLLER, POLLER_CHUNK_BYTES, POOL_CHUNK_BYTES,
+    Chunk, Crossing, LOOK_EVERY_BYTES, LOOK_EVERY_PAGED_BYTES, POLLER, POLLER_CHUNK_BYTES,
+    POOL_CHUNK_BYTES,
 };
 use super::route::Route;
 use crate::fabric::{Local, OpId, PeerId, Remote, Status};
@@ -112,11 +113,12 @@ impl Job {
     pub(super) unsafe fn copy(&mut self, mut wanted: impl FnMut() -> bool) {
         let route = &mut self.route;
         let copied = self.crossing.cross(POLLER, || {
+            let step = if route.is_paged() { LOOK_EVERY_PAGED_BYTES } else { LOOK_EVERY_BYTES };
             let mut batch = route.batch();
             let mut copied = 0;
             loop {
                 // SAFETY: passed on from the caller; the batch is dropped before the claim is.
-                copied += unsafe { route.feed(&mut batch, LOOK_EVERY_BYTES) };
+                copied += unsafe { route.feed(&mut batch, step) };
                 if route.left() == 0 || copied >= POLLER_CHUNK_BYTES {
                     return copied;
                 }

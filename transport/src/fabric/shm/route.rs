@@ -54,6 +54,11 @@ impl Route {
         Batch::new(self.len)
     }
 
+    /// Whether it has the pieces of a plan.
+    pub(super) fn is_paged(&self) -> bool {
+        matches!(self.way, Way::Paged(..))
+    }
+
     /// Bytes that are left.
     pub(super) fn left(&self) -> u64 {
         self.left
