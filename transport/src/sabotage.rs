@@ -1,7 +1,7 @@
 //! Defects on purpose, to prove that the tests notice them.
 //!
 //! Each is a switch at the one place where the rule it breaks is kept. Without the feature `sabotage`
-//! [`is`] is a constant `false` and nothing of it is compiled; with it a test switches one on for its
+//! `is` is a constant `false` and nothing of it is compiled; with it a test switches one on for its
 //! own thread, which is the one that drives the engines and the simulated network.
 
 /// A rule that is broken.

@@ -98,7 +98,7 @@ pub(super) struct Suspect {
     at: Option<Time>,
 }
 
-#[cfg(test)]
+#[cfg(all(not(loom), test))]
 impl Suspect {
     pub(super) fn is_asked(&self) -> bool {
         self.at.is_none()
