@@ -18,6 +18,7 @@
 //!    proven ended are completed before its [`Event::PeerDown`].
 //! 6. *Order.* Messages of one peer arrive in order, once. Nothing else is ordered.
 
+mod alarm;
 pub mod shm;
 pub mod sim;
 pub mod tcp;

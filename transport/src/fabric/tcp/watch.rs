@@ -5,12 +5,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
-use rustix::time::{
-    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
-    timerfd_settime,
-};
+use rustix::time::Timespec;
 
 use crate::fabric::PeerId;
+use crate::fabric::alarm::Alarm;
 
 /// What is looked at in one look.
 pub(super) const EVENTS_PER_LOOK: usize = 64;
@@ -67,16 +65,13 @@ pub(super) struct Sight {
 #[derive(Debug)]
 pub(super) struct Watch {
     epoll: OwnedFd,
-    alarm: OwnedFd,
-    alarm_set: bool,
+    alarm: Alarm,
 }
 
 impl Watch {
     pub(super) fn new() -> io::Result<Self> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
-        let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
-        let alarm = timerfd_create(TimerfdClockId::Monotonic, flags)?;
-        let watch = Self { epoll, alarm, alarm_set: false };
+        let watch = Self { epoll, alarm: Alarm::new()? };
         watch.add(&watch.alarm, Ready::Alarm, false)?;
         Ok(watch)
     }
@@ -123,26 +118,12 @@ impl Watch {
 
     /// Lets the alarm go off after `span`, or never.
     pub(super) fn set_alarm(&mut self, span: Option<Duration>) {
-        if span.is_none() && !self.alarm_set {
-            return;
-        }
-        self.alarm_set = span.is_some();
-        // A zero would disarm the timer.
-        let span = span.map_or(Duration::ZERO, |span| span.max(Duration::from_micros(1)));
-        let it_value = Timespec {
-            tv_sec: span.as_secs().try_into().unwrap_or(i64::MAX),
-            tv_nsec: span.subsec_nanos().into(),
-        };
-        let it_interval = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let times = Itimerspec { it_interval, it_value };
-        let _ = timerfd_settime(&self.alarm, TimerfdTimerFlags::empty(), &times);
+        self.alarm.set(span);
     }
 
     /// The alarm went off.
     pub(super) fn alarmed(&mut self) {
-        // Setting it anew makes it unreadable.
-        self.alarm_set = true;
-        self.set_alarm(None);
+        self.alarm.rang();
     }
 }
 
