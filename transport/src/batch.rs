@@ -18,22 +18,23 @@ use crate::transfer::{Order, Submission, Told, Transfer};
 /// Transfers to be started under one lock: each costs a fraction of what it costs alone.
 #[derive(Debug)]
 #[must_use = "a batch does nothing until it is submitted"]
-pub struct Batch {
-    engine: Engine,
-    orders: Vec<(Order, Told)>,
+pub struct Batch<'a> {
+    engine: &'a Engine,
+    orders: Vec<(Order<'a>, Told)>,
 }
 
-impl Batch {
-    pub(crate) fn new(engine: &Engine) -> Self {
-        Self { engine: engine.clone(), orders: Vec::new() }
+impl<'a> Batch<'a> {
+    pub(crate) fn new(engine: &'a Engine) -> Self {
+        Self { engine, orders: Vec::new() }
     }
 
     /// Adds a transfer of the same engine.
     ///
     /// # Panics
     /// When it is of another engine: what names a peer there names somebody else here.
-    pub fn push(&mut self, submission: Submission) {
-        let own = submission.engine().id() == self.engine.id();
+    #[inline]
+    pub fn push(&mut self, submission: Submission<'a>) {
+        let own = submission.engine().is(self.engine);
         assert!(own, "a batch takes transfers of its own engine alone");
         self.orders.push(submission.into_order());
     }
@@ -74,9 +75,11 @@ impl Batch {
     }
 }
 
-impl Extend<Submission> for Batch {
-    fn extend<T: IntoIterator<Item = Submission>>(&mut self, submissions: T) {
-        submissions.into_iter().for_each(|submission| self.push(submission));
+impl<'a> Extend<Submission<'a>> for Batch<'a> {
+    fn extend<T: IntoIterator<Item = Submission<'a>>>(&mut self, submissions: T) {
+        let submissions = submissions.into_iter();
+        self.orders.reserve(submissions.size_hint().0);
+        submissions.for_each(|submission| self.push(submission));
     }
 }
 
@@ -93,7 +96,7 @@ pub struct Target {
 
 impl Engine {
     /// Transfers to be started together.
-    pub fn batch(&self) -> Batch {
+    pub fn batch(&self) -> Batch<'_> {
         Batch::new(self)
     }
 
@@ -102,11 +105,15 @@ impl Engine {
     ///
     /// # Errors
     /// When a part is not inside the source.
-    pub fn scatter(&self, source: &Slice, group: &[Target]) -> Result<Batch, RangeError> {
+    pub fn scatter<'a>(
+        &'a self,
+        source: &Slice,
+        group: &'a [Target],
+    ) -> Result<Batch<'a>, RangeError> {
         let mut batch = self.batch();
         batch.orders.reserve(group.len());
         for Target { from, to, slot } in group {
-            let write = self.write(source.part(from.clone())?, to.clone());
+            let write = self.write(source.part(from.clone())?, to);
             batch.push(match slot {
                 Some(slot) => write.immediate(*slot),
                 None => write,

@@ -50,6 +50,7 @@ mod engine;
 pub mod fabric;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
+mod held;
 mod immediate;
 mod lane;
 pub mod memory;
@@ -75,6 +76,7 @@ pub use engine::{
     BuildError, Builder, CountersExhausted, Drive, Engine, MapError, NotFenced, PeerError, Polling,
     RegionError, Sink, Stats,
 };
+pub use held::Held;
 pub use immediate::{Immediate, Slot};
 pub use lane::{Lane, Priority};
 pub use memory::{HostMemory, Memory};

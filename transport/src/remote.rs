@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use crate::address::Address;
 use crate::memory::Memory;
@@ -22,7 +22,7 @@ pub(crate) struct Opened {
     /// How to get there, the best way first; never empty.
     ways: Vec<Way>,
     /// The one in use.
-    current: AtomicUsize,
+    current: AtomicU16,
 }
 
 /// A way to a window: the peer over one fabric, and the route of the descriptor that leads there.
@@ -35,30 +35,30 @@ pub(crate) struct Way {
 impl Opened {
     pub(crate) fn new(descriptor: Descriptor, ways: Vec<Way>) -> Self {
         assert!(!ways.is_empty(), "checked by whoever opens");
-        Self { descriptor, ways, current: AtomicUsize::new(0) }
+        Self { descriptor, ways, current: AtomicU16::new(0) }
     }
 
     /// The way in use.
-    pub(crate) fn way(&self) -> usize {
+    pub(crate) fn way(&self) -> u16 {
         self.current.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn peer(&self, way: usize) -> Peer {
-        self.ways[way].peer
+    pub(crate) fn peer(&self, way: u16) -> Peer {
+        self.ways[usize::from(way)].peer
     }
 
-    pub(crate) fn route(&self, way: usize) -> &Route {
-        &self.descriptor.routes[self.ways[way].route]
+    pub(crate) fn route(&self, way: u16) -> &Route {
+        &self.descriptor.routes[self.ways[usize::from(way)].route]
     }
 
     /// The way after this one, if there is one.
-    pub(crate) fn way_after(&self, way: usize) -> Option<usize> {
-        (way + 1 < self.ways.len()).then_some(way + 1)
+    pub(crate) fn way_after(&self, way: u16) -> Option<u16> {
+        (usize::from(way) + 1 < self.ways.len()).then_some(way + 1)
     }
 
     /// The next way, after one that does not lead there; and whether this call is the first to find
     /// out.
-    pub(crate) fn detour(&self, way: usize) -> Option<(usize, bool)> {
+    pub(crate) fn detour(&self, way: u16) -> Option<(u16, bool)> {
         let next = self.way_after(way)?;
         Some((next, self.current.fetch_max(next, Ordering::Relaxed) < next))
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::engine::Engine;
 use crate::fabric::{Remote, RemoteKey, Work};
+use crate::held::Held;
 use crate::immediate::{Immediate, Slot};
 use crate::lane::{Class, Lane, Priority};
 use crate::notify::Notifier;
@@ -20,32 +21,91 @@ use crate::region::Slice;
 use crate::remote::{Mapping, Opened, RemoteSlice};
 use crate::time::Time;
 
-/// What is to be done, with everything it needs kept in place.
-#[derive(Debug, Clone)]
-pub(crate) enum Task {
-    Write { local: Slice, remote: RemoteSlice, pages: Option<Plan>, immediate: Option<Immediate> },
-    Read { local: Slice, remote: RemoteSlice, pages: Option<Plan>, immediate: Option<Immediate> },
+/// What is to be done, with everything it needs: borrowed while it is described, and kept in place
+/// (`'static`) once it goes on.
+#[derive(Debug)]
+pub(crate) enum Task<'a> {
+    Write(Move<'a>),
+    Read(Move<'a>),
     Signal { to: Peer, immediate: Immediate },
     Send { to: Peer, bytes: Vec<u8>, immediate: Option<Immediate> },
     Map { remote: RemoteSlice },
 }
 
-impl Task {
-    /// The peer's window, if it has one.
-    pub(crate) fn window(&self) -> Option<&Opened> {
+/// Bytes between this side and a peer's window.
+#[derive(Debug)]
+pub(crate) struct Move<'a> {
+    pub(crate) local: Held<'a, Slice>,
+    pub(crate) remote: Held<'a, RemoteSlice>,
+    pub(crate) pages: Option<Held<'a, Plan>>,
+    pub(crate) immediate: Option<Immediate>,
+}
+
+impl Move<'_> {
+    fn keep(&self) -> Move<'static> {
+        Move {
+            local: self.local.keep(),
+            remote: self.remote.keep(),
+            pages: self.pages.as_ref().map(Held::keep),
+            immediate: self.immediate,
+        }
+    }
+
+    fn into_owned(self) -> Move<'static> {
+        let Self { local, remote, pages, immediate } = self;
+        let pages = pages.map(Held::into_owned);
+        Move { local: local.into_owned(), remote: remote.into_owned(), pages, immediate }
+    }
+
+    fn bytes(&self) -> u64 {
+        self.pages.as_ref().map_or_else(|| self.local.len(), |plan| plan.bytes())
+    }
+}
+
+impl<'a> Task<'a> {
+    /// The same, for as long as it takes.
+    fn into_owned(self) -> Task<'static> {
         match self {
-            Self::Write { remote, .. } | Self::Read { remote, .. } | Self::Map { remote } => {
-                Some(&remote.window.inner)
+            Self::Write(it) => Task::Write(it.into_owned()),
+            Self::Read(it) => Task::Read(it.into_owned()),
+            Self::Signal { to, immediate } => Task::Signal { to, immediate },
+            Self::Send { to, bytes, immediate } => Task::Send { to, bytes, immediate },
+            Self::Map { remote } => Task::Map { remote },
+        }
+    }
+
+    /// The same, for as long as it takes; a message's bytes are taken.
+    fn keep(&mut self) -> Task<'static> {
+        match self {
+            Self::Write(it) => Task::Write(it.keep()),
+            Self::Read(it) => Task::Read(it.keep()),
+            Self::Signal { to, immediate } => Task::Signal { to: *to, immediate: *immediate },
+            Self::Send { to, bytes, immediate } => {
+                Task::Send { to: *to, bytes: std::mem::take(bytes), immediate: *immediate }
             }
+            Self::Map { remote } => Task::Map { remote: remote.clone() },
+        }
+    }
+
+    /// The peer's bytes, if they are in a window.
+    pub(crate) fn remote(&self) -> Option<&RemoteSlice> {
+        match self {
+            Self::Write(it) | Self::Read(it) => Some(&it.remote),
+            Self::Map { remote } => Some(remote),
             Self::Send { .. } | Self::Signal { .. } => None,
         }
     }
 
-    fn peer(&self, way: usize) -> Peer {
+    /// The peer's window, if it has one.
+    #[inline]
+    pub(crate) fn window(&self) -> Option<&Opened> {
+        self.remote().map(|remote| &*remote.window.inner)
+    }
+
+    fn peer(&self, way: u16) -> Peer {
         match self {
-            Self::Write { remote, .. } | Self::Read { remote, .. } | Self::Map { remote } => {
-                remote.window.inner.peer(way)
-            }
+            Self::Write(it) | Self::Read(it) => it.remote.window.inner.peer(way),
+            Self::Map { remote } => remote.window.inner.peer(way),
             Self::Send { to, .. } | Self::Signal { to, .. } => *to,
         }
     }
@@ -53,35 +113,35 @@ impl Task {
     /// The local bytes, if it has any.
     pub(crate) fn local(&self) -> Option<&Slice> {
         match self {
-            Self::Write { local, .. } | Self::Read { local, .. } => Some(local),
+            Self::Write(it) | Self::Read(it) => Some(&it.local),
             Self::Send { .. } | Self::Signal { .. } | Self::Map { .. } => None,
         }
     }
 
     /// How many bytes of payload it moves.
+    #[inline]
     pub(crate) fn bytes(&self) -> u64 {
         match self {
-            Self::Write { local, pages, .. } | Self::Read { local, pages, .. } => {
-                pages.as_ref().map_or(local.len(), Plan::bytes)
-            }
+            Self::Write(it) | Self::Read(it) => it.bytes(),
             Self::Send { bytes, .. } => bytes.len() as u64,
             Self::Signal { .. } | Self::Map { .. } => 0,
         }
     }
 
-    pub(crate) fn work(&self, way: usize) -> Work<'_> {
+    #[inline]
+    fn work(&self, way: u16) -> Work<'_> {
         match self {
-            Self::Write { local, remote, pages, immediate } => Work::Write {
-                local: local.local(),
-                remote: target(remote, way),
-                pages: pages.as_ref(),
-                immediate: *immediate,
+            Self::Write(it) => Work::Write {
+                local: it.local.local(),
+                remote: target(&it.remote, way),
+                pages: it.pages.as_deref(),
+                immediate: it.immediate,
             },
-            Self::Read { local, remote, pages, immediate } => Work::Read {
-                local: local.local(),
-                remote: target(remote, way),
-                pages: pages.as_ref(),
-                immediate: *immediate,
+            Self::Read(it) => Work::Read {
+                local: it.local.local(),
+                remote: target(&it.remote, way),
+                pages: it.pages.as_deref(),
+                immediate: it.immediate,
             },
             Self::Signal { immediate, .. } => Work::Signal { immediate: *immediate },
             Self::Send { bytes, immediate, .. } => Work::Send { bytes, immediate: *immediate },
@@ -91,8 +151,8 @@ impl Task {
 
     fn set_immediate(&mut self, slot: Slot) {
         match self {
-            Self::Write { immediate, .. }
-            | Self::Read { immediate, .. }
+            Self::Write(Move { immediate, .. })
+            | Self::Read(Move { immediate, .. })
             | Self::Send { immediate, .. } => *immediate = Some(slot.into()),
             Self::Signal { immediate, .. } => *immediate = slot.into(),
             Self::Map { .. } => {}
@@ -100,7 +160,8 @@ impl Task {
     }
 }
 
-fn target(slice: &RemoteSlice, way: usize) -> Remote {
+#[inline]
+fn target(slice: &RemoteSlice, way: u16) -> Remote {
     let opened = &slice.window.inner;
     let route = opened.route(way);
     Remote {
@@ -112,21 +173,36 @@ fn target(slice: &RemoteSlice, way: usize) -> Remote {
 
 /// A task, how it goes, and until when.
 #[derive(Debug)]
-pub(crate) struct Order {
-    pub(crate) task: Task,
+pub(crate) struct Order<'a> {
+    pub(crate) task: Task<'a>,
     /// Which of the ways to the window.
-    pub(crate) way: usize,
+    pub(crate) way: u16,
     pub(crate) class: Class,
     pub(crate) deadline: Time,
     pub(crate) timeout: Duration,
 }
 
-impl Order {
+impl<'a> Order<'a> {
     /// Not to be submitted before [`Order::begin`].
-    pub(crate) fn new(task: Task, class: Class, timeout: Duration) -> Self {
+    #[inline]
+    pub(crate) fn new(task: Task<'a>, class: Class, timeout: Duration) -> Self {
         // Messages keep their order: all of them are in one class.
         let class = if matches!(task, Task::Send { .. }) { Class::MESSAGE } else { class };
         Self { task, way: 0, class, deadline: Time::NEVER, timeout }
+    }
+
+    /// The same, for as long as it takes.
+    pub(crate) fn into_owned(self) -> Order<'static> {
+        let Self { task, way, class, deadline, timeout } = self;
+        Order { task: task.into_owned(), way, class, deadline, timeout }
+    }
+
+    /// The same, for an operation that goes on: what was borrowed is cloned, and a message's bytes
+    /// are taken.
+    pub(crate) fn keep(&mut self) -> Order<'static> {
+        let Self { task, way, class, deadline, timeout } = self;
+        let (way, class, deadline, timeout) = (*way, *class, *deadline, *timeout);
+        Order { task: task.keep(), way, class, deadline, timeout }
     }
 
     pub(crate) fn set_lane(&mut self, lane: Lane) {
@@ -136,6 +212,7 @@ impl Order {
     }
 
     /// Its time runs from now on, over the way that is in use now.
+    #[inline]
     pub(crate) fn begin(&mut self, now: Time) {
         self.way = self.task.window().map_or(0, Opened::way);
         self.deadline = now + self.timeout;
@@ -162,6 +239,7 @@ impl Told {
         Arc::new(Completion::new(self.clone()))
     }
 
+    #[inline]
     fn tell(&self, outcome: Outcome) {
         if outcome.is_done()
             && let Some(tally) = &self.tally
@@ -177,16 +255,23 @@ impl Told {
 /// A transfer being described; [`Submission::submit`] starts it.
 #[derive(Debug)]
 #[must_use = "a submission does nothing until it is submitted"]
-pub struct Submission {
-    engine: Engine,
-    order: Order,
+pub struct Submission<'a> {
+    engine: Held<'a, Engine>,
+    order: Order<'a>,
     told: Told,
 }
 
-impl Submission {
-    pub(crate) fn new(engine: &Engine, task: Task) -> Self {
+impl<'a> Submission<'a> {
+    #[inline]
+    pub(crate) fn new(engine: &'a Engine, task: Task<'a>) -> Self {
         let order = Order::new(task, Class::default(), engine.default_deadline());
-        Self { engine: engine.clone(), order, told: Told::default() }
+        Self { engine: engine.into(), order, told: Told::default() }
+    }
+
+    /// The same, with all that was borrowed cloned: to be kept for later.
+    pub fn into_owned(self) -> Submission<'static> {
+        let Self { engine, order, told } = self;
+        Submission { engine: engine.into_owned(), order: order.into_owned(), told }
     }
 
     /// Delivers an immediate to the peer once the payload is visible there.
@@ -250,9 +335,12 @@ impl Submission {
     fn start(self, wake: bool) -> Result<Transfer, SubmitError> {
         let Self { engine, mut order, told } = self;
         order.begin(engine.now());
-        match engine.submit(order, &told, wake) {
-            Ok(started) => Ok(Transfer::new(&engine, started, &told)),
-            Err(order) => Err(SubmitError { submission: Box::new(Self { engine, order, told }) }),
+        match engine.submit(&mut order, &told, wake) {
+            Some(started) => Ok(Transfer::new(&engine, started, &told)),
+            None => {
+                let submission = Self { engine, order, told }.into_owned();
+                Err(SubmitError { submission: Box::new(submission) })
+            }
         }
     }
 
@@ -260,7 +348,8 @@ impl Submission {
         &self.engine
     }
 
-    pub(crate) fn into_order(self) -> (Order, Told) {
+    #[inline]
+    pub(crate) fn into_order(self) -> (Order<'a>, Told) {
         (self.order, self.told)
     }
 }
@@ -278,7 +367,7 @@ pub(crate) enum Started {
 )]
 pub struct SubmitError {
     /// The submission, unchanged.
-    pub submission: Box<Submission>,
+    pub submission: Box<Submission<'static>>,
 }
 
 /// A transfer under way: a future of its [`Outcome`], which can also be polled or waited for.
@@ -293,6 +382,7 @@ enum State {
 }
 
 impl Transfer {
+    #[inline]
     pub(crate) fn new(engine: &Engine, started: Started, told: &Told) -> Self {
         let state = match started {
             Started::Ended(outcome) => {

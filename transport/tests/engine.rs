@@ -5,7 +5,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, mpsc};
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use tranship_transport::{
@@ -78,61 +78,6 @@ fn closing_a_region_wakes_who_waits_for_its_parked_transfers() {
         }
         here.close(TIMEOUT).unwrap();
     });
-}
-
-/// Submits from the sink until the queue is full, and cancels: neither waits for the lock that the
-/// sink itself runs under.
-#[test]
-fn a_sink_fills_the_queue_and_cancels() {
-    type Full = (Vec<Transfer>, Duration);
-    let this: Arc<Mutex<Option<Engine>>> = Arc::default();
-    let full: Arc<OnceLock<Full>> = Arc::default();
-    let service = Engine::builder()
-        .deadline(TIMEOUT)
-        .on_incoming({
-            let (this, full) = (Arc::clone(&this), Arc::clone(&full));
-            move |incoming| {
-                let Incoming::Message { from, bytes } = incoming else { return };
-                let this = this.lock().unwrap().clone().expect("set before anybody connects");
-                let mut transfers = Vec::new();
-                let back = loop {
-                    let submission = this.send(from, bytes.clone()).deadline(TIMEOUT / 2);
-                    match submission.submit() {
-                        Ok(transfer) => transfers.push(transfer),
-                        Err(error) => break error.submission,
-                    }
-                };
-                assert!(format!("{back:?}").contains("15s"), "the very submission comes back");
-                for transfer in &transfers {
-                    transfer.cancel();
-                    transfer.cancel();
-                }
-                let _ = full.set((transfers, TIMEOUT));
-            }
-        })
-        .build()
-        .unwrap();
-    *this.lock().unwrap() = Some(service.clone());
-    let client = engine(Drive::Thread);
-    let peer = client.connect(&service.addresses()[0], TIMEOUT).unwrap();
-    assert!(client.send(peer, vec![1]).wait().is_done());
-    assert!(service.wait_until(TIMEOUT, || full.get().is_some()));
-    let (transfers, _) = full.get().unwrap();
-    assert!(!transfers.is_empty());
-    let mut done = 0;
-    for transfer in transfers {
-        match transfer.wait() {
-            Outcome::Done => done += 1,
-            outcome => assert_eq!(outcome, Outcome::Rejected(Reason::Cancelled)),
-        }
-    }
-    let mut messages = 0;
-    while messages < done {
-        if let Incoming::Message { .. } = client.recv(TIMEOUT).expect("what was done arrives") {
-            messages += 1;
-        }
-    }
-    this.lock().unwrap().take();
 }
 
 /// Parks operations that nobody drives until the engine refuses more; how many it took.

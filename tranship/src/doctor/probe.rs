@@ -72,7 +72,7 @@ impl<'a> Path<'a> {
         Ok(path)
     }
 
-    fn write(&self, at: u64, bytes: u64) -> Result<Submission, String> {
+    fn write(&self, at: u64, bytes: u64) -> Result<Submission<'_>, String> {
         let local = self.from.memory.slice(at..at + bytes).map_err(|e| e.to_string())?;
         let remote = self.to.slice(at..at + bytes).map_err(|e| e.to_string())?;
         Ok(self.from.engine.write(local, remote).deadline(PATIENCE))

@@ -2,19 +2,14 @@
 
 use std::future::Future;
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Context, Poll, Wake, Waker};
 
 use super::harness::Harness;
-use super::kit::{AMPLE, Pair, address, engine, region, start, until};
-use crate::engine::Engine;
+use super::kit::{AMPLE, Pair, start, until};
 use crate::notify::Notifier;
 use crate::outcome::{Outcome, Reason};
-use crate::peer::Incoming;
-use crate::region::Slice;
-use crate::remote::RemoteWindow;
-use crate::transfer::{Submission, SubmitError, Transfer};
 
 struct Flag(AtomicBool);
 
@@ -87,68 +82,6 @@ pub fn completions_come_in_every_way<H: Harness>(harness: &H) {
     let rejected = pair.a.write(pair.source.slice(0..1).unwrap(), to.slice(0..2).unwrap());
     assert!(matches!(rejected.notify(&notifier).wait(), Outcome::Rejected(_)));
     rung(6);
-}
-
-/// What a sink needs to submit.
-struct Work {
-    engine: Engine,
-    source: Slice,
-    to: RemoteWindow,
-}
-
-impl Work {
-    fn write(&self) -> Submission {
-        let to = self.to.slice(0..self.source.len()).expect("the window is as long");
-        self.engine.write(self.source.clone(), to).deadline(AMPLE)
-    }
-}
-
-/// "Bounded lock-free queues that cannot deadlock when a callback submits"; "back-pressure is
-/// explicit": a full queue gives the work back, unchanged.
-pub fn a_full_queue_gives_the_work_back<H: Harness>(harness: &H) {
-    const TRIES: usize = 100_000;
-    let work: Arc<OnceLock<Work>> = Arc::default();
-    let taken: Arc<Mutex<Vec<Transfer>>> = Arc::default();
-    let back: Arc<Mutex<Option<Box<Submission>>>> = Arc::default();
-    let sink = {
-        let (work, taken, back) = (Arc::clone(&work), Arc::clone(&taken), Arc::clone(&back));
-        move |incoming| {
-            let (Incoming::Message { .. }, Some(work)) = (incoming, work.get()) else { return };
-            for _ in 0..TRIES {
-                match work.write().submit() {
-                    Ok(transfer) => taken.lock().unwrap().push(transfer),
-                    Err(SubmitError { submission }) => {
-                        *back.lock().unwrap() = Some(submission);
-                        return;
-                    }
-                }
-            }
-        }
-    };
-    let a = harness.builder().on_incoming(sink).build().unwrap();
-    let b = engine(harness);
-    let (source, target) = (region(&a, 64), region(&b, 64));
-    source.memory().fill(0..64, 7).unwrap();
-    let window = target.window(0..64).unwrap();
-    let to = a.open(&window.descriptor()).unwrap();
-    let given = Work { engine: a.clone(), source: source.slice(0..64).unwrap(), to };
-    assert!(work.set(given).is_ok());
-    let peer = b.connect(&address(&a), AMPLE).unwrap();
-    assert_eq!(b.send(peer, *b"go").deadline(AMPLE).wait(), Outcome::Done);
-    until(harness, "the queue to be full", || {
-        a.progress();
-        b.progress();
-        back.lock().unwrap().is_some()
-    });
-    let submission = back.lock().unwrap().take().expect("just seen");
-    for transfer in taken.lock().unwrap().iter() {
-        assert_eq!(transfer.wait(), Outcome::Done, "what was taken is done");
-    }
-    target.memory().fill(0..64, 0).unwrap();
-    assert_eq!(submission.wait(), Outcome::Done, "what came back can be submitted again");
-    let mut bytes = [0; 64];
-    target.memory().read_at(0, &mut bytes).unwrap();
-    assert_eq!(bytes, [7; 64]);
 }
 
 /// Statistics add up: whenever no transfer is under way,

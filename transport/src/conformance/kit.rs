@@ -51,14 +51,14 @@ impl Pair {
     }
 
     /// A write from one range of the source to a range of a window that starts at `at`.
-    pub(super) fn write(&self, from: Range<u64>, to: &RemoteWindow, at: u64) -> Submission {
+    pub(super) fn write(&self, from: Range<u64>, to: &RemoteWindow, at: u64) -> Submission<'_> {
         let len = from.end - from.start;
         let to = to.slice(at..at + len).unwrap();
         self.a.write(self.source.slice(from).unwrap(), to).deadline(AMPLE)
     }
 
     /// A read of a window from `at` into a range of the source.
-    pub(super) fn read(&self, from: &RemoteWindow, at: u64, into: Range<u64>) -> Submission {
+    pub(super) fn read(&self, from: &RemoteWindow, at: u64, into: Range<u64>) -> Submission<'_> {
         let len = into.end - into.start;
         let from = from.slice(at..at + len).unwrap();
         self.a.read(from, self.source.slice(into).unwrap()).deadline(AMPLE)
@@ -103,7 +103,7 @@ pub(super) fn is_all(bytes: &[u8], byte: u8) -> bool {
 }
 
 /// Starts a transfer; the queue is never full in a test that does not fill it.
-pub(super) fn start(submission: Submission) -> Transfer {
+pub(super) fn start(submission: Submission<'_>) -> Transfer {
     submission.submit().unwrap()
 }
 

@@ -17,6 +17,7 @@ mod lengths;
 mod messages;
 mod outcomes;
 mod pages;
+mod sinks;
 mod threads;
 mod traffic;
 mod visibility;
@@ -32,6 +33,7 @@ pub use lengths::*;
 pub use messages::*;
 pub use outcomes::*;
 pub use pages::*;
+pub use sinks::*;
 pub use threads::*;
 pub use traffic::*;
 pub use visibility::*;
@@ -74,7 +76,7 @@ macro_rules! conformance {
             closing_the_initiator_fences_it,
             closing_the_target_fences_it,
             completions_come_in_every_way,
-            a_full_queue_gives_the_work_back,
+            a_sink_may_call_the_engine,
             statistics_add_up,
             pages_land_where_the_plan_says,
             pages_are_read_where_the_plan_says,

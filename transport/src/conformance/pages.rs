@@ -356,7 +356,7 @@ pub fn pages_beyond_four_gib_arrive<H: Harness>(harness: &H) {
         Pages::ranges([FAR - 700..FAR + 900, 77..477]).unwrap(),
     );
     let whole = (source.slice(0..source.len()).unwrap(), to.slice(0..to.len()).unwrap());
-    let write = a.write_paged(&whole.0, &whole.1, &plan.unwrap());
+    let write = a.write_paged(&whole.0, &whole.1, plan.unwrap());
     assert_eq!(write.deadline(AMPLE).wait(), Outcome::Done);
     let came = bytes_at(target.memory(), FAR - 701..FAR + 901);
     assert!((came[0], came[1601]) == (0, 0) && is_all(&came[1..1001], 3));

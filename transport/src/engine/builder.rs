@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::core::Core;
 use super::crew::{self, Common, Crew, Drive, Polling};
-use super::shared::{Inbox, Shared, Sink, Windows};
+use super::outlet::{Outlet, Sink};
+use super::shared::{Inbox, Shared, Windows};
 use super::stats::Tallies;
 use super::worker::Worker;
 use super::{Engine, Inner};
@@ -136,14 +137,13 @@ impl Builder {
         let shared = Arc::new(Shared {
             clock: Arc::clone(&self.clock),
             counters: Arc::new(Counters::new(self.counters, id.0 as u16)),
-            sink: self.sink,
+            outlet: self.sink.map(Outlet::new),
             inbox: Inbox::default(),
             windows: Windows::new(windows_max, fabrics.len()),
             graveyards: doorbells.iter().map(|it| Arc::new(Graveyard::new(it))).collect(),
         });
         let watchers = Arc::new(Watchers::new(self.watch_every));
-        let clock = Arc::clone(&self.clock);
-        let common = Arc::new(Common::new(clock, self.polling, self.drive, watchers));
+        let common = Arc::new(Common::new(self.polling, self.drive, watchers, &shared));
         let mut workers = Vec::with_capacity(fabrics.len());
         for (index, (fabric, doorbell)) in fabrics.into_iter().zip(doorbells).enumerate() {
             let tallies = Arc::new(Tallies::default());

@@ -13,8 +13,8 @@
 //! 2. While a sleeper sleeps, its fabrics are armed and its sleep ends by the earliest deadline.
 //!    Whoever disarms one by driving re-arms it, or wakes the sleeper, before going away.
 //!
-//! Lock order: the core's lock, then (inside it) inbox, windows, completions. Nothing is called
-//! with the core's lock held that takes it again.
+//! Lock order: the sink's turn, then a core's lock, then (inside it) inbox, windows, completions. No
+//! code of others (sinks, wakers, callbacks of watchers) is called with a core's lock held.
 
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::shared::Shared;
 use super::worker::Worker;
 use crate::notify::EventCount;
 use crate::time::{Clock, Time};
@@ -81,6 +82,7 @@ pub(super) struct Common {
     pub(super) drive: Drive,
     pub(super) news: EventCount,
     pub(super) watchers: Arc<Watchers>,
+    shared: Arc<Shared>,
     /// Held by the thread that may sleep on the fabrics' descriptors, where only callers drive.
     sleeper: Mutex<()>,
     workers: OnceLock<Vec<Weak<Worker>>>,
@@ -88,13 +90,28 @@ pub(super) struct Common {
 
 impl Common {
     pub(super) fn new(
-        clock: Arc<dyn Clock>,
         polling: Polling,
         drive: Drive,
         watchers: Arc<Watchers>,
+        shared: &Arc<Shared>,
     ) -> Self {
+        let (clock, shared) = (Arc::clone(&shared.clock), Arc::clone(shared));
         let (news, sleeper) = (EventCount::new(), Mutex::new(()));
-        Self { clock, polling, drive, news, watchers, sleeper, workers: OnceLock::new() }
+        Self { clock, polling, drive, news, watchers, shared, sleeper, workers: OnceLock::new() }
+    }
+
+    /// Gives the sink, if there is one, what came in; whether there was any.
+    pub(super) fn deliver(&self) -> bool {
+        self.shared.deliver(|| self.disturb())
+    }
+
+    /// Wakes all sleepers, though somebody may be driving: messages that stayed with a fabric for
+    /// want of room ring no bell. See `Core::arm` for the other side.
+    pub(super) fn disturb(&self) {
+        fence(Ordering::SeqCst);
+        for worker in self.workers.get().into_iter().flatten().filter_map(Weak::upgrade) {
+            worker.disturb();
+        }
     }
 
     /// A worker, while the engine exists.

@@ -113,7 +113,7 @@ impl Link {
     }
 
     /// Whether the engine that is there is not the one whose window the order is for.
-    pub(super) fn is_somebody_else(&self, order: &Order) -> bool {
+    pub(super) fn is_somebody_else(&self, order: &Order<'_>) -> bool {
         let wanted = order.task.window().map(|opened| opened.descriptor.engine);
         wanted.is_some_and(|wanted| self.engine.is_some_and(|there| there != wanted))
     }

@@ -7,6 +7,7 @@ mod error;
 mod links;
 #[cfg(all(test, loom))]
 mod models;
+mod outlet;
 mod shared;
 mod stats;
 mod worker;
@@ -21,7 +22,7 @@ use std::time::Duration;
 pub use builder::{BuildError, Builder};
 pub use crew::{Drive, Polling};
 pub use error::{CountersExhausted, MapError, NotFenced, PeerError, RegionError};
-pub use shared::Sink;
+pub use outlet::Sink;
 pub use stats::Stats;
 
 use self::crew::Crew;
@@ -32,6 +33,7 @@ use crate::address::{Address, EngineId};
 use crate::batch::Transfers;
 use crate::counter::Counter;
 use crate::fabric::{Grant, RegionId};
+use crate::held::Held;
 use crate::immediate::Slot;
 use crate::lane::Class;
 use crate::memory::{HostMemory, Memory};
@@ -41,7 +43,7 @@ use crate::peer::{Incoming, Peer};
 use crate::region::{Region, Registered, Slice};
 use crate::remote::{Mapping, Opened, RemoteSlice, RemoteWindow, Way};
 use crate::time::{Steppable, Time};
-use crate::transfer::{Completion, Order, Started, Submission, Task, Told, Transfer};
+use crate::transfer::{Completion, Move, Order, Started, Submission, Task, Told, Transfer};
 use crate::watcher::{WatchError, Watcher};
 use crate::window::{Access, Descriptor, Route, WindowError, WindowId};
 
@@ -96,8 +98,16 @@ impl Engine {
 
     /// The time transfers have when they name none.
     #[must_use]
+    #[inline]
     pub fn default_deadline(&self) -> Duration {
         self.inner.default_deadline
+    }
+
+    /// Whether both are handles of one engine.
+    #[must_use]
+    #[inline]
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
     }
 
     /// What it counted so far.
@@ -314,36 +324,61 @@ impl Engine {
     // ---- transfers -----------------------------------------------------------------------------
 
     /// Puts local bytes into a peer's window. Both sides must be of one length.
-    pub fn write(&self, local: Slice, remote: RemoteSlice) -> Submission {
-        Submission::new(self, Task::Write { local, remote, pages: None, immediate: None })
+    ///
+    /// What is given by reference is cloned only if the transfer does not end inside of the call
+    /// that starts it.
+    #[inline]
+    pub fn write<'a>(
+        &'a self,
+        local: impl Into<Held<'a, Slice>>,
+        remote: impl Into<Held<'a, RemoteSlice>>,
+    ) -> Submission<'a> {
+        let (local, remote) = (local.into(), remote.into());
+        Submission::new(self, Task::Write(Move { local, remote, pages: None, immediate: None }))
     }
 
     /// Gets a peer's bytes into local memory. Both sides must be of one length.
-    pub fn read(&self, remote: RemoteSlice, local: Slice) -> Submission {
-        Submission::new(self, Task::Read { local, remote, pages: None, immediate: None })
+    #[inline]
+    pub fn read<'a>(
+        &'a self,
+        remote: impl Into<Held<'a, RemoteSlice>>,
+        local: impl Into<Held<'a, Slice>>,
+    ) -> Submission<'a> {
+        let (local, remote) = (local.into(), remote.into());
+        Submission::new(self, Task::Read(Move { local, remote, pages: None, immediate: None }))
     }
 
     /// Puts pieces of local bytes into pieces of a peer's window, as a prepared list says. Offsets
     /// count from the starts of `local` and `remote`. The immediate comes once, after all of them.
-    pub fn write_paged(&self, local: &Slice, remote: &RemoteSlice, plan: &Plan) -> Submission {
-        let (local, remote, pages) = (local.clone(), remote.clone(), Some(plan.clone()));
-        Submission::new(self, Task::Write { local, remote, pages, immediate: None })
+    pub fn write_paged<'a>(
+        &'a self,
+        local: impl Into<Held<'a, Slice>>,
+        remote: impl Into<Held<'a, RemoteSlice>>,
+        plan: impl Into<Held<'a, Plan>>,
+    ) -> Submission<'a> {
+        let (local, remote, pages) = (local.into(), remote.into(), Some(plan.into()));
+        Submission::new(self, Task::Write(Move { local, remote, pages, immediate: None }))
     }
 
     /// Gets pieces of a peer's window into pieces of local memory; see [`Engine::write_paged`].
-    pub fn read_paged(&self, remote: &RemoteSlice, local: &Slice, plan: &Plan) -> Submission {
-        let (local, remote, pages) = (local.clone(), remote.clone(), Some(plan.clone()));
-        Submission::new(self, Task::Read { local, remote, pages, immediate: None })
+    pub fn read_paged<'a>(
+        &'a self,
+        remote: impl Into<Held<'a, RemoteSlice>>,
+        local: impl Into<Held<'a, Slice>>,
+        plan: impl Into<Held<'a, Plan>>,
+    ) -> Submission<'a> {
+        let (local, remote, pages) = (local.into(), remote.into(), Some(plan.into()));
+        Submission::new(self, Task::Read(Move { local, remote, pages, immediate: None }))
     }
 
     /// Delivers an immediate to a peer, without payload and without a window.
-    pub fn signal(&self, to: Peer, slot: Slot) -> Submission {
+    pub fn signal(&self, to: Peer, slot: Slot) -> Submission<'_> {
         Submission::new(self, Task::Signal { to, immediate: slot.into() })
     }
 
     /// Sends a message of at most [`Engine::message_bytes_max`] bytes. `Done` means that it is on
     /// its way in order, not that the peer has read it.
-    pub fn send(&self, to: Peer, bytes: impl Into<Vec<u8>>) -> Submission {
+    pub fn send(&self, to: Peer, bytes: impl Into<Vec<u8>>) -> Submission<'_> {
         Submission::new(self, Task::Send { to, bytes: bytes.into(), immediate: None })
     }
 
@@ -356,10 +391,10 @@ impl Engine {
         let mut order = Order::new(Task::Map { remote }, Class::LATENCY, timeout);
         order.begin(self.now());
         let until = order.deadline;
-        let completion = match self.submit(order, &Told::default(), false) {
-            Ok(Started::Running(completion)) => completion,
-            Ok(Started::Ended(outcome)) => return Err(MapError { outcome }),
-            Err(_) => return Err(MapError { outcome: Outcome::Rejected(Reason::Full) }),
+        let completion = match self.submit(&mut order, &Told::default(), false) {
+            Some(Started::Running(completion)) => completion,
+            Some(Started::Ended(outcome)) => return Err(MapError { outcome }),
+            None => return Err(MapError { outcome: Outcome::Rejected(Reason::Full) }),
         };
         let slack = Duration::from_secs(1);
         self.wait_on(&completion, until + slack, || completion.outcome().is_some());
@@ -399,11 +434,10 @@ impl Engine {
     /// The next of what came in, if it is there; does not drive the engine.
     #[must_use]
     pub fn try_recv(&self) -> Option<Incoming> {
-        let (incoming, room_again) = self.inner.shared.inbox.pop();
+        let Shared { inbox, outlet: None, .. } = &*self.inner.shared else { return None };
+        let (incoming, room_again) = inbox.pop();
         if room_again {
-            // Messages that stayed with a fabric ring no bell. See `Core::arm` for the other side.
-            fence(Ordering::SeqCst);
-            self.inner.crew.workers.iter().for_each(|worker| worker.disturb());
+            self.inner.crew.common.disturb();
         }
         incoming
     }
@@ -411,7 +445,8 @@ impl Engine {
     /// Whether something came in that nobody has received.
     #[must_use]
     pub fn has_incoming(&self) -> bool {
-        self.inner.shared.inbox.len() != 0
+        let Shared { inbox, outlet, .. } = &*self.inner.shared;
+        outlet.is_none() && inbox.len() != 0
     }
 
     /// Drives the engine on this thread until `done` holds or `timeout` passes; whether it held.
@@ -468,22 +503,20 @@ impl Engine {
         &self.inner.crew.workers[usize::from(peer.worker)]
     }
 
-    pub(crate) fn submit(&self, order: Order, told: &Told, wake: bool) -> Result<Started, Order> {
+    /// Takes an order on, or leaves it as it was: where there is no room for it.
+    pub(crate) fn submit(&self, order: &mut Order<'_>, told: &Told, wake: bool) -> Option<Started> {
         self.worker(order.peer()).submit(order, told, wake)
     }
 
     /// Starts many, under one lock for each stretch that goes to the same worker.
-    pub(crate) fn submit_all(&self, mut orders: Vec<(Order, Told)>) -> Transfers {
+    pub(crate) fn submit_all(&self, mut orders: Vec<(Order<'_>, Told)>) -> Transfers {
         let now = self.now();
         orders.iter_mut().for_each(|(order, _)| order.begin(now));
         let mut all = Vec::with_capacity(orders.len());
-        let mut orders = orders.into_iter();
-        while let Some((first, _)) = orders.as_slice().first() {
-            let index = first.peer().worker;
-            let same = |(order, _): &&(Order, Told)| order.peer().worker == index;
-            let stretch = orders.as_slice().iter().take_while(same).count();
-            let worker = &self.inner.crew.workers[usize::from(index)];
-            worker.submit_all(orders.by_ref().take(stretch), |started, told| {
+        let worker = |(order, _): &(Order<'_>, Told)| order.peer().worker;
+        for stretch in orders.chunk_by_mut(|a, b| worker(a) == worker(b)) {
+            let worker = &self.inner.crew.workers[usize::from(worker(&stretch[0]))];
+            worker.submit_all(stretch, |started, told| {
                 all.push(Transfer::new(self, started, told));
             });
         }

@@ -4,26 +4,21 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::outlet::Outlet;
 use crate::counter::Counters;
 use crate::peer::{Incoming, Peer};
 use crate::region::Graveyard;
 use crate::time::Clock;
 use crate::window::WindowId;
 
-/// Messages kept for [`Engine::recv`](crate::Engine::recv); beyond that they stay with the fabric,
-/// and the senders wait.
+/// Messages kept for [`Engine::recv`](crate::Engine::recv) or the sink; beyond that they stay with the
+/// fabric, and the senders wait.
 pub(super) const INBOX_MAX: usize = 4096;
-
-/// Takes what comes in instead of [`Engine::recv`](crate::Engine::recv). Runs on whichever thread
-/// drives the engine, under its lock: it must not block, wait for the engine, or drop the last handle
-/// of it. It may submit and cancel; what it submits goes out right after. A sink that keeps a handle
-/// of its own engine keeps the engine alive.
-pub type Sink = Box<dyn Fn(Incoming) + Send + Sync>;
 
 pub(super) struct Shared {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) counters: Arc<Counters>,
-    pub(super) sink: Option<Sink>,
+    pub(super) outlet: Option<Outlet>,
     pub(super) inbox: Inbox,
     pub(super) windows: Windows,
     /// One a worker.
@@ -31,11 +26,23 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn incoming(&self, incoming: Incoming) {
-        match &self.sink {
-            Some(sink) => sink(incoming),
-            None => self.inbox.push(incoming),
-        }
+    /// Gives the sink, if there is one, what came in; whether there was any. `made_room` is called
+    /// where the inbox was full.
+    pub(super) fn deliver(&self, mut made_room: impl FnMut()) -> bool {
+        let Some(outlet) = &self.outlet else { return false };
+        let next = || {
+            let (incoming, room_again) = self.inbox.pop();
+            if room_again {
+                made_room();
+            }
+            incoming
+        };
+        outlet.deliver(|| self.inbox.len() != 0, next)
+    }
+
+    /// Whether something waits for the sink, and nobody is about to deliver it.
+    pub(super) fn is_unattended(&self) -> bool {
+        self.inbox.len() != 0 && self.outlet.as_ref().is_some_and(Outlet::is_idle)
     }
 }
 
@@ -54,7 +61,7 @@ impl Inbox {
     /// Messages stay with the fabric when there is no room. Connections do not: where nobody
     /// receives, one that came and went without a word is forgotten, so that the queue stays bounded
     /// by the messages and by the connections there are.
-    fn push(&self, incoming: Incoming) {
+    pub(super) fn push(&self, incoming: Incoming) {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         if let Incoming::Disconnected { peer, .. } = incoming
             && queue.len() >= INBOX_MAX

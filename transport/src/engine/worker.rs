@@ -25,7 +25,7 @@ const LEAVE_STEPS_MAX: usize = 16;
 
 /// A task for the holder of the lock.
 pub(super) struct Queued {
-    pub(super) order: Order,
+    pub(super) order: Order<'static>,
     pub(super) completion: Arc<Completion>,
 }
 
@@ -37,8 +37,8 @@ pub(super) struct Worker {
     queues: [ArrayQueue<Queued>; 2],
     /// Tasks that another worker could not carry; bounded by the operations there are.
     detours: SegQueue<Queued>,
-    /// Transfers to be cancelled, each once: bounded by the transfers there are, so that a sink that
-    /// cancels under the lock never waits for room.
+    /// Transfers to be cancelled, each once: bounded by the transfers there are, so that whoever
+    /// cancels never waits for room.
     cancels: SegQueue<Arc<Completion>>,
     pub(super) tallies: Arc<Tallies>,
     pub(super) common: Arc<Common>,
@@ -105,8 +105,10 @@ impl Worker {
     fn drain(&self, core: &mut Core) -> bool {
         let mut any = false;
         // Counted first: what these cancel was queued before them, so it is taken below.
-        let cancels = self.cancels.len();
-        while let Some(queued) = self.detours.pop() {
+        let cancels = if self.cancels.is_empty() { 0 } else { self.cancels.len() };
+        while !self.detours.is_empty()
+            && let Some(queued) = self.detours.pop()
+        {
             core.admit(queued);
             any = true;
         }
@@ -190,7 +192,8 @@ impl Worker {
         let mut progress = core.step();
         progress.worked |= drained;
         self.release(core, drained);
-        if self.index == 0 && self.common.watchers.look() {
+        let delivered = self.common.deliver();
+        if delivered | (self.index == 0 && self.common.watchers.look()) {
             progress = Progress { worked: true, news: true };
         }
         telling.1 = progress.news;
@@ -225,13 +228,13 @@ impl Worker {
 
     // ---- submitting --------------------------------------------------------------------------
 
-    /// Takes on a task: at once if the lock is free, through the queue of its lane otherwise. `wake`
-    /// when the caller will not drive it.
-    pub(super) fn submit(&self, order: Order, told: &Told, wake: bool) -> Result<Started, Order> {
+    /// Takes on a task: at once if the lock is free, through the queue of its lane otherwise; `None`
+    /// when that is full. `wake` when the caller will not drive it.
+    pub(super) fn submit(&self, order: &mut Order<'_>, told: &Told, wake: bool) -> Option<Started> {
         let Some(mut core) = self.try_core() else {
             let started = self.enqueue(order, told)?;
             self.drain_if_free();
-            return Ok(started);
+            return Some(started);
         };
         let drained = self.drain(&mut core);
         let started = core.submit(order, || told.completion());
@@ -239,38 +242,41 @@ impl Worker {
         if wake && matches!(started, Started::Running(_)) {
             self.wake_sleeper();
         }
-        Ok(started)
+        Some(started)
     }
 
     /// Takes on many under one lock; hands each one's start to `started`, in order.
     pub(super) fn submit_all(
         &self,
-        orders: impl Iterator<Item = (Order, Told)>,
+        orders: &mut [(Order<'_>, Told)],
         mut started: impl FnMut(Started, &Told),
     ) {
         let Some(mut core) = self.try_core() else {
             for (order, told) in orders {
-                let full = |_| Started::Ended(Outcome::Rejected(Reason::Full));
-                started(self.enqueue(order, &told).unwrap_or_else(full), &told);
+                let full = Started::Ended(Outcome::Rejected(Reason::Full));
+                started(self.enqueue(order, told).unwrap_or(full), told);
             }
             self.drain_if_free();
             return;
         };
         let drained = self.drain(&mut core);
         for (order, told) in orders {
-            started(core.submit(order, || told.completion()), &told);
+            started(core.submit(order, || told.completion()), told);
         }
         self.release(core, drained);
         self.wake_sleeper();
     }
 
-    fn enqueue(&self, order: Order, told: &Told) -> Result<Started, Order> {
+    fn enqueue(&self, order: &mut Order<'_>, told: &Told) -> Option<Started> {
         let completion = told.completion();
         let started = Started::Running(Arc::clone(&completion));
         let queue = &self.queues[order.class.lane().index()];
-        match queue.push(Queued { order, completion }) {
-            Ok(()) => Ok(started),
-            Err(back) => Err(back.order),
+        match queue.push(Queued { order: order.keep(), completion }) {
+            Ok(()) => Some(started),
+            Err(back) => {
+                *order = back.order;
+                None
+            }
         }
     }
 
@@ -335,7 +341,7 @@ impl Worker {
             }
             let progress = core.step();
             self.release(core, drained);
-            if progress.news {
+            if self.common.deliver() || progress.news {
                 self.tell();
                 return false;
             }
@@ -373,6 +379,7 @@ impl Worker {
     /// Closes the fabric and ends what is left.
     pub(super) fn close(&self) {
         self.with(Core::close);
+        while self.common.deliver() {}
         self.tell();
     }
 

@@ -59,7 +59,7 @@ impl World {
                 let address = self.address(to);
                 let peer = self.peer(engine, &address);
                 let number = self.next_id;
-                let send = engine.send(peer, message(number, usize::from(bytes)));
+                let send = engine.send(peer, message(number, usize::from(bytes))).into_owned();
                 let count = count.and_then(|pick| self.slot_at(self.host_life(to), pick));
                 let flight = self.launch(life, send, count, deadline);
                 flight.message = Some(number);
@@ -69,7 +69,7 @@ impl World {
                 let count = count as usize % self.counts.len();
                 let address = self.lives[self.counts[count].life].address.clone();
                 let peer = self.peer(engine, &address);
-                let signal = engine.signal(peer, self.counts[count].slot).lane(lane);
+                let signal = engine.signal(peer, self.counts[count].slot).lane(lane).into_owned();
                 self.launch(life, signal, Some(count), deadline);
             }
             Step::Cancel { transfer } => {
@@ -226,7 +226,7 @@ impl World {
     fn launch(
         &mut self,
         life: usize,
-        submission: Submission,
+        submission: Submission<'_>,
         count: Option<usize>,
         deadline: Duration,
     ) -> &mut Flight {

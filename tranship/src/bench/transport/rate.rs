@@ -41,11 +41,11 @@ pub fn measure(plan: Plan, size: u64, batch: u32) -> Result<Line, Error> {
         let began = Instant::now();
         for _ in 0..BATCHES {
             if batch == 1 {
-                done(here.write(from.clone(), to.clone()).wait())?;
+                done(here.write(&from, &to).wait())?;
                 continue;
             }
             let mut writes = here.batch();
-            writes.extend((0..batch).map(|_| here.write(from.clone(), to.clone())));
+            writes.extend((0..batch).map(|_| here.write(&from, &to)));
             ended(&writes.submit())?;
         }
         let writes = BATCHES * u64::from(batch);

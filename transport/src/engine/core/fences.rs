@@ -88,10 +88,9 @@ impl Core {
     pub(in crate::engine) fn close(&mut self) {
         self.closed = true;
         self.fabric.close();
-        let mut events = std::mem::take(&mut self.polled);
+        let mut events = std::mem::take(&mut self.events);
         while self.fabric.poll(usize::MAX, &mut events) {}
-        self.events.extend(events);
-        while let Some(event) = self.events.pop_front() {
+        for event in events {
             self.handle(event);
         }
         let left: Vec<OpId> = self

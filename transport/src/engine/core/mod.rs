@@ -1,8 +1,8 @@
 //! The state of one worker: a fabric, the operations on it, and who waits for what.
 //!
-//! Only the holder of the worker's lock touches it. It never blocks and never calls into user code
-//! except the sink for incoming messages, which may submit: that queues. Wakers of futures are handed
-//! to whoever releases the lock.
+//! Only the holder of the worker's lock touches it. It never blocks and never calls into user code:
+//! wakers of futures are handed to whoever releases the lock, who then also gives the sink what came
+//! in.
 
 mod deadlines;
 mod fences;
@@ -41,7 +41,7 @@ struct Op {
     link: LinkId,
     /// Which of the link's connections it was posted on.
     connection: u32,
-    order: Order,
+    order: Order<'static>,
     stage: Stage,
     completion: Arc<Completion>,
 }
@@ -83,10 +83,8 @@ pub(super) struct Core {
     revoking: BTreeMap<WindowId, Arc<Registered>>,
     /// Windows in use, for fencing a region as a whole.
     granted: BTreeMap<WindowId, Arc<Registered>>,
-    /// What the fabric reported and nobody has handled yet.
-    events: VecDeque<Event>,
-    /// Empty between steps; keeps its room.
-    polled: Vec<Event>,
+    /// What the fabric reports; empty between steps, keeps its room.
+    events: Vec<Event>,
     /// Tasks to be woken once the lock is released: a waker is somebody else's code.
     pub(super) wakers: Vec<Waker>,
     /// Tasks for other workers, handed over once the lock is released.
@@ -115,8 +113,7 @@ impl Core {
             deadlines: BinaryHeap::new(),
             revoking: BTreeMap::new(),
             granted: BTreeMap::new(),
-            events: VecDeque::new(),
-            polled: Vec::new(),
+            events: Vec::new(),
             wakers: Vec::new(),
             detours: Vec::new(),
             starved: false,
@@ -129,21 +126,15 @@ impl Core {
     /// Moves everything on by a bounded amount.
     pub(super) fn step(&mut self) -> Progress {
         let mut progress = Progress::default();
-        let room = match &self.shared.sink {
-            Some(_) => MESSAGES_PER_STEP,
-            None => INBOX_MAX.saturating_sub(self.shared.inbox.len()).min(MESSAGES_PER_STEP),
-        };
+        let room = INBOX_MAX.saturating_sub(self.shared.inbox.len()).min(MESSAGES_PER_STEP);
         self.starved = room == 0;
-        // Left over only where a sink panicked: what came behind is not lost.
-        progress.worked |= !self.events.is_empty();
-        let mut events = std::mem::take(&mut self.polled);
+        let mut events = std::mem::take(&mut self.events);
         progress.worked |= self.fabric.poll(room, &mut events);
-        self.events.extend(events.drain(..));
-        self.polled = events;
-        progress.news |= !self.events.is_empty();
-        while let Some(event) = self.events.pop_front() {
+        progress.news |= !events.is_empty();
+        for event in events.drain(..) {
             self.handle(event);
         }
+        self.events = events;
         self.run_parked(&mut progress);
         if !self.deadlines.is_empty() {
             self.expire(&mut progress);
@@ -157,8 +148,11 @@ impl Core {
     }
 
     /// Prepares for sleep; see [`Fabric::arm`]. There is work, too, when messages for which there
-    /// was no room find some.
+    /// was no room find some, and when something waits for the sink.
     pub(super) fn arm(&mut self) -> bool {
+        if self.shared.is_unattended() {
+            return false;
+        }
         if self.starved {
             // Whoever makes room looks for sleepers afterwards; here it is the other way round.
             fence(Ordering::SeqCst);
@@ -185,7 +179,7 @@ impl Core {
                 if let Some(link) = self.links.by_peer.get(&peer) {
                     Tallies::add(&self.tallies.messages_received, 1);
                     let from = Peer { worker: self.index, link: *link };
-                    self.shared.incoming(Incoming::Message { from, bytes });
+                    self.shared.inbox.push(Incoming::Message { from, bytes });
                 }
             }
             Event::PeerUp { peer, engine } => self.peer_up(peer, engine),

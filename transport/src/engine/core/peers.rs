@@ -47,7 +47,7 @@ impl Core {
             entry.connection = entry.connection.wrapping_add(1);
             entry.credits = Credits::default();
             tracing::debug!(%engine, fabric = %self.fabric.kind(), "peer up");
-            self.shared.incoming(Incoming::Connected(Peer { worker: self.index, link }));
+            self.shared.inbox.push(Incoming::Connected(Peer { worker: self.index, link }));
         }
     }
 
@@ -81,7 +81,7 @@ impl Core {
             Tallies::add(&self.tallies.disconnections, 1);
             tracing::debug!(%reason, fabric = %self.fabric.kind(), "peer down");
             let peer = Peer { worker: self.index, link };
-            self.shared.incoming(Incoming::Disconnected { peer, reason });
+            self.shared.inbox.push(Incoming::Disconnected { peer, reason });
         }
         self.links.retire(link);
     }

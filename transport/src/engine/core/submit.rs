@@ -15,10 +15,8 @@ use crate::lane::{Class, Lane};
 use crate::outcome::{Outcome, Reason};
 use crate::pages::{Pages, Plan};
 use crate::peer::LinkId;
-use crate::region::Slice;
-use crate::remote::RemoteSlice;
 use crate::sabotage::{self, Defect};
-use crate::transfer::{Completion, Order, Started, Task};
+use crate::transfer::{Completion, Move, Order, Started, Task};
 
 /// How long before its deadline an operation is cancelled, so that the proof can still come in
 /// time: an eighth of its whole time, at most this.
@@ -30,10 +28,19 @@ const OPS_URGENT: usize = 1 << 12;
 /// Of these, what one peer can have, so that one that does not answer leaves room for the others.
 const OPS_PER_PEER: usize = OPS_MAX / 2;
 
+/// How far a task got at once.
+enum Begun {
+    Ended(Outcome),
+    /// It goes on.
+    Under(Stage),
+    /// Somebody else is at the peer's address: another way may lead there.
+    Elsewhere,
+}
+
 impl Core {
     /// Takes on what waited in a queue.
     pub(in crate::engine) fn admit(&mut self, queued: Queued) {
-        let Queued { order, completion } = queued;
+        let Queued { mut order, completion } = queued;
         // Whoever cancels sets its mark and then looks which worker has it; here it is the other
         // way round, so one of the two sees the other.
         completion.worker.store(self.index, Ordering::Release);
@@ -43,7 +50,7 @@ impl Core {
             self.ended(Outcome::Rejected(Reason::Cancelled), &order.task)
         } else {
             let place = Arc::clone(&completion);
-            self.submit(order, move || place)
+            self.submit(&mut order, move || place)
         };
         if let Started::Ended(outcome) = ended {
             self.wakers.extend(completion.end(outcome));
@@ -51,50 +58,54 @@ impl Core {
     }
 
     /// Takes on a task. It ends at once if the fabric can do it at once; otherwise `completion`
-    /// makes the place where its end will be written.
+    /// makes the place where its end will be written, and what `order` borrows is kept.
     pub(in crate::engine) fn submit(
         &mut self,
-        order: Order,
+        order: &mut Order<'_>,
         completion: impl FnOnce() -> Arc<Completion>,
     ) -> Started {
         Tallies::add(&self.tallies.submitted, 1);
-        let link = order.peer().link;
-        if let Some(why) = self.refusal(&order) {
-            return self.ended(Outcome::Rejected(why), &order.task);
+        let id = OpId(self.ops.vacant_key() as u64 | u64::from(self.next_serial) << 32);
+        match self.begin(id, order) {
+            Begun::Ended(outcome) => self.ended(outcome, &order.task),
+            Begun::Under(stage) => self.keep(id, order.keep(), stage, completion()),
+            Begun::Elsewhere => {
+                let diverted = self.divert(order.keep(), completion, Reason::Unreachable);
+                diverted.unwrap_or_else(|order| {
+                    self.ended(Outcome::Rejected(Reason::Stale), &order.task)
+                })
+            }
         }
+    }
+
+    /// Gives a task to the fabric, if that is possible right now.
+    fn begin(&mut self, id: OpId, order: &Order<'_>) -> Begun {
+        if let Some(why) = self.refusal(order) {
+            return Begun::Ended(Outcome::Rejected(why));
+        }
+        let (link, lane) = (order.peer().link, order.class.lane());
         let Some(entry) = self.links.get_mut(link) else {
-            return self.ended(Outcome::Rejected(Reason::PeerGone), &order.task);
+            return Begun::Ended(Outcome::Rejected(Reason::PeerGone));
         };
-        let limit = match order.class.lane() {
+        let limit = match lane {
             Lane::Latency => OPS_PER_PEER,
             Lane::Bulk => OPS_PER_PEER - OPS_URGENT,
         };
         if entry.ops >= limit {
-            return self.ended(Outcome::Rejected(Reason::Full), &order.task);
+            return Begun::Ended(Outcome::Rejected(Reason::Full));
         }
-        let serial = self.next_serial;
-        self.next_serial = serial.wrapping_add(1);
-        let id = OpId(self.ops.vacant_key() as u64 | u64::from(serial) << 32);
-        let mut stage = Stage::Parked;
         match entry.state {
-            State::Up(_) if entry.is_somebody_else(&order) => {
-                return match self.divert(order, completion, Reason::Unreachable) {
-                    Ok(started) => started,
-                    Err(order) => self.ended(Outcome::Rejected(Reason::Stale), &order.task),
-                };
-            }
+            State::Up(_) if entry.is_somebody_else(order) => return Begun::Elsewhere,
             // What waits goes first, so that messages stay in order.
             State::Up(peer) if entry.goes_now(order.class) => {
                 let bytes = order.task.bytes();
-                if entry.credits.allow(order.class.lane(), bytes) {
-                    match self.fabric.post(id, peer, order.class.lane(), order.work()) {
-                        Posted::Done => return self.ended(Outcome::Done, &order.task),
-                        Posted::Refused(why) => {
-                            return self.ended(Outcome::Rejected(why), &order.task);
-                        }
+                if entry.credits.allow(lane, bytes) {
+                    match self.fabric.post(id, peer, lane, order.work()) {
+                        Posted::Done => return Begun::Ended(Outcome::Done),
+                        Posted::Refused(why) => return Begun::Ended(Outcome::Rejected(why)),
                         Posted::Pending => {
-                            stage = Stage::Posted;
-                            entry.credits.take(order.class.lane(), bytes);
+                            entry.credits.take(lane, bytes);
+                            return Begun::Under(Stage::Posted);
                         }
                         Posted::Busy => {}
                     }
@@ -103,7 +114,19 @@ impl Core {
             State::Down => self.links.dial(link, &mut *self.fabric),
             State::Up(_) | State::Connecting(_) => {}
         }
-        let entry = self.links.get_mut(link).expect("looked up above");
+        Begun::Under(Stage::Parked)
+    }
+
+    /// Keeps an operation that did not end at once.
+    fn keep(
+        &mut self,
+        id: OpId,
+        order: Order<'static>,
+        stage: Stage,
+        completion: Arc<Completion>,
+    ) -> Started {
+        let link = order.peer().link;
+        let entry = self.links.get_mut(link).expect("it was there when the operation began");
         entry.ops += 1;
         let connection = entry.connection;
         if stage == Stage::Parked {
@@ -116,13 +139,14 @@ impl Core {
         if let Some(local) = order.task.local() {
             local.region.busy.fetch_add(1, Ordering::AcqRel);
         }
-        let completion = completion();
         completion.worker.store(self.index, Ordering::SeqCst);
         completion.op.store(id.0, Ordering::Release);
         let margin = (order.timeout / 8).min(CANCEL_MARGIN_MAX);
         self.trim_deadlines();
         self.deadlines.push(Reverse((order.deadline.before(margin), id)));
         let running = Started::Running(Arc::clone(&completion));
+        let serial = self.next_serial;
+        self.next_serial = serial.wrapping_add(1);
         self.ops.insert(Op { serial, link, connection, order, stage, completion });
         running
     }
@@ -130,10 +154,10 @@ impl Core {
     /// Sends a task over the next way to its window, if there is one, and announces it.
     pub(super) fn divert(
         &mut self,
-        mut order: Order,
+        mut order: Order<'static>,
         completion: impl FnOnce() -> Arc<Completion>,
         why: Reason,
-    ) -> Result<Started, Order> {
+    ) -> Result<Started, Order<'static>> {
         let Some(opened) = order.task.window() else { return Err(order) };
         let Some((way, first)) = opened.detour(order.way) else { return Err(order) };
         if first {
@@ -150,7 +174,7 @@ impl Core {
     }
 
     /// Why a task cannot be taken on at all.
-    fn refusal(&self, order: &Order) -> Option<Reason> {
+    fn refusal(&self, order: &Order<'_>) -> Option<Reason> {
         if self.closed {
             return Some(Reason::Closed);
         }
@@ -167,16 +191,14 @@ impl Core {
             return Some(Reason::Closed);
         }
         match &order.task {
-            Task::Write { local, remote, pages: None, .. }
-            | Task::Read { local, remote, pages: None, .. } => {
-                (local.len() != remote.len()).then_some(Reason::Uneven)
-            }
-            Task::Write { local, remote, pages: Some(plan), .. } => {
-                misfit(plan, local, remote, plan.remote())
-            }
-            Task::Read { local, remote, pages: Some(plan), .. } => {
-                misfit(plan, local, remote, plan.local())
-            }
+            Task::Write(it) => match &it.pages {
+                None => uneven(it),
+                Some(plan) => misfit(plan, it, plan.remote()),
+            },
+            Task::Read(it) => match &it.pages {
+                None => uneven(it),
+                Some(plan) => misfit(plan, it, plan.local()),
+            },
             Task::Send { bytes, .. } => {
                 (bytes.len() > self.fabric.limits().message_bytes_max).then_some(Reason::TooLong)
             }
@@ -185,17 +207,17 @@ impl Core {
     }
 
     /// Counts a task that ended on the spot.
-    fn ended(&self, outcome: Outcome, task: &Task) -> Started {
+    fn ended(&self, outcome: Outcome, task: &Task<'_>) -> Started {
         self.count(outcome, task);
         Started::Ended(outcome)
     }
 
-    pub(super) fn count(&self, outcome: Outcome, task: &Task) {
+    pub(super) fn count(&self, outcome: Outcome, task: &Task<'_>) {
         self.tallies.ended(outcome);
         if outcome.is_done() {
             match task {
-                Task::Write { .. } => Tallies::add(&self.tallies.written_bytes, task.bytes()),
-                Task::Read { .. } => Tallies::add(&self.tallies.read_bytes, task.bytes()),
+                Task::Write(_) => Tallies::add(&self.tallies.written_bytes, task.bytes()),
+                Task::Read(_) => Tallies::add(&self.tallies.read_bytes, task.bytes()),
                 Task::Send { .. } => Tallies::add(&self.tallies.messages_sent, 1),
                 Task::Signal { .. } | Task::Map { .. } => {}
             }
@@ -321,9 +343,13 @@ impl Core {
     }
 }
 
+fn uneven(it: &Move<'_>) -> Option<Reason> {
+    (it.local.len() != it.remote.len()).then_some(Reason::Uneven)
+}
+
 /// What is wrong with a plan between two slices; `destination` is the side that is written.
-fn misfit(plan: &Plan, local: &Slice, remote: &RemoteSlice, destination: &Pages) -> Option<Reason> {
-    if plan.local().end() > local.len() || plan.remote().end() > remote.len() {
+fn misfit(plan: &Plan, it: &Move<'_>, destination: &Pages) -> Option<Reason> {
+    if plan.local().end() > it.local.len() || plan.remote().end() > it.remote.len() {
         return Some(Reason::OutOfBounds);
     }
     destination.overlaps().then_some(Reason::Overlapping)

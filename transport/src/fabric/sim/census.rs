@@ -25,7 +25,7 @@ pub struct Census {
 
 impl State {
     pub(super) fn census(&self) -> Census {
-        let windows = || self.ports.iter().flat_map(|port| port.windows.values());
+        let windows = || self.ports.iter().flat_map(|port| port.windows.iter());
         let ends = self.links.iter().flat_map(|link| &link.ends);
         Census {
             operations: self.operations.len(),

@@ -48,8 +48,9 @@ impl Clock for VirtualClock {
     }
 
     /// Steps every engine; when none did anything, lets the next thing happen: an event of the
-    /// network, an engine's deadline, or `until`. Returns `false` when there is no such thing, and
-    /// when an engine calls it from within its own step.
+    /// network, an engine's deadline, or `until`. Returns `false` when there is no such thing. Sinks
+    /// and callbacks that wait call it from within a step: no lock of an engine is held there, so
+    /// that things happen as ever.
     fn advance(&self, until: Time) -> bool {
         let steps = &self.network.steps;
         let me = thread::current().id();
@@ -57,7 +58,9 @@ impl Clock for VirtualClock {
         let turn = match steps.turn.try_lock() {
             Ok(turn) => turn,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) if *stepper() == Some(me) => return false,
+            Err(TryLockError::WouldBlock) if *stepper() == Some(me) => {
+                return self.turn(&steps.living(), until);
+            }
             Err(TryLockError::WouldBlock) => {
                 // Another thread makes things happen; what it does is as good.
                 thread::yield_now();

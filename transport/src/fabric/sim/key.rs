@@ -59,6 +59,33 @@ impl Granted {
     }
 }
 
+/// The windows of a port by slot: few, small numbers. A slot keeps its last window.
+#[derive(Default)]
+pub(super) struct Windows(Vec<Option<Granted>>);
+
+impl Windows {
+    #[inline]
+    pub(super) fn get(&self, slot: u32) -> Option<&Granted> {
+        self.0.get(slot as usize)?.as_ref()
+    }
+
+    fn get_mut(&mut self, slot: u32) -> Option<&mut Granted> {
+        self.0.get_mut(slot as usize)?.as_mut()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Granted> {
+        self.0.iter().flatten()
+    }
+
+    fn insert(&mut self, granted: Granted) {
+        let slot = granted.grant.window.slot as usize;
+        if self.0.len() <= slot {
+            self.0.resize_with(slot + 1, || None);
+        }
+        self.0[slot] = Some(granted);
+    }
+}
+
 impl State {
     pub(super) fn grant(&mut self, port: usize, grant: &Grant) -> Result<RemoteKey, RegisterError> {
         let refuse = |what: String| Err(RegisterError { kind: Kind::Sim, what });
@@ -72,15 +99,15 @@ impl State {
         if grant.offset.checked_add(grant.len).is_none_or(|end| end > memory.len() as u64) {
             return refuse(format!("{:?} reaches past its region", grant.window));
         }
-        if state.windows.values().filter(|granted| granted.live).count() >= windows_max {
+        if state.windows.iter().filter(|granted| granted.live).count() >= windows_max {
             return refuse(format!("all {windows_max} windows are in use; revoke some"));
         }
-        if let Some(last) = state.windows.get(&grant.window.slot) {
+        if let Some(last) = state.windows.get(grant.window.slot) {
             assert!(!last.live && last.landing == 0, "{:?} was not fenced", last.grant.window);
             assert!(last.grant.window.generation < grant.window.generation, "generations grow");
         }
         let granted = Granted { grant: *grant, key, live: true, landing: 0 };
-        state.windows.insert(grant.window.slot, granted);
+        state.windows.insert(granted);
         let WindowId { slot, generation } = grant.window;
         self.log(port, Happened::Granted, slot.into(), generation.into());
         Ok(key)
@@ -88,7 +115,7 @@ impl State {
 
     /// No packet passes from now on; the window is fenced once those that passed are in memory.
     pub(super) fn revoke(&mut self, port: usize, window: WindowId) {
-        let Some(granted) = self.ports[port].windows.get_mut(&window.slot) else { return };
+        let Some(granted) = self.ports[port].windows.get_mut(window.slot) else { return };
         if granted.grant.window != window || !granted.live {
             return;
         }
@@ -102,13 +129,13 @@ impl State {
 
     /// A packet passed the check.
     pub(super) fn landing_begins(&mut self, port: usize, window: WindowId) {
-        let granted = self.ports[port].windows.get_mut(&window.slot).expect("it was just checked");
+        let granted = self.ports[port].windows.get_mut(window.slot).expect("it was just checked");
         granted.landing += 1;
     }
 
     /// A packet that had passed is in memory.
     pub(super) fn landing_ends(&mut self, port: usize, window: WindowId) {
-        let granted = self.ports[port].windows.get_mut(&window.slot).expect("slots stay");
+        let granted = self.ports[port].windows.get_mut(window.slot).expect("slots stay");
         debug_assert_eq!(granted.grant.window, window, "no new owner before the fence");
         granted.landing -= 1;
         // The windows of a closed port were fenced as it closed.
@@ -120,7 +147,7 @@ impl State {
     /// Fences all windows of a port that is closed: nothing lands there any more.
     pub(super) fn fence_all(&mut self, port: usize) {
         let open = |granted: &&mut Granted| granted.live || granted.landing > 0;
-        let windows = self.ports[port].windows.values_mut().filter(open).map(|granted| {
+        let windows = self.ports[port].windows.0.iter_mut().flatten().filter(open).map(|granted| {
             granted.live = false;
             granted.grant.window
         });

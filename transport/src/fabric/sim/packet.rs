@@ -3,9 +3,9 @@
 use super::link::Way;
 use super::log::Happened;
 use super::operation::{Operation, Task};
-use super::port::Inbox;
+use super::port::{Inbox, PortState};
 use super::state::{Happening, State};
-use crate::fabric::{self, Event, Local, PeerId, Posted, Remote, Work};
+use crate::fabric::{self, Event, Grant, Local, PeerId, Posted, Remote, Work};
 use crate::immediate::Immediate;
 use crate::memory::{self, Memory};
 use crate::outcome::Reason;
@@ -84,7 +84,7 @@ impl State {
                 return self.resolve(serial, packet);
             }
         }
-        let granted = self.ports[to].windows.get(&remote.window.slot);
+        let granted = self.ports[to].windows.get(remote.window.slot);
         // The whole request is checked at each packet, as an RDMA request carries its whole length.
         let verdict = granted.ok_or(Reason::Forged).and_then(|it| it.check(&remote, reach, access));
         if let Err(reason) = verdict {
@@ -181,28 +181,11 @@ impl State {
             Task::Read(payload) if self.ports[operation.port].is_alive() => (payload, false),
             Task::Read(_) | Task::Send { .. } | Task::Signal | Task::Map { .. } => return,
         };
-        for piece in payload.pieces(packet, from, bytes) {
-            self.move_bytes(into, &payload.local, to, &payload.remote, piece);
-        }
-    }
-
-    /// Moves a piece into the window at `to` when `into`, else out of it.
-    fn move_bytes(&self, into: bool, local: &Local, to: usize, remote: &Remote, piece: Piece) {
-        let Piece { local: ours, remote: theirs, len } = piece;
         let port = &self.ports[to];
-        let grant = &port.windows[&remote.window.slot].grant;
-        let Some(memory) = port.regions.get(&grant.region) else { return };
-        let at = grant.offset + remote.offset + theirs;
-        assert!(at + len <= memory.len() as u64, "checked as it landed");
-        assert!(ours + len <= local.len, "checked when it was posted");
-        // SAFETY: both ranges lie in memories that are kept by the state (`regions`, `Payload`): the
-        // two assertions. That the peer's lies in the window was checked as the packet landed. The
-        // ranges may overlap when an engine writes to itself, hence `ptr::copy`. Applications that
-        // look at bytes under way race, as with any NIC.
-        unsafe {
-            let (theirs, ours) = (memory.as_ptr().add(at as usize), local.ptr.add(ours as usize));
-            let (src, dst) = if into { (ours, theirs) } else { (theirs, ours) };
-            std::ptr::copy(src, dst, len as usize);
+        let granted = port.windows.get(payload.remote.window.slot).expect("slots stay");
+        let grant = &granted.grant;
+        for piece in payload.pieces(packet, from, bytes) {
+            move_bytes(into, &payload.local, port, grant, &payload.remote, piece);
         }
     }
 
@@ -227,7 +210,7 @@ impl State {
     }
 
     fn take_map(&mut self, serial: u64, packet: u32, to: usize, remote: &Remote) {
-        let grant = &self.ports[to].windows[&remote.window.slot].grant;
+        let grant = &self.ports[to].windows.get(remote.window.slot).expect("just checked").grant;
         let (offset, len) = (grant.offset, grant.len);
         let access = match grant.access.allows(Access::WRITE) {
             true => memory::Access::ReadWrite,
@@ -315,21 +298,23 @@ impl State {
             }
             Work::Map { .. } => return Posted::Refused(Reason::Unsupported),
         };
-        let granted = self.ports[to].windows.get(&remote.window.slot);
+        let port = &self.ports[to];
+        let granted = port.windows.get(remote.window.slot);
         let reach = fabric::reach(&local, pages);
-        let verdict = granted.ok_or(Reason::Forged).and_then(|it| it.check(&remote, reach, access));
-        if let Err(reason) = verdict {
-            return Posted::Refused(reason);
-        }
+        let granted = granted.ok_or(Reason::Forged);
+        let grant = match granted.and_then(|it| it.check(&remote, reach, access).map(|()| it)) {
+            Ok(granted) => &granted.grant,
+            Err(reason) => return Posted::Refused(reason),
+        };
         let into = access == Access::WRITE;
         match pages {
             None => {
                 let whole = Piece { local: 0, remote: 0, len: local.len };
-                self.move_bytes(into, &local, to, &remote, whole);
+                move_bytes(into, &local, port, grant, &remote, whole);
             }
             Some(plan) => {
                 for piece in plan.pieces(u64::MAX) {
-                    self.move_bytes(into, &local, to, &remote, piece);
+                    move_bytes(into, &local, port, grant, &remote, piece);
                 }
             }
         }
@@ -337,5 +322,30 @@ impl State {
             self.announce(to, None, immediate);
         }
         Posted::Done
+    }
+}
+
+/// Moves a piece into a window of `port` when `into`, else out of it.
+fn move_bytes(
+    into: bool,
+    local: &Local,
+    port: &PortState,
+    grant: &Grant,
+    remote: &Remote,
+    piece: Piece,
+) {
+    let Piece { local: ours, remote: theirs, len } = piece;
+    let Some(memory) = port.regions.get(&grant.region) else { return };
+    let at = grant.offset + remote.offset + theirs;
+    assert!(at + len <= memory.len() as u64, "checked as it landed");
+    assert!(ours + len <= local.len, "checked when it was posted");
+    // SAFETY: both ranges lie in memories that are kept by the state (`regions`, `Payload`): the
+    // two assertions. That the peer's lies in the window was checked as the packet landed. The
+    // ranges may overlap when an engine writes to itself, hence `ptr::copy`. Applications that
+    // look at bytes under way race, as with any NIC.
+    unsafe {
+        let (theirs, ours) = (memory.as_ptr().add(at as usize), local.ptr.add(ours as usize));
+        let (src, dst) = if into { (ours, theirs) } else { (theirs, ours) };
+        std::ptr::copy(src, dst, len as usize);
     }
 }

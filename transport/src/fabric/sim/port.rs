@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use super::key::Granted;
+use super::key::Windows;
 use super::line::Line;
 use super::log::Happened;
 use super::network::Shared;
@@ -27,7 +27,7 @@ pub(super) struct PortState {
     pub(super) address: Address,
     pub(super) engine: EngineId,
     pub(super) regions: HashMap<RegionId, Arc<Memory>>,
-    pub(super) windows: HashMap<u32, Granted>,
+    pub(super) windows: Windows,
     /// The link and the end of each peer.
     pub(super) peers: Vec<(usize, usize)>,
     /// The serial number of each operation under way.
@@ -49,7 +49,7 @@ impl PortState {
             address,
             engine,
             regions: HashMap::new(),
-            windows: HashMap::new(),
+            windows: Windows::default(),
             peers: Vec::new(),
             operations: BTreeMap::new(),
             inbox: VecDeque::new(),
