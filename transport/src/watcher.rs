@@ -1,7 +1,7 @@
 //! Watchers: words in memory that somebody else changes, and that the engine reacts to.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64 as Word, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64 as Word, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, TryLockError, Weak};
 use std::time::Duration;
 
@@ -31,6 +31,8 @@ struct Watched {
     offset: usize,
     table: Arc<Watchers>,
     teller: Teller,
+    /// Whether it has a callback.
+    called: AtomicBool,
     /// Callbacks and waits that make the engine look.
     armed: AtomicUsize,
 }
@@ -52,6 +54,7 @@ impl Watcher {
             offset: offset as usize,
             table: Arc::clone(table),
             teller: Teller::new(),
+            called: AtomicBool::new(false),
             armed: AtomicUsize::new(0),
         });
         table.lock().push(Arc::downgrade(&watched));
@@ -95,10 +98,12 @@ impl Watcher {
 
     /// Calls `f` with the word whenever it has changed, from the value it has now. It runs on
     /// whichever thread drives the engine, without any of its locks: it may submit, cancel and send,
-    /// but should not block, for it holds up the thread that drives. Replaces the callback before; not
-    /// to be called from a callback of this very watcher, which it would wait for.
+    /// but should not block, for it holds up the thread that drives. Replaces the callback before,
+    /// which may be the one that calls this; one that another thread is just calling still returns
+    /// first.
     pub fn on_change(&self, f: impl FnMut(u64) + Send + 'static) {
-        if self.watched.teller.set(Box::new(f), self.value()) {
+        self.watched.teller.set(Box::new(f), self.value());
+        if !self.watched.called.swap(true, Ordering::SeqCst) {
             self.watched.arm();
         }
         self.engine.look();
@@ -109,7 +114,8 @@ impl Drop for Watcher {
     fn drop(&mut self) {
         let gone = Arc::downgrade(&self.watched);
         self.watched.table.lock().retain(|other| !other.ptr_eq(&gone));
-        if self.watched.teller.clear() {
+        self.watched.teller.clear();
+        if self.watched.called.swap(false, Ordering::SeqCst) {
             self.watched.disarm();
         }
     }
@@ -143,7 +149,13 @@ impl Watched {
 
 /// A callback, and what it has been told.
 struct Teller {
+    /// The one in use, held while it runs.
     callback: Mutex<Option<Callback>>,
+    /// The one that takes its place, with what it knows already. Never held while one runs, so that a
+    /// callback can replace itself.
+    next: Mutex<Option<(Callback, u64)>>,
+    /// Whether there is a next one.
+    replaced: AtomicU32,
     told: AtomicU64,
     /// Nothing is told any more.
     closed: AtomicU32,
@@ -151,26 +163,35 @@ struct Teller {
 
 impl Teller {
     fn new() -> Self {
-        let (told, closed) = (AtomicU64::new(0), AtomicU32::new(0));
-        Self { callback: Mutex::new(None), told, closed }
+        Self {
+            callback: Mutex::new(None),
+            next: Mutex::new(None),
+            replaced: AtomicU32::new(0),
+            told: AtomicU64::new(0),
+            closed: AtomicU32::new(0),
+        }
     }
 
-    /// Puts a callback in place that knows `now` already; whether there was none.
-    fn set(&self, f: Callback, now: u64) -> bool {
-        let mut callback = self.callback.lock().unwrap_or_else(PoisonError::into_inner);
-        self.told.store(now, Ordering::Relaxed);
-        callback.replace(f).is_none()
+    /// Puts a callback in place that knows `now` already; whoever looks next takes it over.
+    fn set(&self, f: Callback, now: u64) {
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        let never_used = next.replace((f, now));
+        self.replaced.store(1, Ordering::Release);
+        drop(next);
+        // Somebody else's code, which may come back here.
+        drop(never_used);
     }
 
-    /// Ends it. Takes the callback away, unless it is running, maybe on this very thread; whether
-    /// there was one.
-    fn clear(&self) -> bool {
+    /// Ends it. Takes the callback away, unless it is running, maybe on this very thread.
+    fn clear(&self) {
         self.closed.store(1, Ordering::Release);
-        self.callback.try_lock().is_ok_and(|mut callback| callback.take().is_some())
+        let next = self.next.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let callback = self.callback.try_lock().ok().and_then(|mut callback| callback.take());
+        drop((next, callback));
     }
 
     fn is_behind(&self, now: u64) -> bool {
-        self.told.load(Ordering::Relaxed) != now
+        self.replaced.load(Ordering::Acquire) != 0 || self.told.load(Ordering::Relaxed) != now
     }
 
     /// Calls the callback until it has seen the last change. One thread at a time does; it looks
@@ -185,19 +206,30 @@ impl Teller {
                 Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
                 Err(TryLockError::WouldBlock) => return,
             };
-            // Only here is what was told before certain.
-            let value = now();
             if self.closed.load(Ordering::Acquire) != 0 {
                 return;
             }
+            let former = self.take_over(&mut callback);
+            // Only here is what was told before certain.
+            let value = now();
             if self.told.swap(value, Ordering::Relaxed) != value
                 && let Some(f) = &mut *callback
             {
                 f(value);
             }
             drop(callback);
+            drop(former);
             fence(Ordering::SeqCst);
         }
+    }
+
+    /// Puts the next callback into use, if there is one; returns the one before.
+    fn take_over(&self, callback: &mut Option<Callback>) -> Option<Callback> {
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        self.replaced.store(0, Ordering::Relaxed);
+        let (f, knows) = next.take()?;
+        self.told.store(knows, Ordering::Relaxed);
+        callback.replace(f)
     }
 }
 
@@ -317,7 +349,38 @@ mod models {
                 assert!(value > heard.2.load(Ordering::Relaxed), "told in order, each once");
                 heard.2.store(value, Ordering::Relaxed);
             };
-            assert!(shared.0.set(Box::new(f), 0));
+            shared.0.set(Box::new(f), 0);
+            let threads: Vec<_> = (0..2)
+                .map(|_| {
+                    let shared = Arc::clone(&shared);
+                    thread::spawn(move || {
+                        shared.1.fetch_add(1, Ordering::AcqRel);
+                        shared.0.tell(|| shared.1.load(Ordering::Acquire));
+                    })
+                })
+                .collect();
+            for thread in threads {
+                thread.join().unwrap();
+            }
+            assert_eq!(shared.2.load(Ordering::Relaxed), 2);
+            shared.0.clear();
+        });
+    }
+
+    /// The callback replaces itself while another thread looks, too: whichever is in place hears of
+    /// the last change.
+    #[test]
+    fn loom_a_callback_replaces_itself() {
+        loom::model(|| {
+            let shared = Arc::new((Teller::new(), Cell::new(0), Cell::new(0)));
+            let first = Arc::clone(&shared);
+            let f = move |value| {
+                first.2.store(value, Ordering::Relaxed);
+                let second = Arc::clone(&first);
+                let g = move |value| second.2.store(value, Ordering::Relaxed);
+                first.0.set(Box::new(g), value);
+            };
+            shared.0.set(Box::new(f), 0);
             let threads: Vec<_> = (0..2)
                 .map(|_| {
                     let shared = Arc::clone(&shared);

@@ -3,7 +3,7 @@
 #![cfg(not(loom))]
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use tranship_transport::{
@@ -260,6 +260,29 @@ fn a_callback_sees_the_last_change_and_may_use_the_engine() {
     }
     // At most the call that had begun when the watcher went.
     assert!(values.try_iter().count() <= 1);
+}
+
+#[test]
+fn a_callback_may_replace_itself() {
+    for drive in [Drive::Thread, Drive::Caller] {
+        let engine = engine(drive);
+        let watcher = Arc::new(watcher(&engine));
+        let heard: Arc<Mutex<Vec<(&str, u64)>>> = Arc::default();
+        let (itself, first, second) =
+            (Arc::downgrade(&watcher), Arc::clone(&heard), Arc::clone(&heard));
+        let mut second = Some(move |value| second.lock().unwrap().push(("second", value)));
+        watcher.on_change(move |value| {
+            first.lock().unwrap().push(("first", value));
+            if let (Some(itself), Some(second)) = (itself.upgrade(), second.take()) {
+                itself.on_change(second);
+                // It knows the value by now, not the one to come.
+                itself.bump();
+            }
+        });
+        watcher.bump();
+        assert!(engine.wait_until(TIMEOUT, || heard.lock().unwrap().len() == 2));
+        assert_eq!(*heard.lock().unwrap(), [("first", 1), ("second", 2)]);
+    }
 }
 
 #[test]
