@@ -96,11 +96,13 @@ pub enum Reason {
     Foreign,
     /// The peer's name has no address.
     Unresolved,
+    /// A region or an opened window of another engine of this process.
+    OtherEngine,
 }
 
 impl Reason {
     /// Every reason, in the order of their codes.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Deadline,
         Self::Cancelled,
         Self::Unreachable,
@@ -120,6 +122,7 @@ impl Reason {
         Self::Unauthorised,
         Self::Foreign,
         Self::Unresolved,
+        Self::OtherEngine,
     ];
 
     /// What happened, as a phrase.
@@ -145,6 +148,7 @@ impl Reason {
             Self::Unauthorised => "the peer refuses the token",
             Self::Foreign => "what answers there is no tranship engine",
             Self::Unresolved => "the peer's name has no address",
+            Self::OtherEngine => "a region or window of another engine of this process",
         }
     }
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::address::EngineId;
 use crate::engine::Engine;
 use crate::fabric::{Local, RegionId};
 use crate::memory::Memory;
@@ -23,6 +24,8 @@ pub struct Region {
 
 /// What operations hold on to.
 pub(crate) struct Registered {
+    /// Whose region it is.
+    pub(crate) engine: EngineId,
     pub(crate) id: RegionId,
     pub(crate) memory: Arc<Memory>,
     /// Refuses new operations.
@@ -56,9 +59,14 @@ impl Graveyard {
 }
 
 impl Registered {
-    pub(crate) fn new(id: RegionId, memory: Arc<Memory>, graveyards: Vec<Arc<Graveyard>>) -> Self {
+    pub(crate) fn new(
+        engine: EngineId,
+        id: RegionId,
+        memory: Arc<Memory>,
+        graveyards: Vec<Arc<Graveyard>>,
+    ) -> Self {
         let (closing, busy) = (AtomicBool::new(false), AtomicUsize::new(0));
-        Self { id, memory, closing, busy, graveyards }
+        Self { engine, id, memory, closing, busy, graveyards }
     }
 }
 

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-use crate::address::Address;
+use crate::address::{Address, EngineId};
 use crate::memory::Memory;
 use crate::peer::Peer;
 use crate::region::{RangeError, check};
@@ -18,6 +18,8 @@ pub struct RemoteWindow {
 }
 
 pub(crate) struct Opened {
+    /// The engine of this side that opened it.
+    pub(crate) by: EngineId,
     pub(crate) descriptor: Descriptor,
     /// How to get there, the best way first; never empty.
     ways: Vec<Way>,
@@ -33,9 +35,9 @@ pub(crate) struct Way {
 }
 
 impl Opened {
-    pub(crate) fn new(descriptor: Descriptor, ways: Vec<Way>) -> Self {
+    pub(crate) fn new(by: EngineId, descriptor: Descriptor, ways: Vec<Way>) -> Self {
         assert!(!ways.is_empty(), "checked by whoever opens");
-        Self { descriptor, ways, current: AtomicU16::new(0) }
+        Self { by, descriptor, ways, current: AtomicU16::new(0) }
     }
 
     /// The way in use.

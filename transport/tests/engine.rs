@@ -80,6 +80,28 @@ fn closing_a_region_wakes_who_waits_for_its_parked_transfers() {
     });
 }
 
+#[test]
+fn what_is_of_another_engine_is_refused() {
+    let (here, other, there) =
+        (engine(Drive::Caller), engine(Drive::Caller), engine(Drive::Thread));
+    let [ours, others, theirs] =
+        [&here, &other, &there].map(|it| it.alloc(HostMemory::new(8)).unwrap());
+    let window = theirs.window(0..8).unwrap();
+    let [to, others_to] = [&here, &other].map(|it| it.open(&window.descriptor()).unwrap());
+    let [ours, others] = [&ours, &others].map(|it| it.slice(0..8).unwrap());
+    let [to, others_to] = [&to, &others_to].map(|it| it.slice(0..8).unwrap());
+    let refused = Outcome::Rejected(Reason::OtherEngine);
+    assert_eq!(here.write(&others, &to).wait(), refused);
+    assert_eq!(here.read(&to, &others).wait(), refused);
+    assert_eq!(here.write(&ours, &others_to).wait(), refused);
+    assert_eq!(here.read(&others_to, &ours).wait(), refused);
+    // A peer is a number; another engine's is nobody here.
+    let peer = other.peer(&there.addresses()[0]).unwrap();
+    assert_eq!(here.send(peer, *b"hello").wait(), Outcome::Rejected(Reason::PeerGone));
+    assert!(here.write(&ours, &to).wait().is_done());
+    assert!(other.write(&others, &others_to).wait().is_done());
+}
+
 /// Parks operations that nobody drives until the engine refuses more; how many it took.
 fn flood(mut submit: impl FnMut() -> Transfer) -> usize {
     for taken in 0.. {

@@ -135,6 +135,7 @@ impl Builder {
             .collect::<Result<_, _>>()
             .map_err(BuildError::System)?;
         let shared = Arc::new(Shared {
+            engine: id,
             clock: Arc::clone(&self.clock),
             counters: Arc::new(Counters::new(self.counters, id.0 as u16)),
             outlet: self.sink.map(Outlet::new),

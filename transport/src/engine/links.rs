@@ -131,7 +131,7 @@ impl Link {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Links {
     slots: Slab<Link>,
     next_serial: u32,
@@ -140,6 +140,17 @@ pub(super) struct Links {
 }
 
 impl Links {
+    /// None yet. Their serial numbers start somewhere else in each engine, so that a peer of one is
+    /// nobody in another.
+    pub(super) fn of(engine: EngineId) -> Self {
+        Self {
+            slots: Slab::new(),
+            next_serial: (engine.0 >> 32) as u32,
+            by_address: HashMap::new(),
+            by_peer: HashMap::new(),
+        }
+    }
+
     pub(super) fn get_mut(&mut self, id: LinkId) -> Option<&mut Link> {
         self.slots.get_mut(id.index as usize).filter(|link| link.serial == id.serial)
     }
@@ -208,7 +219,7 @@ mod tests {
 
     #[test]
     fn what_waits_is_found_across_the_wrap_of_serial_numbers() {
-        let mut links = Links::default();
+        let mut links = Links::of(EngineId(0));
         let id = links.accept(PeerId(0));
         let link = links.get_mut(id).unwrap();
         let op = |serial: u32| OpId(u64::from(serial) << 32 | 7);

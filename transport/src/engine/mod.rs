@@ -144,7 +144,7 @@ impl Engine {
         let graveyards = self.inner.shared.graveyards.clone();
         Ok(Region {
             engine: self.clone(),
-            inner: Arc::new(Registered::new(id, memory, graveyards)),
+            inner: Arc::new(Registered::new(self.inner.id, id, memory, graveyards)),
         })
     }
 
@@ -290,7 +290,7 @@ impl Engine {
         if ways.is_empty() {
             return Err(self.no_route(descriptor.routes.iter().map(|route| &route.address)));
         }
-        Ok(RemoteWindow { inner: Arc::new(Opened::new(descriptor.clone(), ways)) })
+        Ok(RemoteWindow { inner: Arc::new(Opened::new(self.inner.id, descriptor.clone(), ways)) })
     }
 
     /// Names the peer behind the first of these addresses that this engine has a fabric for.
@@ -318,7 +318,7 @@ impl Engine {
         let addresses = || descriptor.routes.iter().map(|route| &route.address);
         let route = route.ok_or_else(|| self.no_route(addresses()))?;
         let ways = vec![Way { peer, route }];
-        Ok(RemoteWindow { inner: Arc::new(Opened::new(descriptor.clone(), ways)) })
+        Ok(RemoteWindow { inner: Arc::new(Opened::new(self.inner.id, descriptor.clone(), ways)) })
     }
 
     // ---- transfers -----------------------------------------------------------------------------
@@ -499,8 +499,10 @@ impl Engine {
         self.inner.crew.wait_on(worker, until, done)
     }
 
+    /// The worker that knows a peer. One of another engine is nobody, whoever is asked.
     fn worker(&self, peer: Peer) -> &Arc<Worker> {
-        &self.inner.crew.workers[usize::from(peer.worker)]
+        let workers = &self.inner.crew.workers;
+        workers.get(usize::from(peer.worker)).unwrap_or(&workers[0])
     }
 
     /// Takes an order on, or leaves it as it was: where there is no room for it.
@@ -515,8 +517,7 @@ impl Engine {
         let mut all = Vec::with_capacity(orders.len());
         let worker = |(order, _): &(Order<'_>, Told)| order.peer().worker;
         for stretch in orders.chunk_by_mut(|a, b| worker(a) == worker(b)) {
-            let worker = &self.inner.crew.workers[usize::from(worker(&stretch[0]))];
-            worker.submit_all(stretch, |started, told| {
+            self.worker(stretch[0].0.peer()).submit_all(stretch, |started, told| {
                 all.push(Transfer::new(self, started, told));
             });
         }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::outlet::Outlet;
+use crate::address::EngineId;
 use crate::counter::Counters;
 use crate::peer::{Incoming, Peer};
 use crate::region::Graveyard;
@@ -16,6 +17,7 @@ use crate::window::WindowId;
 pub(super) const INBOX_MAX: usize = 4096;
 
 pub(super) struct Shared {
+    pub(super) engine: EngineId,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) counters: Arc<Counters>,
     pub(super) outlet: Option<Outlet>,

@@ -101,6 +101,7 @@ impl Core {
         shared: Arc<Shared>,
         tallies: Arc<Tallies>,
     ) -> Self {
+        let links = Links::of(shared.engine);
         Self {
             index,
             fabric,
@@ -108,7 +109,7 @@ impl Core {
             tallies,
             ops: Slab::new(),
             next_serial: 0,
-            links: Links::default(),
+            links,
             runnable: VecDeque::new(),
             deadlines: BinaryHeap::new(),
             revoking: BTreeMap::new(),

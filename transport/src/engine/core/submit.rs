@@ -185,10 +185,16 @@ impl Core {
         if self.ops.len() >= limit {
             return Some(Reason::Full);
         }
-        if let Some(local) = order.task.local()
-            && local.region.closing.load(Ordering::Acquire)
-        {
-            return Some(Reason::Closed);
+        if let Some(local) = order.task.local() {
+            if local.region.engine != self.shared.engine {
+                return Some(Reason::OtherEngine);
+            }
+            if local.region.closing.load(Ordering::Acquire) {
+                return Some(Reason::Closed);
+            }
+        }
+        if order.task.window().is_some_and(|opened| opened.by != self.shared.engine) {
+            return Some(Reason::OtherEngine);
         }
         match &order.task {
             Task::Write(it) => match &it.pages {
