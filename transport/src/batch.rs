@@ -10,10 +10,11 @@ use std::time::Duration;
 use crate::engine::Engine;
 use crate::immediate::Slot;
 use crate::lane::Lane;
+use crate::order::Order;
 use crate::outcome::Outcome;
 use crate::region::{RangeError, Slice};
 use crate::remote::RemoteSlice;
-use crate::transfer::{Order, Submission, Told, Transfer};
+use crate::transfer::{Submission, Told, Transfer};
 
 /// Transfers to be started under one lock: each costs a fraction of what it costs alone.
 #[derive(Debug)]

@@ -55,6 +55,7 @@ mod immediate;
 mod lane;
 pub mod memory;
 mod notify;
+mod order;
 mod outcome;
 mod pages;
 mod peer;

@@ -8,9 +8,9 @@ use slab::Slab;
 use crate::address::{Address, EngineId};
 use crate::fabric::{Fabric, OpId, PeerId};
 use crate::lane::{Class, Lane};
+use crate::order::Order;
 use crate::outcome::Reason;
 use crate::peer::LinkId;
-use crate::transfer::Order;
 
 /// One peer over one fabric.
 #[derive(Debug)]

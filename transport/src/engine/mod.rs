@@ -7,6 +7,7 @@ mod error;
 mod links;
 #[cfg(all(test, loom))]
 mod models;
+mod operations;
 mod outlet;
 mod shared;
 mod stats;
@@ -14,8 +15,8 @@ mod worker;
 
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
-use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -33,17 +34,14 @@ use crate::address::{Address, EngineId};
 use crate::batch::Transfers;
 use crate::counter::Counter;
 use crate::fabric::{Grant, RegionId};
-use crate::held::Held;
-use crate::immediate::Slot;
-use crate::lane::Class;
 use crate::memory::{HostMemory, Memory};
-use crate::outcome::{Outcome, Reason};
-use crate::pages::Plan;
+use crate::order::Order;
+use crate::outcome::Reason;
 use crate::peer::{Incoming, Peer};
-use crate::region::{Region, Registered, Slice};
-use crate::remote::{Mapping, Opened, RemoteSlice, RemoteWindow, Way};
+use crate::region::{Region, Registered};
+use crate::remote::{Opened, RemoteWindow, Way};
 use crate::time::{Steppable, Time};
-use crate::transfer::{Completion, Move, Order, Started, Submission, Task, Told, Transfer};
+use crate::transfer::{Completion, Started, Told, Transfer};
 use crate::watcher::{WatchError, Watcher};
 use crate::window::{Access, Descriptor, Route, WindowError, WindowId};
 
@@ -321,91 +319,7 @@ impl Engine {
         Ok(RemoteWindow { inner: Arc::new(Opened::new(self.inner.id, descriptor.clone(), ways)) })
     }
 
-    // ---- transfers -----------------------------------------------------------------------------
-
-    /// Puts local bytes into a peer's window. Both sides must be of one length.
-    ///
-    /// What is given by reference is cloned only if the transfer does not end inside of the call
-    /// that starts it.
-    #[inline]
-    pub fn write<'a>(
-        &'a self,
-        local: impl Into<Held<'a, Slice>>,
-        remote: impl Into<Held<'a, RemoteSlice>>,
-    ) -> Submission<'a> {
-        let (local, remote) = (local.into(), remote.into());
-        Submission::new(self, Task::Write(Move { local, remote, pages: None, immediate: None }))
-    }
-
-    /// Gets a peer's bytes into local memory. Both sides must be of one length.
-    #[inline]
-    pub fn read<'a>(
-        &'a self,
-        remote: impl Into<Held<'a, RemoteSlice>>,
-        local: impl Into<Held<'a, Slice>>,
-    ) -> Submission<'a> {
-        let (local, remote) = (local.into(), remote.into());
-        Submission::new(self, Task::Read(Move { local, remote, pages: None, immediate: None }))
-    }
-
-    /// Puts pieces of local bytes into pieces of a peer's window, as a prepared list says. Offsets
-    /// count from the starts of `local` and `remote`. The immediate comes once, after all of them.
-    pub fn write_paged<'a>(
-        &'a self,
-        local: impl Into<Held<'a, Slice>>,
-        remote: impl Into<Held<'a, RemoteSlice>>,
-        plan: impl Into<Held<'a, Plan>>,
-    ) -> Submission<'a> {
-        let (local, remote, pages) = (local.into(), remote.into(), Some(plan.into()));
-        Submission::new(self, Task::Write(Move { local, remote, pages, immediate: None }))
-    }
-
-    /// Gets pieces of a peer's window into pieces of local memory; see [`Engine::write_paged`].
-    pub fn read_paged<'a>(
-        &'a self,
-        remote: impl Into<Held<'a, RemoteSlice>>,
-        local: impl Into<Held<'a, Slice>>,
-        plan: impl Into<Held<'a, Plan>>,
-    ) -> Submission<'a> {
-        let (local, remote, pages) = (local.into(), remote.into(), Some(plan.into()));
-        Submission::new(self, Task::Read(Move { local, remote, pages, immediate: None }))
-    }
-
-    /// Delivers an immediate to a peer, without payload and without a window.
-    pub fn signal(&self, to: Peer, slot: Slot) -> Submission<'_> {
-        Submission::new(self, Task::Signal { to, immediate: slot.into() })
-    }
-
-    /// Sends a message of at most [`Engine::message_bytes_max`] bytes. `Done` means that it is on
-    /// its way in order, not that the peer has read it.
-    pub fn send(&self, to: Peer, bytes: impl Into<Vec<u8>>) -> Submission<'_> {
-        Submission::new(self, Task::Send { to, bytes: bytes.into(), immediate: None })
-    }
-
-    /// Maps a peer's window into this process ([`Access::MAP`]), where fabric and host allow it.
-    ///
-    /// # Errors
-    /// The outcome, when it is not `Done`; `Unsupported` where the fabric cannot map.
-    pub fn map(&self, window: &RemoteWindow, timeout: Duration) -> Result<Mapping, MapError> {
-        let remote = RemoteSlice { window: window.clone(), range: 0..window.len() };
-        let mut order = Order::new(Task::Map { remote }, Class::LATENCY, timeout);
-        order.begin(self.now());
-        let until = order.deadline;
-        let completion = match self.submit(&mut order, &Told::default(), false) {
-            Some(Started::Running(completion)) => completion,
-            Some(Started::Ended(outcome)) => return Err(MapError { outcome }),
-            None => return Err(MapError { outcome: Outcome::Rejected(Reason::Full) }),
-        };
-        let slack = Duration::from_secs(1);
-        self.wait_on(&completion, until + slack, || completion.outcome().is_some());
-        let outcome = completion.outcome().unwrap_or(Outcome::Lost(Reason::Deadline));
-        completion
-            .mapping
-            .get()
-            .and_then(|mapping| mapping.lock().unwrap_or_else(PoisonError::into_inner).take())
-            .filter(|_| outcome.is_done())
-            .ok_or(MapError { outcome })
-    }
+    // ---- what arrives, and waiting ---------------------------------------------------------------
 
     /// A counter of arrivals; its slot goes to those who write.
     ///

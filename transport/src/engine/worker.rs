@@ -13,9 +13,10 @@ use super::crew::{Common, Drive, Polling};
 use super::stats::Tallies;
 use crate::lane::Lane;
 use crate::notify::Notifier;
+use crate::order::Order;
 use crate::outcome::{Outcome, Reason};
 use crate::time::Time;
-use crate::transfer::{Completion, Order, Started, Told};
+use crate::transfer::{Completion, Started, Told};
 
 /// Commands of one lane that wait for the lock's holder.
 const QUEUE_MAX: usize = 1024;

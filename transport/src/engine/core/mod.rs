@@ -23,13 +23,14 @@ use super::stats::Tallies;
 use super::worker::Queued;
 use crate::fabric::{Event, Fabric, OpId, Status};
 use crate::immediate::Immediate;
+use crate::order::Order;
 use crate::outcome::Outcome;
 use crate::peer::{Incoming, LinkId, Peer};
 use crate::region::Registered;
 use crate::remote::Mapping;
 use crate::sabotage::{self, Defect};
 use crate::time::Time;
-use crate::transfer::{Completion, Order};
+use crate::transfer::Completion;
 use crate::window::WindowId;
 
 /// Messages taken from the fabric in one step.

@@ -12,11 +12,12 @@ use crate::engine::stats::Tallies;
 use crate::engine::worker::Queued;
 use crate::fabric::{OpId, PeerId, Posted};
 use crate::lane::{Class, Lane};
+use crate::order::{Move, Order, Task};
 use crate::outcome::{Outcome, Reason};
 use crate::pages::{Pages, Plan};
 use crate::peer::LinkId;
 use crate::sabotage::{self, Defect};
-use crate::transfer::{Completion, Move, Order, Started, Task};
+use crate::transfer::{Completion, Started};
 
 /// How long before its deadline an operation is cancelled, so that the proof can still come in
 /// time: an eighth of its whole time, at most this.

@@ -1,0 +1,219 @@
+//! Orders: what the engine is asked to do, how, and until when.
+
+use std::time::Duration;
+
+use crate::fabric::{Remote, RemoteKey, Work};
+use crate::held::Held;
+use crate::immediate::{Immediate, Slot};
+use crate::lane::{Class, Lane};
+use crate::pages::Plan;
+use crate::peer::Peer;
+use crate::region::Slice;
+use crate::remote::{Opened, RemoteSlice};
+use crate::time::Time;
+
+/// What is to be done, with everything it needs: borrowed while it is described, and kept in place
+/// (`'static`) once it goes on.
+#[derive(Debug)]
+pub(crate) enum Task<'a> {
+    Write(Move<'a>),
+    Read(Move<'a>),
+    Signal { to: Peer, immediate: Immediate },
+    Send { to: Peer, bytes: Vec<u8>, immediate: Option<Immediate> },
+    Map { remote: RemoteSlice },
+}
+
+/// Bytes between this side and a peer's window.
+#[derive(Debug)]
+pub(crate) struct Move<'a> {
+    pub(crate) local: Held<'a, Slice>,
+    pub(crate) remote: Held<'a, RemoteSlice>,
+    pub(crate) pages: Option<Held<'a, Plan>>,
+    pub(crate) immediate: Option<Immediate>,
+}
+
+impl Move<'_> {
+    fn keep(&self) -> Move<'static> {
+        Move {
+            local: self.local.keep(),
+            remote: self.remote.keep(),
+            pages: self.pages.as_ref().map(Held::keep),
+            immediate: self.immediate,
+        }
+    }
+
+    fn into_owned(self) -> Move<'static> {
+        let Self { local, remote, pages, immediate } = self;
+        let pages = pages.map(Held::into_owned);
+        Move { local: local.into_owned(), remote: remote.into_owned(), pages, immediate }
+    }
+
+    fn bytes(&self) -> u64 {
+        self.pages.as_ref().map_or_else(|| self.local.len(), |plan| plan.bytes())
+    }
+}
+
+impl<'a> Task<'a> {
+    /// The same, for as long as it takes.
+    fn into_owned(self) -> Task<'static> {
+        match self {
+            Self::Write(it) => Task::Write(it.into_owned()),
+            Self::Read(it) => Task::Read(it.into_owned()),
+            Self::Signal { to, immediate } => Task::Signal { to, immediate },
+            Self::Send { to, bytes, immediate } => Task::Send { to, bytes, immediate },
+            Self::Map { remote } => Task::Map { remote },
+        }
+    }
+
+    /// The same, for as long as it takes; a message's bytes are taken.
+    fn keep(&mut self) -> Task<'static> {
+        match self {
+            Self::Write(it) => Task::Write(it.keep()),
+            Self::Read(it) => Task::Read(it.keep()),
+            Self::Signal { to, immediate } => Task::Signal { to: *to, immediate: *immediate },
+            Self::Send { to, bytes, immediate } => {
+                Task::Send { to: *to, bytes: std::mem::take(bytes), immediate: *immediate }
+            }
+            Self::Map { remote } => Task::Map { remote: remote.clone() },
+        }
+    }
+
+    /// The peer's bytes, if they are in a window.
+    pub(crate) fn remote(&self) -> Option<&RemoteSlice> {
+        match self {
+            Self::Write(it) | Self::Read(it) => Some(&it.remote),
+            Self::Map { remote } => Some(remote),
+            Self::Send { .. } | Self::Signal { .. } => None,
+        }
+    }
+
+    /// The peer's window, if it has one.
+    #[inline]
+    pub(crate) fn window(&self) -> Option<&Opened> {
+        self.remote().map(|remote| &*remote.window.inner)
+    }
+
+    fn peer(&self, way: u16) -> Peer {
+        match self {
+            Self::Write(it) | Self::Read(it) => it.remote.window.inner.peer(way),
+            Self::Map { remote } => remote.window.inner.peer(way),
+            Self::Send { to, .. } | Self::Signal { to, .. } => *to,
+        }
+    }
+
+    /// The local bytes, if it has any.
+    pub(crate) fn local(&self) -> Option<&Slice> {
+        match self {
+            Self::Write(it) | Self::Read(it) => Some(&it.local),
+            Self::Send { .. } | Self::Signal { .. } | Self::Map { .. } => None,
+        }
+    }
+
+    /// How many bytes of payload it moves.
+    #[inline]
+    pub(crate) fn bytes(&self) -> u64 {
+        match self {
+            Self::Write(it) | Self::Read(it) => it.bytes(),
+            Self::Send { bytes, .. } => bytes.len() as u64,
+            Self::Signal { .. } | Self::Map { .. } => 0,
+        }
+    }
+
+    #[inline]
+    fn work(&self, way: u16) -> Work<'_> {
+        match self {
+            Self::Write(it) => Work::Write {
+                local: it.local.local(),
+                remote: target(&it.remote, way),
+                pages: it.pages.as_deref(),
+                immediate: it.immediate,
+            },
+            Self::Read(it) => Work::Read {
+                local: it.local.local(),
+                remote: target(&it.remote, way),
+                pages: it.pages.as_deref(),
+                immediate: it.immediate,
+            },
+            Self::Signal { immediate, .. } => Work::Signal { immediate: *immediate },
+            Self::Send { bytes, immediate, .. } => Work::Send { bytes, immediate: *immediate },
+            Self::Map { remote } => Work::Map { remote: target(remote, way) },
+        }
+    }
+
+    pub(crate) fn set_immediate(&mut self, slot: Slot) {
+        match self {
+            Self::Write(Move { immediate, .. })
+            | Self::Read(Move { immediate, .. })
+            | Self::Send { immediate, .. } => *immediate = Some(slot.into()),
+            Self::Signal { immediate, .. } => *immediate = slot.into(),
+            Self::Map { .. } => {}
+        }
+    }
+}
+
+#[inline]
+fn target(slice: &RemoteSlice, way: u16) -> Remote {
+    let opened = &slice.window.inner;
+    let route = opened.route(way);
+    Remote {
+        window: opened.descriptor.window,
+        key: RemoteKey { key: route.key, base: route.base },
+        offset: slice.range.start,
+    }
+}
+
+/// A task, how it goes, and until when.
+#[derive(Debug)]
+pub(crate) struct Order<'a> {
+    pub(crate) task: Task<'a>,
+    /// Which of the ways to the window.
+    pub(crate) way: u16,
+    pub(crate) class: Class,
+    pub(crate) deadline: Time,
+    pub(crate) timeout: Duration,
+}
+
+impl<'a> Order<'a> {
+    /// Not to be submitted before [`Order::begin`].
+    #[inline]
+    pub(crate) fn new(task: Task<'a>, class: Class, timeout: Duration) -> Self {
+        // Messages keep their order: all of them are in one class.
+        let class = if matches!(task, Task::Send { .. }) { Class::MESSAGE } else { class };
+        Self { task, way: 0, class, deadline: Time::NEVER, timeout }
+    }
+
+    /// The same, for as long as it takes.
+    pub(crate) fn into_owned(self) -> Order<'static> {
+        let Self { task, way, class, deadline, timeout } = self;
+        Order { task: task.into_owned(), way, class, deadline, timeout }
+    }
+
+    /// The same, for an operation that goes on: what was borrowed is cloned, and a message's bytes
+    /// are taken.
+    pub(crate) fn keep(&mut self) -> Order<'static> {
+        let Self { task, way, class, deadline, timeout } = self;
+        let (way, class, deadline, timeout) = (*way, *class, *deadline, *timeout);
+        Order { task: task.keep(), way, class, deadline, timeout }
+    }
+
+    pub(crate) fn set_lane(&mut self, lane: Lane) {
+        if !matches!(self.task, Task::Send { .. }) {
+            self.class = self.class.in_lane(lane);
+        }
+    }
+
+    /// Its time runs from now on, over the way that is in use now.
+    #[inline]
+    pub(crate) fn begin(&mut self, now: Time) {
+        self.way = self.task.window().map_or(0, Opened::way);
+        self.deadline = now + self.timeout;
+    }
+
+    pub(crate) fn peer(&self) -> Peer {
+        self.task.peer(self.way)
+    }
+
+    pub(crate) fn work(&self) -> Work<'_> {
+        self.task.work(self.way)
+    }
+}
