@@ -19,6 +19,7 @@
 //! 6. *Order.* Messages of one peer arrive in order, once. Nothing else is ordered.
 
 mod alarm;
+mod epoll;
 pub mod shm;
 pub mod sim;
 pub mod tcp;
