@@ -23,6 +23,7 @@ mod epoll;
 pub mod shm;
 pub mod sim;
 pub mod tcp;
+mod windows;
 
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
