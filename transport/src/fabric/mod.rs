@@ -20,6 +20,8 @@
 
 mod alarm;
 mod epoll;
+#[cfg(all(test, not(loom)))]
+mod kit;
 pub mod shm;
 pub mod sim;
 pub mod tcp;

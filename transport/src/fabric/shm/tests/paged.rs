@@ -214,18 +214,7 @@ fn no_page_lands_after_the_fence() {
         for _ in 0..round % 4 {
             pair.a.poll();
         }
-        pair.b.fabric.revoke(remote.window);
-        pair.until("a fence", |_, b| b.revoked(remote.window));
-        // The pages are used again.
-        there.fill(0..LEN as usize, 0xee).unwrap();
-        match pair.until("the end", |a, _| a.status(op)) {
-            Status::Done => {}
-            Status::Refused(reason) | Status::Stopped(reason) => {
-                assert_eq!(reason, Reason::Stale);
-                stopped += 1;
-            }
-        }
-        assert!(bytes(&there, 0..LEN as usize).iter().all(|&byte| byte == 0xee), "a late page");
+        stopped += u32::from(pair.fence(op, remote.window, &there));
     }
     assert!(stopped > 0, "no fence came in between");
 }
