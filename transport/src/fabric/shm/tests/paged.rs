@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::pages::{Pages, Plan, Run};
+use crate::pages::{Pages, Plan, model};
 
 /// A number below `below` that depends on the state alone.
 fn roll(state: &mut u64, below: u64) -> u64 {
@@ -64,16 +64,8 @@ impl Shape {
 
 /// Where each byte lies, in order.
 fn places(pages: &Pages) -> Vec<usize> {
-    let mut places = Vec::new();
-    for start in pages.layer_starts() {
-        for &Run { offset, bytes, stride, count } in pages.layer_runs() {
-            for piece in 0..u64::from(count) {
-                let at = (start + offset + piece * stride) as usize;
-                places.extend(at..at + bytes as usize);
-            }
-        }
-    }
-    places
+    let places = model::places(pages.layer_starts(), pages.layer_runs());
+    places.into_iter().map(|place| place as usize).collect()
 }
 
 /// `to` after the bytes of `from` have been put in their places.
