@@ -20,6 +20,8 @@
 
 mod alarm;
 mod epoll;
+#[cfg(feature = "fuzzing")]
+mod fuzzing;
 #[cfg(all(test, not(loom)))]
 mod kit;
 pub mod shm;
