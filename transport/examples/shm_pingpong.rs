@@ -6,89 +6,42 @@
 
 #![expect(clippy::print_stdout, reason = "a program that prints its figures")]
 
+mod end;
+
 use std::env;
 use std::hint;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 use std::time::Instant;
 
-use tranship_transport::fabric::{
-    Event, Fabric, Grant, Local, OpId, PeerId, Posted, Provider, RegionId, Remote, RemoteKey,
-    Setup, Status, Work, shm,
-};
-use tranship_transport::{
-    Access, Address, EngineId, HostMemory, Immediate, Lane, Memory, MonotonicClock, WindowId, copy,
-};
+use end::{End, Failure};
+use tranship_transport::fabric::{Event, Posted, Status, shm};
+use tranship_transport::{Access, Address, HostMemory, Immediate, Lane, copy};
 
 const REGION_BYTES: usize = 256 << 20;
-const WINDOW: WindowId = WindowId { slot: 0, generation: 0 };
-const REGION: RegionId = RegionId(1);
 const ROUNDS: usize = 200_000;
 const SIZES: [u64; 4] = [0, 64, 4096, 65536];
 const BULK_BYTES: u64 = 1 << 20;
 const PEER_ENV: &str = "SHM_PINGPONG_PEER";
 
-struct End {
-    fabric: Box<dyn Fabric>,
-    memory: Arc<Memory>,
-    peer: PeerId,
-    key: RemoteKey,
-    ops: u64,
-    events: Vec<Event>,
-}
-
-type Failure = Box<dyn std::error::Error>;
-
 impl End {
-    /// Opens a fabric, meets the other process and exchanges keys.
+    /// Meets the other process, or starts it.
     fn meet(copy_threads: usize, other: Option<&str>) -> Result<Self, Failure> {
-        let setup = Setup { engine: EngineId::random(), clock: Arc::new(MonotonicClock::new()) };
+        let memory = HostMemory::new(REGION_BYTES).huge_pages().prefault().build()?;
         let config = shm::Config::new().copy_threads(copy_threads);
-        let mut fabric = Box::new(config).open(&setup)?;
-        let memory = Arc::new(HostMemory::new(REGION_BYTES).huge_pages().prefault().build()?);
-        fabric.register(REGION, &memory)?;
-        let len = REGION_BYTES as u64;
-        let access = Access::WRITE | Access::READ;
-        let grant = Grant { window: WINDOW, region: REGION, offset: 0, len, access };
-        let ours = fabric.grant(&grant)?;
-        if let Some(other) = other {
-            fabric.connect(&other.parse::<Address>()?);
-        } else {
-            let program = env::current_exe()?;
-            let address = fabric.address().to_string();
-            Command::new(program).env(PEER_ENV, address).stdout(Stdio::inherit()).spawn()?;
-        }
-        let (mut peer, mut key) = (None, None);
-        let mut events = Vec::new();
-        while key.is_none() {
-            fabric.poll(1, &mut events);
-            for event in events.drain(..) {
-                match event {
-                    Event::PeerUp { peer: up, .. } => {
-                        peer = Some(up);
-                        let bytes = &ours.key.to_le_bytes();
-                        fabric.post(OpId(0), up, Lane::Bulk, Work::Send { bytes, immediate: None });
-                    }
-                    Event::Message { bytes, .. } => {
-                        let bytes = <[u8; 8]>::try_from(bytes.as_slice())?;
-                        key = Some(RemoteKey { key: u64::from_le_bytes(bytes), base: 0 });
-                    }
-                    other => return Err(format!("unexpected {other:?}").into()),
-                }
+        Self::open(config, memory, Access::WRITE | Access::READ, |fabric| {
+            if let Some(other) = other {
+                fabric.connect(&other.parse::<Address>()?);
+            } else {
+                let program = env::current_exe()?;
+                let address = fabric.address().to_string();
+                Command::new(program).env(PEER_ENV, address).stdout(Stdio::inherit()).spawn()?;
             }
-        }
-        let (Some(peer), Some(key)) = (peer, key) else { return Err("no peer".into()) };
-        Ok(Self { fabric, memory, peer, key, ops: 0, events })
+            Ok(())
+        })
     }
 
     fn write(&mut self, offset: u64, len: u64, immediate: Option<Immediate>) -> bool {
-        self.ops += 1;
-        // SAFETY: all offsets used here lie in the region.
-        let ptr = unsafe { self.memory.as_ptr().add(offset as usize) };
-        let local = Local { region: REGION, ptr, len };
-        let remote = Remote { window: WINDOW, key: self.key, offset };
-        let work = Work::Write { local, remote, pages: None, immediate };
-        match self.fabric.post(OpId(self.ops), self.peer, Lane::Latency, work) {
+        match self.post(Lane::Latency, offset, len, immediate) {
             Posted::Done => true,
             Posted::Pending => false,
             answer => panic!("{answer:?}"),

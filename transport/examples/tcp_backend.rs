@@ -10,23 +10,21 @@
 
 #![expect(clippy::print_stdout, reason = "a program that prints its figures")]
 
+mod end;
+
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::Instant;
 
 use io_uring::{IoUring, opcode, types};
 use rustix::event::epoll;
-use tranship_transport::fabric::{
-    Event, Fabric, Grant, Local, OpId, PeerId, Posted, Provider, RegionId, Remote, RemoteKey,
-    Setup, Status, Work, tcp,
-};
-use tranship_transport::{
-    Access, Address, EngineId, HostMemory, Immediate, Lane, Memory, MonotonicClock, WindowId,
-};
+use tranship_transport::fabric::{Event, Fabric, Posted, Status, tcp};
+use tranship_transport::{Access, Address, HostMemory, Immediate, Lane};
+
+use end::{End, Failure};
 
 const BUFFER_BYTES: usize = 1 << 20;
 const IN_FLIGHT: usize = 64;
@@ -36,8 +34,6 @@ const ROUND_BYTES: usize = 256 << 20;
 const ROUNDS: usize = 5;
 const PING_BYTES: usize = 4096;
 const PINGS: usize = 1_000;
-
-type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 fn main() -> Result<(), Failure> {
     let streams: usize = std::env::args().nth(1).map_or(Ok(2), |it| it.parse())?;
@@ -326,25 +322,12 @@ fn ping_by_ring() -> Result<f64, Failure> {
 
 // ---- the fabric --------------------------------------------------------------------------------
 
-const WINDOW: WindowId = WindowId { slot: 0, generation: 0 };
-const REGION: RegionId = RegionId(1);
-
 /// What the other side is to do.
 enum Order {
     /// Poll until it is told that all has landed.
     Stream,
     /// Answer so many pings.
     Ping,
-}
-
-/// A fabric and its peer's window.
-struct End {
-    fabric: Box<dyn Fabric>,
-    memory: Arc<Memory>,
-    peer: PeerId,
-    key: RemoteKey,
-    ops: u64,
-    events: Vec<Event>,
 }
 
 /// One end here, the other on a thread of its own.
@@ -433,39 +416,13 @@ impl Ends {
 }
 
 impl End {
-    /// Opens a fabric, meets the other one and exchanges keys.
+    /// Meets the other one, as told.
     fn new(
         streams: u8,
-        meet: impl FnOnce(&mut Box<dyn Fabric>) -> Result<(), Failure>,
+        meet: impl FnOnce(&mut dyn Fabric) -> Result<(), Failure>,
     ) -> Result<Self, Failure> {
-        let setup = Setup { engine: EngineId::random(), clock: Arc::new(MonotonicClock::new()) };
-        let mut fabric = Box::new(tcp::Config::new().streams(streams)).open(&setup)?;
-        let memory = Arc::new(HostMemory::new(REGION_BYTES).prefault().build()?);
-        fabric.register(REGION, &memory)?;
-        let (len, access) = (REGION_BYTES as u64, Access::WRITE);
-        let grant = Grant { window: WINDOW, region: REGION, offset: 0, len, access };
-        let ours = fabric.grant(&grant)?;
-        meet(&mut fabric)?;
-        let (mut peer, mut key, mut events) = (None, None, Vec::new());
-        while key.is_none() {
-            fabric.poll(1, &mut events);
-            for event in events.drain(..) {
-                match event {
-                    Event::PeerUp { peer: up, .. } => {
-                        peer = Some(up);
-                        let bytes = &ours.key.to_le_bytes();
-                        fabric.post(OpId(0), up, Lane::Bulk, Work::Send { bytes, immediate: None });
-                    }
-                    Event::Message { bytes, .. } => {
-                        let bytes = <[u8; 8]>::try_from(bytes.as_slice())?;
-                        key = Some(RemoteKey { key: u64::from_le_bytes(bytes), base: 0 });
-                    }
-                    other => return Err(format!("unexpected {other:?}").into()),
-                }
-            }
-        }
-        let (Some(peer), Some(key)) = (peer, key) else { return Err("no peer".into()) };
-        Ok(Self { fabric, memory, peer, key, ops: 0, events })
+        let memory = HostMemory::new(REGION_BYTES).prefault().build()?;
+        Self::open(tcp::Config::new().streams(streams), memory, Access::WRITE, meet)
     }
 
     fn write(
@@ -474,14 +431,8 @@ impl End {
         len: usize,
         immediate: Option<Immediate>,
     ) -> Result<(), Failure> {
-        self.ops += 1;
-        // SAFETY: all offsets used here lie in the region.
-        let ptr = unsafe { self.memory.as_ptr().add(offset) };
-        let local = Local { region: REGION, ptr, len: len as u64 };
-        let remote = Remote { window: WINDOW, key: self.key, offset: offset as u64 };
-        let work = Work::Write { local, remote, pages: None, immediate };
         let lane = if len <= PING_BYTES { Lane::Latency } else { Lane::Bulk };
-        match self.fabric.post(OpId(self.ops), self.peer, lane, work) {
+        match self.post(lane, offset as u64, len as u64, immediate) {
             Posted::Done | Posted::Pending => Ok(()),
             answer => Err(format!("{answer:?}").into()),
         }

@@ -5,10 +5,8 @@ use std::cell::Cell;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::thread;
-use std::time::Duration;
 
-use tranship_transport::conformance::{Fault, Harness};
+use tranship_transport::conformance::Harness;
 use tranship_transport::fabric::shm::Config;
 use tranship_transport::{Address, Builder, Engine, Kind};
 
@@ -61,20 +59,6 @@ impl Harness for Shm {
 
     fn nowhere(&self) -> Address {
         Address::new(Kind::Shm, self.path("nowhere"))
-    }
-
-    fn inject(&self, fault: Fault) -> bool {
-        fault == Fault::None
-    }
-
-    fn turn(&self) {
-        thread::yield_now();
-    }
-
-    fn pass(&self, span: Duration) {
-        // Nothing is waited for: the rules that call this look whether something happens meanwhile
-        // that must not, and here time is real.
-        thread::sleep(span);
     }
 
     fn report(&self) -> String {

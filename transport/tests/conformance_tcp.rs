@@ -2,10 +2,8 @@
 //! Deaths of processes and hostile peers are tested beside the fabric.
 
 use std::net::TcpListener;
-use std::thread;
-use std::time::Duration;
 
-use tranship_transport::conformance::{Fault, Harness};
+use tranship_transport::conformance::Harness;
 use tranship_transport::fabric::tcp::Config;
 use tranship_transport::{Address, Builder, Engine, Kind};
 
@@ -48,20 +46,6 @@ impl Harness for Tcp {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("a bound socket");
         Address::new(Kind::Tcp, address.to_string())
-    }
-
-    fn inject(&self, fault: Fault) -> bool {
-        fault == Fault::None
-    }
-
-    fn turn(&self) {
-        thread::yield_now();
-    }
-
-    fn pass(&self, span: Duration) {
-        // Nothing is waited for: the rules that call this look whether something happens meanwhile
-        // that must not, and here time is real.
-        thread::sleep(span);
     }
 
     fn report(&self) -> String {

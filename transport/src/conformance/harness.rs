@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::thread;
 use std::time::Duration;
 
 use crate::address::Address;
@@ -50,14 +51,23 @@ pub trait Harness: Sized {
     /// An address where nobody is.
     fn nowhere(&self) -> Address;
 
-    /// Makes something go wrong; `false` where it cannot.
-    fn inject(&self, fault: Fault) -> bool;
+    /// Makes something go wrong; `false` where it cannot. Unless told otherwise nothing can.
+    fn inject(&self, fault: Fault) -> bool {
+        fault == Fault::None
+    }
 
-    /// Lets something happen; called over and over by a test that waits.
-    fn turn(&self);
+    /// Lets something happen; called over and over by a test that waits. In real time things happen
+    /// by themselves.
+    fn turn(&self) {
+        thread::yield_now();
+    }
 
     /// Lets time pass, to see that nothing happens in it.
-    fn pass(&self, span: Duration);
+    fn pass(&self, span: Duration) {
+        // Nothing is waited for: the rules that call this look whether something happens meanwhile
+        // that must not, and unless told otherwise time is real.
+        thread::sleep(span);
+    }
 
     /// What to print when a rule fails: how to run this case again.
     fn report(&self) -> String;

@@ -10,6 +10,7 @@ use super::kit::{
 use crate::lane::Lane;
 use crate::memory::HostMemory;
 use crate::outcome::{Outcome, Reason};
+use crate::pages::model::places;
 use crate::pages::{Pages, Plan};
 use crate::region::Slice;
 use crate::remote::{RemoteSlice, RemoteWindow};
@@ -24,16 +25,8 @@ const REGION_BYTES: u64 = SPREAD + 2000;
 
 /// The offsets of all bytes of a list, in their order.
 fn offsets(pages: &Pages) -> Vec<usize> {
-    let mut offsets = Vec::new();
-    for start in pages.layer_starts() {
-        for run in pages.layer_runs() {
-            for piece in 0..u64::from(run.count) {
-                let from = (start + run.offset + piece * run.stride) as usize;
-                offsets.extend(from..from + run.bytes as usize);
-            }
-        }
-    }
-    offsets
+    let places = places(pages.layer_starts(), pages.layer_runs());
+    places.into_iter().map(|place| place as usize).collect()
 }
 
 fn shuffle<T>(dice: &mut Dice, items: &mut [T]) {

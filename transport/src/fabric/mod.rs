@@ -19,9 +19,15 @@
 //! 6. *Order.* Messages of one peer arrive in order, once. Nothing else is ordered.
 
 mod alarm;
+mod epoll;
+#[cfg(feature = "fuzzing")]
+mod fuzzing;
+#[cfg(all(test, not(loom)))]
+mod kit;
 pub mod shm;
 pub mod sim;
 pub mod tcp;
+mod windows;
 
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;

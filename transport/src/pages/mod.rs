@@ -3,6 +3,8 @@
 
 mod cursor;
 mod list;
+#[cfg(any(test, feature = "conformance"))]
+pub(crate) mod model;
 mod plan;
 #[cfg(all(test, not(loom)))]
 mod tests;

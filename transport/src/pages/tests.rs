@@ -1,18 +1,10 @@
 use proptest::prelude::*;
 
+use super::model::places;
 use super::*;
 
 fn model(pages: &Pages) -> Vec<u64> {
-    let mut bytes = Vec::new();
-    for start in pages.layer_starts() {
-        for run in pages.layer_runs() {
-            for piece in 0..u64::from(run.count) {
-                let from = start + run.offset + piece * run.stride;
-                bytes.extend(from..from + run.bytes);
-            }
-        }
-    }
-    bytes
+    places(pages.layer_starts(), pages.layer_runs())
 }
 
 fn run() -> impl Strategy<Value = Run> {
@@ -32,15 +24,7 @@ proptest! {
     #[test]
     fn a_list_is_its_bytes_in_order((runs, layers) in lists()) {
         let pages = Pages::runs(runs.clone()).unwrap().layers(layers.clone()).unwrap();
-        let mut expected = Vec::new();
-        for start in &layers {
-            for run in &runs {
-                for piece in 0..u64::from(run.count) {
-                    let from = start + run.offset + piece * run.stride;
-                    expected.extend(from..from + run.bytes);
-                }
-            }
-        }
+        let expected = places(&layers, &runs);
         prop_assert_eq!(model(&pages), expected.clone());
         prop_assert_eq!(pages.bytes(), expected.len() as u64);
         prop_assert_eq!(pages.end(), expected.iter().max().map_or(0, |last| last + 1));

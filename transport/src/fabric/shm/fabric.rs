@@ -15,7 +15,7 @@ use super::peers::{Ghost, Peer, State};
 use super::pool::Pool;
 use super::ring::{Broken, Pushed};
 use super::socket::Listener;
-use super::watch::{Ready, Watch};
+use super::watch::{Ready, Sight, Watch};
 use super::windows::Windows;
 use super::wire::Packet;
 use crate::address::{Address, EngineId, Kind};
@@ -43,6 +43,8 @@ pub(super) struct Shm {
     pub(super) doorbell: Arc<OwnedFd>,
     pub(super) sleeper: Sleeper,
     pub(super) watch: Watch,
+    /// What was ready at the last look.
+    pub(super) sights: Vec<Sight>,
     pub(super) listener: Option<Listener>,
     /// Until when callers wait because descriptors ran out.
     pub(super) deaf_until: Option<Time>,
@@ -91,8 +93,8 @@ impl Shm {
         let pool = Pool::start(config.copy_threads, &control, &doorbell)
             .map_err(failed("copy threads"))?;
         let listener = Listener::open(&endpoint)?;
-        watch.add(&*doorbell, Ready::Doorbell).map_err(failed("epoll"))?;
-        watch.add(&listener, Ready::Caller).map_err(failed("epoll"))?;
+        watch.add(&*doorbell, Ready::Doorbell, false).map_err(failed("epoll"))?;
+        watch.add(&listener, Ready::Caller, false).map_err(failed("epoll"))?;
         Ok(Self {
             config,
             engine: setup.engine,
@@ -103,6 +105,7 @@ impl Shm {
             doorbell,
             sleeper: Sleeper::default(),
             watch,
+            sights: Vec::new(),
             listener: Some(listener),
             deaf_until: None,
             peers: Vec::new(),

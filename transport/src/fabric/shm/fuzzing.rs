@@ -22,6 +22,7 @@ use super::segment::{Segment, Sharing};
 use super::socket::{self, Line, Received};
 use super::wire::{PACKET_BYTES, Packet, VERSION};
 use crate::address::EngineId;
+use crate::fabric::fuzzing::Bytes;
 use crate::fabric::{Event, Fabric, Setup};
 use crate::time::MonotonicClock;
 use crate::window::WindowId;
@@ -238,27 +239,7 @@ fn descriptors(from: &mut Bytes<'_>, control: &Ours, connection: &OwnedFd) -> Ve
     some
 }
 
-/// Bytes that are taken from the front.
-struct Bytes<'a>(&'a [u8]);
-
-impl<'a> Bytes<'a> {
-    fn byte(&mut self) -> Option<u8> {
-        let (first, rest) = self.0.split_first()?;
-        self.0 = rest;
-        Some(*first)
-    }
-
-    fn take(&mut self, max: usize) -> &'a [u8] {
-        let len = usize::from(self.byte().unwrap_or(0)).min(max).min(self.0.len());
-        let (some, rest) = self.0.split_at(len);
-        self.0 = rest;
-        some
-    }
-
-    fn word(&mut self) -> u64 {
-        (0..8).fold(0, |word, _| word << 8 | u64::from(self.byte().unwrap_or(0)))
-    }
-
+impl Bytes<'_> {
     /// A position that can be, or any word.
     fn small_or_any(&mut self) -> u64 {
         match self.byte() {

@@ -142,9 +142,9 @@ impl Shm {
 
     fn take_line(&mut self, index: usize, line: Line, process: Option<OwnedFd>) -> io::Result<()> {
         let id = self.peers[index].id;
-        self.watch.add(&line, Ready::Socket(id))?;
+        self.watch.add(&line, Ready::Socket(id), false)?;
         if let Some(process) = &process {
-            self.watch.add(process, Ready::Death(id))?;
+            self.watch.add(process, Ready::Death(id), false)?;
         }
         self.peers[index].line = Some(line);
         self.peers[index].process = process;
@@ -210,7 +210,7 @@ impl Shm {
         if self.deaf_until.is_some_and(|until| until <= now) {
             self.deaf_until = None;
             if let Some(listener) = &self.listener {
-                let _ = self.watch.add(listener, Ready::Caller);
+                let _ = self.watch.add(listener, Ready::Caller, false);
             }
         }
     }
@@ -231,7 +231,7 @@ impl Shm {
             && line.is_clogged() != peer.watched_for_room
         {
             peer.watched_for_room = line.is_clogged();
-            self.watch.watch_room(line, peer.id, peer.watched_for_room);
+            self.watch.change(line, Ready::Socket(peer.id), peer.watched_for_room);
         }
     }
 

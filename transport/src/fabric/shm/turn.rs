@@ -50,9 +50,10 @@ impl Shm {
 
     /// Looks at all descriptors.
     fn look_around(&mut self) -> bool {
-        let ready = self.watch.look();
-        for &ready in &ready {
-            match ready {
+        let mut sights = std::mem::take(&mut self.sights);
+        self.watch.look(&mut sights);
+        for sight in &sights {
+            match sight.ready {
                 Ready::Doorbell => doorbell::clear(&*self.doorbell),
                 Ready::Alarm => self.watch.alarmed(),
                 Ready::Caller => self.answer_callers(),
@@ -62,7 +63,9 @@ impl Shm {
         }
         self.watch_the_clock();
         self.look = self.peers.iter().any(super::peers::Peer::is_talking);
-        !ready.is_empty()
+        let found = !sights.is_empty();
+        self.sights = sights;
+        found
     }
 
     /// The process at the other end of a connection has died.

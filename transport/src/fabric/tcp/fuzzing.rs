@@ -12,6 +12,7 @@ use super::frame::{ACK_BYTES, Ack, Frame, HEAD_BYTES, Place};
 use super::greeting::{Greeting, Hello, PREFIX_BYTES, Prover, Role, prefix, prove};
 use super::layout::{self, Layout, Shape};
 use crate::address::EngineId;
+use crate::fabric::fuzzing::Bytes;
 use crate::fabric::{
     Event, Fabric, Grant, Local, OpId, PeerId, RegionId, Remote, RemoteKey, Setup, Work,
 };
@@ -356,27 +357,11 @@ fn say(stream: &mut Option<TcpStream>, bytes: &[u8]) {
     let _ = stream.as_mut().map(|stream| stream.write_all(bytes));
 }
 
-/// Bytes that are taken from the front.
-struct Bytes<'a>(&'a [u8]);
-
-impl<'a> Bytes<'a> {
-    fn byte(&mut self) -> Option<u8> {
-        let (first, rest) = self.0.split_first()?;
-        self.0 = rest;
-        Some(*first)
-    }
-
-    fn take(&mut self, max: usize) -> &'a [u8] {
-        let len = usize::from(self.byte().unwrap_or(0)).min(max).min(self.0.len());
-        let (some, rest) = self.0.split_at(len);
-        self.0 = rest;
-        some
-    }
-
+impl Bytes<'_> {
     /// A number that can be, sixteen times as large, or any.
     fn number(&mut self) -> u64 {
         match self.byte() {
-            Some(255) => (0..8).fold(0, |word, _| word << 8 | u64::from(self.byte().unwrap_or(0))),
+            Some(255) => self.word(),
             Some(large @ 128..) => u64::from(large & 127) * 64,
             small => u64::from(small.unwrap_or(0)),
         }

@@ -234,6 +234,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::pages::model;
 
     fn pages() -> impl Strategy<Value = Pages> {
         let run = (0..500u64, 1..40u64, 0..60u64, 1..6u32)
@@ -245,16 +246,7 @@ mod tests {
 
     /// The place of every byte, one by one.
     fn bytes(shape: &Shape) -> Vec<u64> {
-        let mut all = Vec::new();
-        for layer in shape.layers() {
-            for run in shape.runs() {
-                for piece in 0..u64::from(run.count) {
-                    let from = layer + run.offset + piece * run.stride;
-                    all.extend(from..from + run.bytes);
-                }
-            }
-        }
-        all
+        model::places(shape.layers(), shape.runs())
     }
 
     fn walk(shape: &Shape, mut place: Place) -> Vec<u64> {

@@ -1,15 +1,11 @@
 //! Peers in processes of their own: killed, and stopped.
 
-use std::process::{Child, Command, Stdio};
-use std::sync::atomic::Ordering;
-
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+use rustix::process::Signal;
 
 use super::*;
-use crate::fabric::RemoteKey;
+use crate::fabric::kit::{ADDRESS_ENV, Other, told};
 use crate::fabric::shm::hazard;
 
-const ADDRESS_ENV: &str = "TRANSHIP_TEST_ADDRESS";
 const MODE_ENV: &str = "TRANSHIP_TEST_MODE";
 const KILLS: u32 = 60;
 const GUARD_BYTES: u64 = 64 << 10;
@@ -28,16 +24,14 @@ fn other_process() {
         }
         assert_eq!(node.down(peer), None, "the parent is gone");
     };
-    let word = |at: usize| u64::from_le_bytes(message[at..at + 8].try_into().unwrap());
-    let window = WindowId { slot: word(0) as u32, generation: word(8) as u32 };
-    let remote = Remote { window, key: RemoteKey { key: word(16), base: 0 }, offset: 0 };
+    let remote = told(&message);
     let (region, memory) = node.region(WINDOW_BYTES as usize);
     memory.fill(0..WINDOW_BYTES as usize, 1).unwrap();
     if std::env::var(MODE_ENV).as_deref() == Ok("stop") {
         let index = node.fabric.find(peer).unwrap();
         let link = node.fabric.peers[index].link().unwrap();
         // As in the middle of a chunk.
-        link.connection.hazard(0).store(hazard::claim(window), Ordering::SeqCst);
+        link.connection.hazard(0).store(hazard::claim(remote.window), Ordering::SeqCst);
         // To this thread: one to the process could be taken by another one first, and this one
         // would run on for a moment.
         // SAFETY: sends a signal, and touches no memory.
@@ -67,54 +61,12 @@ fn other_process() {
     }
 }
 
-/// The other process, which does not outlive a test that fails.
-struct Other(Child);
-
-impl Drop for Other {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-impl std::ops::Deref for Other {
-    type Target = Child;
-
-    fn deref(&self) -> &Child {
-        &self.0
-    }
-}
-
-impl std::ops::DerefMut for Other {
-    fn deref_mut(&mut self) -> &mut Child {
-        &mut self.0
-    }
-}
-
 fn spawn(node: &Node, mode: &str) -> Other {
-    let child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "fabric::shm::tests::death::other_process", "--test-threads=1"])
-        .env(ADDRESS_ENV, node.address().to_string())
-        .env(MODE_ENV, mode)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    Other(child)
+    let test = "fabric::shm::tests::death::other_process";
+    Other::start(test, &node.address(), &[(MODE_ENV, mode)])
 }
 
-fn wait<T>(node: &mut Node, what: &str, mut done: impl FnMut(&mut Node) -> Option<T>) -> T {
-    let start = Instant::now();
-    loop {
-        node.poll();
-        if let Some(result) = done(node) {
-            return result;
-        }
-        assert!(start.elapsed() < PATIENCE, "hangs: {what}; reports {:?}", node.events);
-    }
-}
-
-/// A window with guards on both sides, told to the other process once it is there.
+/// A window with guards on both sides.
 struct Target {
     remote: Remote,
     region: RegionId,
@@ -127,15 +79,6 @@ impl Target {
         memory.fill(0..memory.len(), 0xee).unwrap();
         let remote = node.grant(region, GUARD_BYTES..GUARD_BYTES + WINDOW_BYTES, ALL());
         Self { remote, region, memory }
-    }
-
-    fn tell(&self, node: &mut Node, peer: PeerId) {
-        let Remote { window, key, .. } = self.remote;
-        let message = [u64::from(window.slot), u64::from(window.generation), key.key]
-            .map(u64::to_le_bytes)
-            .concat();
-        let work = Work::Send { bytes: &message, immediate: None };
-        assert_eq!(node.post(peer, work).1, Posted::Done);
     }
 
     fn guards_are_whole(&self) {
@@ -158,7 +101,7 @@ fn a_killed_writer_is_noticed_at_any_point() {
         // Killed while it meets us, while it maps, and after some writes.
         let writes = round % 12;
         if round % 6 != 0 {
-            target.tell(&mut node, peer);
+            node.tell(peer, &target.remote);
             for _ in 0..writes {
                 wait(&mut node, "a write", Node::arrived);
             }
@@ -168,12 +111,12 @@ fn a_killed_writer_is_noticed_at_any_point() {
         for _ in 0..(round * 7919) % 997 {
             node.poll();
         }
-        child.kill().unwrap();
+        child.signal(Signal::KILL);
         let reason = wait(&mut node, "the death", |node| node.down(peer));
         assert_eq!(reason, Reason::PeerGone);
         let answer = node.post(peer, write(local(region, &memory, 0..0), target.remote, None)).1;
         assert_eq!(answer, Posted::Refused(Reason::PeerGone));
-        child.wait().unwrap();
+        child.ended();
         target.guards_are_whole();
         let window = target.remote.window;
         node.fabric.revoke(window);
@@ -189,38 +132,33 @@ fn a_killed_writer_is_noticed_at_any_point() {
     assert!(node.fabric.peers.is_empty() && node.fabric.ghosts.is_empty());
 }
 
+/// Another process that has stopped itself with a claim on its target.
+fn stopped(node: &mut Node) -> (Other, PeerId, Target) {
+    let target = Target::new(node);
+    let child = spawn(node, "stop");
+    let peer = wait(node, "the child's call", Node::up);
+    node.tell(peer, &target.remote);
+    // It needs no answer of ours before that.
+    child.stopped();
+    (child, peer, target)
+}
+
 #[test]
 fn operations_on_a_killed_peer_end_before_it_is_down() {
     let mut node = Node::new(Config::new());
-    let target = Target::new(&mut node);
-    let mut child = spawn(&node, "stop");
-    let peer = wait(&mut node, "the child's call", Node::up);
-    target.tell(&mut node, peer);
-    stopped(&child);
+    let (mut child, peer, _target) = stopped(&mut node);
     let message = [0; 60_000];
     while node.post(peer, Work::Send { bytes: &message, immediate: None }).1 != Posted::Busy {}
-    child.kill().unwrap();
+    child.signal(Signal::KILL);
     assert_eq!(wait(&mut node, "the death", |node| node.down(peer)), Reason::PeerGone);
-    child.wait().unwrap();
-}
-
-/// Waits until the child has stopped itself.
-fn stopped(child: &Child) {
-    let pid = Pid::from_raw(child.id() as i32).unwrap();
-    let (_, status) = waitpid(Some(pid), WaitOptions::UNTRACED).unwrap().unwrap();
-    assert!(status.stopped());
+    child.ended();
 }
 
 #[test]
 fn a_stopped_peer_holds_the_fence_up_until_it_goes_on_or_dies() {
     for kill in [false, true] {
         let mut node = Node::new(Config::new());
-        let target = Target::new(&mut node);
-        let mut child = spawn(&node, "stop");
-        let peer = wait(&mut node, "the child's call", Node::up);
-        target.tell(&mut node, peer);
-        // It stops with a claim on the window. It needs no answer of ours before.
-        stopped(&child);
+        let (mut child, peer, target) = stopped(&mut node);
         let window = target.remote.window;
         node.fabric.revoke(window);
         for _ in 0..10_000 {
@@ -232,25 +170,14 @@ fn a_stopped_peer_holds_the_fence_up_until_it_goes_on_or_dies() {
             node.poll();
         }
         if kill {
-            child.kill().unwrap();
+            child.signal(Signal::KILL);
             assert_eq!(wait(&mut node, "the death", |node| node.down(peer)), Reason::PeerGone);
         } else {
-            let pid = Pid::from_raw(child.id() as i32).unwrap();
-            kill_process(pid, Signal::CONT).unwrap();
+            child.signal(Signal::CONT);
         }
-        let patience = rustix::event::Timespec { tv_sec: 60, tv_nsec: 0 };
-        let start = Instant::now();
-        while node.revoked(window).is_none() {
-            assert!(start.elapsed() < PATIENCE);
-            if node.fabric.arm() {
-                let fd = node.fabric.wait_fd().unwrap();
-                let mut wanted = [rustix::event::PollFd::new(&fd, rustix::event::PollFlags::IN)];
-                assert_eq!(rustix::event::poll(&mut wanted, Some(&patience)), Ok(1));
-            }
-            node.poll();
-        }
+        sleep_until(&mut node, PATIENCE, |node| node.revoked(window));
         target.guards_are_whole();
         drop(node);
-        child.wait().unwrap();
+        child.ended();
     }
 }

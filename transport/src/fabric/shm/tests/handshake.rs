@@ -31,16 +31,12 @@ pub(super) fn hello() -> (Packet, Vec<OwnedFd>, Connection) {
 
 /// What the node answers, while it is polled; `None` is the end.
 fn answer(node: &mut Node, line: &Line) -> Option<Packet> {
-    let start = Instant::now();
-    loop {
-        node.poll();
-        match line.receive() {
-            Ok(Received::Packet(bytes, _)) => return Some(Packet::decode(&bytes).unwrap()),
-            Ok(Received::End) => return None,
-            Ok(Received::Nothing) => assert!(start.elapsed() < PATIENCE, "no answer"),
-            Err(error) => panic!("{error}"),
-        }
-    }
+    wait(node, "an answer", |_| match line.receive() {
+        Ok(Received::Packet(bytes, _)) => Some(Some(Packet::decode(&bytes).unwrap())),
+        Ok(Received::End) => Some(None),
+        Ok(Received::Nothing) => None,
+        Err(error) => panic!("{error}"),
+    })
 }
 
 fn send_raw(line: &Line, bytes: &[u8]) -> io::Result<usize> {
@@ -65,11 +61,7 @@ fn an_honest_hello_is_welcomed() {
     assert!(matches!(answer(&mut node, &line), Some(Packet::Welcome { windows: 4096, .. })));
     let peer = node.up().unwrap();
     drop(line);
-    let start = Instant::now();
-    while node.down(peer).is_none() {
-        assert!(start.elapsed() < PATIENCE);
-        node.poll();
-    }
+    wait(&mut node, "the end", |node| node.down(peer));
 }
 
 #[test]
@@ -93,14 +85,7 @@ fn answered_with(bytes: &[u8]) -> Reason {
     let peer = node.fabric.connect(&shm(endpoint));
     let line = Line::new(listener.accept().unwrap());
     send_raw(&line, bytes).unwrap();
-    let start = Instant::now();
-    loop {
-        node.poll();
-        if let Some(reason) = node.down(peer) {
-            return reason;
-        }
-        assert!(start.elapsed() < PATIENCE);
-    }
+    wait(&mut node, "the end", |node| node.down(peer))
 }
 
 #[test]
@@ -237,11 +222,7 @@ proptest! {
         }
         drop(line);
         let peer = node.up().unwrap();
-        let start = Instant::now();
-        while node.down(peer).is_none() {
-            prop_assert!(start.elapsed() < PATIENCE);
-            node.poll();
-        }
+        wait(&mut node, "the end", |node| node.down(peer));
         serves(&mut node);
     }
 }

@@ -5,8 +5,17 @@ use std::sync::atomic::Ordering;
 use super::handshake::{call, hello};
 use super::*;
 use crate::fabric::RemoteKey;
+use crate::fabric::shm::connection::Connection;
 use crate::fabric::shm::ring::Channel;
-use crate::fabric::shm::socket::Received;
+use crate::fabric::shm::socket::{Line, Received};
+
+/// A stranger that says hello honestly, its connection, and what the node calls it.
+fn stranger(node: &mut Node) -> (Line, Connection, PeerId) {
+    let mut line = call(node);
+    let (packet, descriptors, connection) = hello();
+    line.send(packet, descriptors).unwrap();
+    (line, connection, wait(node, "the hello", Node::up))
+}
 
 #[test]
 fn every_forged_bit_is_refused() {
@@ -59,8 +68,7 @@ fn nothing_outside_of_the_window_is_reached() {
             let local = local(ours, &here, 0..len);
             let refused = Status::Refused(Reason::OutOfBounds);
             assert_eq!(pair.run(write(local, remote, Some(1))), refused, "{offset} {len}");
-            let work = Work::Read { local, remote, pages: None, immediate: None };
-            assert_eq!(pair.run(work), refused, "{offset} {len}");
+            assert_eq!(pair.run(read(local, remote)), refused, "{offset} {len}");
         }
         if first {
             assert_eq!(pair.run(write(local(ours, &here, 0..4096), window, None)), Status::Done);
@@ -83,19 +91,18 @@ fn only_granted_rights_can_be_used() {
     let local = local(ours, &here, 0..8);
     let readable = pair.b.grant(theirs, 0..4096, Access::READ);
     let writable = pair.b.grant(theirs, 0..4096, Access::WRITE);
-    let read = |remote| Work::Read { local, remote, pages: None, immediate: None };
     let denied = Status::Refused(Reason::Denied);
     for _ in 0..2 {
         assert_eq!(pair.run(write(local, readable, None)), denied);
-        assert_eq!(pair.run(read(readable)), Status::Done);
+        assert_eq!(pair.run(read(local, readable)), Status::Done);
         assert_eq!(bytes(&there, 0..8), [0; 8]);
-        assert_eq!(pair.run(read(writable)), denied);
+        assert_eq!(pair.run(read(local, writable)), denied);
     }
     // The mapping for reading alone is replaced by one for writing.
     here.fill(0..8, 1).unwrap();
     assert_eq!(pair.run(write(local, writable, None)), Status::Done);
     assert_eq!(bytes(&there, 0..8), [1; 8]);
-    assert_eq!(pair.run(read(readable)), Status::Done);
+    assert_eq!(pair.run(read(local, readable)), Status::Done);
     assert_eq!(pair.run(Work::Map { remote: writable }), denied);
 }
 
@@ -140,17 +147,7 @@ fn nonsense_in_the_rings_ends_the_connection() {
     let mut other = Node::new(Config::new());
     let (to_node, _) = connect(&mut other, &mut node);
     for nonsense in 0..4 {
-        let mut line = call(&node);
-        let (packet, descriptors, connection) = hello();
-        line.send(packet, descriptors).unwrap();
-        let start = Instant::now();
-        let peer = loop {
-            node.poll();
-            if let Some(peer) = node.up() {
-                break peer;
-            }
-            assert!(start.elapsed() < PATIENCE);
-        };
+        let (line, connection, peer) = stranger(&mut node);
         let [messages, immediates] = connection.outgoing();
         match nonsense {
             // An unknown kind.
@@ -175,24 +172,12 @@ fn nonsense_in_the_rings_ends_the_connection() {
                 assert!(answers.contains(&Posted::Refused(Reason::Failed)), "{answers:?}");
             }
         }
-        let start = Instant::now();
-        let reason = loop {
-            node.poll();
-            if let Some(reason) = node.down(peer) {
-                break reason;
-            }
-            assert!(start.elapsed() < PATIENCE);
-        };
-        assert_eq!(reason, Reason::Failed);
+        assert_eq!(wait(&mut node, "the end", |node| node.down(peer)), Reason::Failed);
         // It may still be copying: it is remembered until it hangs up.
         assert_eq!(node.fabric.ghosts.len(), 1);
         while let Ok(Received::Packet(..)) = line.receive() {}
         drop(line);
-        let start = Instant::now();
-        while !node.fabric.ghosts.is_empty() {
-            assert!(start.elapsed() < PATIENCE);
-            node.poll();
-        }
+        wait(&mut node, "its hanging up", |it| it.fabric.ghosts.is_empty().then_some(()));
     }
     let work = Work::Send { bytes: b"still here", immediate: None };
     assert_eq!(other.post(to_node, work).1, Posted::Done);
@@ -204,17 +189,7 @@ fn a_claim_of_a_lost_peer_counts_until_it_has_hung_up() {
     let mut node = Node::new(Config::new());
     let (region, _memory) = node.region(4096);
     let remote = node.grant(region, 0..4096, ALL());
-    let mut line = call(&node);
-    let (packet, descriptors, connection) = hello();
-    line.send(packet, descriptors).unwrap();
-    let start = Instant::now();
-    let peer = loop {
-        node.poll();
-        if let Some(peer) = node.up() {
-            break peer;
-        }
-        assert!(start.elapsed() < PATIENCE);
-    };
+    let (line, connection, peer) = stranger(&mut node);
     let claim = crate::fabric::shm::hazard::claim(remote.window);
     connection.hazard(5).store(claim, Ordering::SeqCst);
     node.fabric.disconnect(peer);
@@ -225,9 +200,5 @@ fn a_claim_of_a_lost_peer_counts_until_it_has_hung_up() {
     assert_eq!(node.down(peer), Some(Reason::Closed));
     assert_eq!(node.revoked(remote.window), None);
     drop(line);
-    let start = Instant::now();
-    while node.revoked(remote.window).is_none() {
-        assert!(start.elapsed() < PATIENCE);
-        node.poll();
-    }
+    wait(&mut node, "the fence", |node| node.revoked(remote.window));
 }

@@ -31,6 +31,17 @@ impl World {
     }
 }
 
+impl Node {
+    /// Polls until `done`; how often.
+    fn polls_until(&mut self, what: &str, mut done: impl FnMut(&mut Self) -> bool) -> u64 {
+        let mut polls = 0;
+        wait(self, what, |node| {
+            polls += 1;
+            done(node).then_some(polls)
+        })
+    }
+}
+
 fn ended(node: &Node, op: OpId) -> bool {
     node.events.iter().any(|event| matches!(event, Event::Completed { op: it, .. } if *it == op))
 }

@@ -1,20 +1,8 @@
 //! Sleep, fences, hanging up, closing, and what is left behind.
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-
 use super::*;
 use crate::fabric::shm::hazard;
 use crate::fabric::shm::jobs::Turn;
-
-/// Whether the descriptor to wait for becomes readable within `millis`.
-fn readable(node: &Node, millis: u64) -> bool {
-    let fd = node.fabric.wait_fd().unwrap();
-    let (tv_sec, tv_nsec) = ((millis / 1000) as i64, (millis % 1000 * 1_000_000) as i64);
-    let ready = poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&Timespec { tv_sec, tv_nsec }));
-    ready.unwrap() > 0
-}
-
-const PATIENCE_MILLIS: u64 = 60_000;
 
 #[test]
 fn a_sleeper_is_woken_by_whatever_comes() {
@@ -28,7 +16,7 @@ fn a_sleeper_is_woken_by_whatever_comes() {
         while !pair.b.fabric.arm() {
             pair.b.poll();
         }
-        assert!(!readable(&pair.b, 0), "round {round}");
+        assert!(!pair.b.is_readable(Duration::ZERO), "round {round}");
         if round % 2 == 0 {
             assert_eq!(pair.run_without_b(Work::Send { bytes: b"up", immediate: None }), None);
         } else if let Some(op) = pair.run_without_b(write(local, remote, Some(1))) {
@@ -36,7 +24,7 @@ fn a_sleeper_is_woken_by_whatever_comes() {
             assert_eq!(pair.until("a write", |a, _| a.status(op)), Status::Done);
             continue;
         }
-        assert!(readable(&pair.b, PATIENCE_MILLIS), "round {round}");
+        assert!(pair.b.is_readable(PATIENCE), "round {round}");
         assert!(!pair.b.fabric.arm(), "there is work");
         pair.b.poll();
         let woken = pair.b.message().is_some() | pair.b.arrived().is_some();
@@ -64,9 +52,9 @@ fn a_sender_without_room_is_woken_when_there_is_some() {
     while !pair.a.fabric.arm() {
         pair.a.poll();
     }
-    assert!(!readable(&pair.a, 0));
+    assert!(!pair.a.is_readable(Duration::ZERO));
     pair.b.poll();
-    assert!(readable(&pair.a, PATIENCE_MILLIS));
+    assert!(pair.a.is_readable(PATIENCE));
     pair.a.poll();
     assert_eq!(pair.a.post(pair.to_b, work).1, Posted::Done);
 }
@@ -80,18 +68,7 @@ fn a_sleeper_is_woken_by_its_copying_threads() {
     let remote = pair.b.grant(theirs, 0..LEN, ALL());
     assert_eq!(pair.run(write(local(ours, &here, 0..8), remote, None)), Status::Done);
     let (op, _) = pair.a.post(pair.to_b, write(local(ours, &here, 0..LEN), remote, Some(1)));
-    let start = Instant::now();
-    let status = loop {
-        assert!(start.elapsed() < PATIENCE);
-        if pair.a.fabric.arm() {
-            assert!(readable(&pair.a, PATIENCE_MILLIS));
-        }
-        pair.a.poll();
-        if let Some(status) = pair.a.status(op) {
-            break status;
-        }
-    };
-    assert_eq!(status, Status::Done);
+    assert_eq!(sleep_until(&mut pair.a, PATIENCE, |a| a.status(op)), Status::Done);
 }
 
 #[test]
@@ -111,17 +88,7 @@ fn nothing_lands_after_a_fence() {
         for _ in 0..round {
             pair.a.poll();
         }
-        pair.b.fabric.revoke(remote.window);
-        pair.until("a fence", |_, b| b.revoked(remote.window));
-        there.fill(0..LEN as usize, 0xee).unwrap();
-        match pair.until("the end", |a, _| a.status(op)) {
-            Status::Done => {}
-            Status::Refused(reason) | Status::Stopped(reason) => {
-                assert_eq!(reason, Reason::Stale);
-                stopped += 1;
-            }
-        }
-        assert!(bytes(&there, 0..LEN as usize).iter().all(|&byte| byte == 0xee), "a late write");
+        stopped += u32::from(pair.fence(op, remote.window, &there));
     }
     assert!(stopped > 0, "no fence came in between");
 }

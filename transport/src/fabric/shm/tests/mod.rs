@@ -8,7 +8,6 @@ mod lifecycle;
 mod paged;
 mod transfers;
 
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -16,19 +15,29 @@ use std::time::{Duration, Instant};
 use super::config::Config;
 use super::fabric::Shm;
 use crate::address::{Address, EngineId, Kind};
+use crate::fabric::kit::{
+    self, ALL, PATIENCE, bytes, connect, local, pattern, read, sleep_until, until, wait, write,
+};
 use crate::fabric::{
     Event, Fabric, Grant, Local, OpId, PeerId, Posted, RegionId, Remote, Setup, Status, Work,
 };
 use crate::immediate::Immediate;
 use crate::lane::Lane;
-use crate::memory::{HostMemory, Memory};
+use crate::memory::Memory;
 use crate::outcome::Reason;
-use crate::time::{Clock, MonotonicClock, Time};
+use crate::time::{Clock, Time};
 use crate::window::{Access, WindowId};
 
-const ALL: fn() -> Access = || Access::WRITE | Access::READ;
-/// How long a test waits before it calls that a hang.
-const PATIENCE: Duration = Duration::from_secs(60);
+type Node = kit::Node<Shm>;
+type Pair = kit::Pair<Shm>;
+
+impl kit::Subject for Shm {
+    type Config = Config;
+
+    fn open(config: Config, setup: &Setup) -> Result<Self, String> {
+        Self::open(config, setup)
+    }
+}
 
 /// A clock that a test moves.
 #[derive(Debug, Default)]
@@ -46,224 +55,23 @@ impl Hands {
     }
 }
 
-/// A fabric, what it reported, and counters for names.
-struct Node {
-    fabric: Shm,
-    events: Vec<Event>,
-    regions: u32,
-    windows: u32,
-    ops: u64,
-    messages_max: usize,
-}
-
-impl Node {
-    fn new(config: Config) -> Self {
-        Self::with_clock(config, Arc::new(MonotonicClock::new()))
-    }
-
-    fn with_clock(config: Config, clock: Arc<dyn Clock>) -> Self {
-        let setup = Setup { engine: EngineId::random(), clock };
-        let fabric = Shm::open(config, &setup).unwrap();
-        Self { fabric, events: Vec::new(), regions: 0, windows: 0, ops: 0, messages_max: 64 }
-    }
-
-    fn poll(&mut self) {
-        self.fabric.poll(self.messages_max, &mut self.events);
-    }
-
-    /// Takes the first report that `want` wants.
-    fn take<T>(&mut self, mut want: impl FnMut(&Event) -> Option<T>) -> Option<T> {
-        let (at, found) =
-            self.events.iter().enumerate().find_map(|(at, event)| Some((at, want(event)?)))?;
-        self.events.remove(at);
-        Some(found)
-    }
-
-    fn status(&mut self, wanted: OpId) -> Option<Status> {
-        self.take(|event| match event {
-            Event::Completed { op, status } if *op == wanted => Some(*status),
-            _ => None,
-        })
-    }
-
-    fn arrived(&mut self) -> Option<Immediate> {
-        self.take(|event| match event {
-            Event::Arrived { immediate } => Some(*immediate),
-            _ => None,
-        })
-    }
-
-    fn message(&mut self) -> Option<Vec<u8>> {
-        self.take(|event| match event {
-            Event::Message { bytes, .. } => Some(bytes.clone()),
-            _ => None,
-        })
-    }
-
-    fn down(&mut self, wanted: PeerId) -> Option<Reason> {
-        self.take(|event| match event {
-            Event::PeerDown { peer, reason } if *peer == wanted => Some(*reason),
-            _ => None,
-        })
-    }
-
-    fn up(&mut self) -> Option<PeerId> {
-        self.take(|event| match event {
-            Event::PeerUp { peer, .. } => Some(*peer),
-            _ => None,
-        })
-    }
-
-    fn revoked(&mut self, wanted: WindowId) -> Option<()> {
-        self.take(|event| match event {
-            Event::Revoked { window } if *window == wanted => Some(()),
-            _ => None,
-        })
-    }
-
-    /// A registered region.
-    fn region(&mut self, len: usize) -> (RegionId, Arc<Memory>) {
-        let memory = Arc::new(HostMemory::new(len).sparse().build().unwrap());
-        (self.register(&memory), memory)
-    }
-
-    fn register(&mut self, memory: &Arc<Memory>) -> RegionId {
-        self.regions += 1;
-        let region = RegionId(self.regions);
-        self.fabric.register(region, memory).unwrap();
-        region
-    }
-
-    fn grant(&mut self, region: RegionId, range: Range<u64>, access: Access) -> Remote {
-        let window = WindowId { slot: self.windows, generation: 5 };
-        self.windows += 1;
-        let (offset, len) = (range.start, range.end - range.start);
-        let grant = Grant { window, region, offset, len, access };
-        Remote { window, key: self.fabric.grant(&grant).unwrap(), offset: 0 }
-    }
-
-    fn post(&mut self, peer: PeerId, work: Work<'_>) -> (OpId, Posted) {
-        self.post_in(Lane::Bulk, peer, work)
-    }
-
-    fn post_in(&mut self, lane: Lane, peer: PeerId, work: Work<'_>) -> (OpId, Posted) {
-        self.ops += 1;
-        let op = OpId(self.ops);
-        (op, self.fabric.post(op, peer, lane, work))
-    }
-
-    /// Polls until `done`.
-    fn polls_until(&mut self, what: &str, mut done: impl FnMut(&mut Self) -> bool) -> u64 {
-        let start = Instant::now();
-        for polls in 1.. {
-            self.poll();
-            if done(self) {
-                return polls;
-            }
-            assert!(start.elapsed() < PATIENCE, "hangs: {what}; reports {:?}", self.events);
-        }
-        unreachable!("polls run out")
-    }
-
-    fn address(&self) -> Address {
-        self.fabric.address()
-    }
-}
-
-/// Local bytes.
-fn local(region: RegionId, memory: &Memory, range: Range<u64>) -> Local {
-    assert!(range.end <= memory.len() as u64);
-    // SAFETY: inside of the memory.
-    let ptr = unsafe { memory.as_ptr().add(range.start as usize) };
-    Local { region, ptr, len: range.end - range.start }
-}
-
-fn write(local: Local, remote: Remote, immediate: Option<u32>) -> Work<'static> {
-    Work::Write { local, remote, pages: None, immediate: immediate.map(Immediate) }
-}
-
-/// Polls both until `done`.
-fn until<T>(
-    a: &mut Node,
-    b: &mut Node,
-    what: &str,
-    mut done: impl FnMut(&mut Node, &mut Node) -> Option<T>,
-) -> T {
-    let start = Instant::now();
-    loop {
-        a.poll();
-        b.poll();
-        if let Some(result) = done(a, b) {
-            return result;
-        }
-        if start.elapsed() > PATIENCE {
-            panic!("hangs: {what}; reports {:?} and {:?}", a.events, b.events);
-        }
-    }
-}
-
-/// Two connected fabrics: `a` dialled `b`.
-struct Pair {
-    a: Node,
-    b: Node,
-    /// What `a` calls `b`.
-    to_b: PeerId,
-    /// What `b` calls `a`.
-    to_a: PeerId,
-}
-
 impl Pair {
-    fn new() -> Self {
-        Self::of(Config::new(), Config::new())
+    /// Takes the window that an operation of `a` fills back, whether that is under way or not, and
+    /// uses the memory again; whether that stopped the operation.
+    fn fence(&mut self, op: OpId, window: WindowId, there: &Memory) -> bool {
+        self.b.fabric.revoke(window);
+        self.until("a fence", |_, b| b.revoked(window));
+        there.fill(0..there.len(), 0xee).unwrap();
+        let stopped = match self.end(op) {
+            Status::Done => false,
+            Status::Refused(reason) | Status::Stopped(reason) => {
+                assert_eq!(reason, Reason::Stale);
+                true
+            }
+        };
+        assert!(bytes(there, 0..there.len()).iter().all(|&byte| byte == 0xee), "a late write");
+        stopped
     }
-
-    fn of(a: Config, b: Config) -> Self {
-        let (mut a, mut b) = (Node::new(a), Node::new(b));
-        let (to_b, to_a) = connect(&mut a, &mut b);
-        Self { a, b, to_b, to_a }
-    }
-
-    fn until<T>(&mut self, what: &str, done: impl FnMut(&mut Node, &mut Node) -> Option<T>) -> T {
-        until(&mut self.a, &mut self.b, what, done)
-    }
-
-    /// Does an operation of `a` on `b` and says how it ended.
-    fn run(&mut self, work: Work<'_>) -> Status {
-        match self.a.post(self.to_b, work) {
-            (_, Posted::Done) => Status::Done,
-            (_, Posted::Refused(reason)) => Status::Refused(reason),
-            (_, Posted::Busy) => panic!("busy"),
-            (op, Posted::Pending) => self.until("an operation", |a, _| a.status(op)),
-        }
-    }
-}
-
-/// Connects `a` to `b`; what each calls the other.
-fn connect(a: &mut Node, b: &mut Node) -> (PeerId, PeerId) {
-    let dialled = a.fabric.connect(&b.address());
-    let (mut to_b, mut to_a) = (None, None);
-    let pair = until(a, b, "connecting", |a, b| {
-        to_b = to_b.or_else(|| a.up());
-        to_a = to_a.or_else(|| b.up());
-        Some((to_b?, to_a?))
-    });
-    assert_eq!(pair.0, dialled);
-    pair
-}
-
-fn pattern(len: usize, seed: u64) -> Vec<u8> {
-    let mut state = seed | 1;
-    let mut next = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        (state >> 33) as u8
-    };
-    (0..len).map(|_| next()).collect()
-}
-
-fn bytes(memory: &Memory, range: Range<usize>) -> Vec<u8> {
-    let mut bytes = vec![0; range.len()];
-    memory.read_at(range.start, &mut bytes).unwrap();
-    bytes
 }
 
 fn shm(endpoint: impl Into<String>) -> Address {

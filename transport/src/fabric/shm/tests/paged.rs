@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::pages::{Pages, Plan, Run};
+use crate::pages::{Pages, Plan, model};
 
 /// A number below `below` that depends on the state alone.
 fn roll(state: &mut u64, below: u64) -> u64 {
@@ -64,16 +64,8 @@ impl Shape {
 
 /// Where each byte lies, in order.
 fn places(pages: &Pages) -> Vec<usize> {
-    let mut places = Vec::new();
-    for start in pages.layer_starts() {
-        for &Run { offset, bytes, stride, count } in pages.layer_runs() {
-            for piece in 0..u64::from(count) {
-                let at = (start + offset + piece * stride) as usize;
-                places.extend(at..at + bytes as usize);
-            }
-        }
-    }
-    places
+    let places = model::places(pages.layer_starts(), pages.layer_runs());
+    places.into_iter().map(|place| place as usize).collect()
 }
 
 /// `to` after the bytes of `from` have been put in their places.
@@ -214,18 +206,7 @@ fn no_page_lands_after_the_fence() {
         for _ in 0..round % 4 {
             pair.a.poll();
         }
-        pair.b.fabric.revoke(remote.window);
-        pair.until("a fence", |_, b| b.revoked(remote.window));
-        // The pages are used again.
-        there.fill(0..LEN as usize, 0xee).unwrap();
-        match pair.until("the end", |a, _| a.status(op)) {
-            Status::Done => {}
-            Status::Refused(reason) | Status::Stopped(reason) => {
-                assert_eq!(reason, Reason::Stale);
-                stopped += 1;
-            }
-        }
-        assert!(bytes(&there, 0..LEN as usize).iter().all(|&byte| byte == 0xee), "a late page");
+        stopped += u32::from(pair.fence(op, remote.window, &there));
     }
     assert!(stopped > 0, "no fence came in between");
 }

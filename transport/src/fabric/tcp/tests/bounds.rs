@@ -3,9 +3,7 @@
 use std::io::{Read, Write as _};
 use std::sync::mpsc;
 
-use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::ioctl_fionread;
-use rustix::time::Timespec;
 
 use super::hostile::by_hand;
 use super::*;
@@ -31,23 +29,6 @@ fn a_read_whose_bytes_were_dropped_after_hanging_up_is_not_done() {
     pair.a.fabric.disconnect(pair.to_b);
     assert_eq!(pair.end(op), Status::Refused(Reason::Closed));
     assert!(bytes(&near, 0..BYTES).iter().all(|byte| *byte == 0), "nothing lands after that");
-}
-
-/// Polls a fabric as one who sleeps whenever he may.
-fn sleep_until<T>(node: &mut Node, within: Duration, done: fn(&mut Node) -> Option<T>) -> T {
-    let start = Instant::now();
-    loop {
-        node.poll();
-        if let Some(result) = done(node) {
-            return result;
-        }
-        assert!(start.elapsed() < within, "hangs; reports {:?}", node.events);
-        if node.fabric.arm() {
-            let fd = node.fabric.wait_fd().unwrap();
-            let timeout = Timespec::try_from(within).unwrap();
-            poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&timeout)).unwrap();
-        }
-    }
 }
 
 #[test]

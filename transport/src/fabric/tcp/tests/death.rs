@@ -1,13 +1,10 @@
 //! Peers in processes of their own: killed, and stopped.
 
-use std::process::{Child, Command, Stdio};
-
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+use rustix::process::Signal;
 
 use super::*;
-use crate::fabric::RemoteKey;
+use crate::fabric::kit::{ADDRESS_ENV, Other, told};
 
-const ADDRESS_ENV: &str = "TRANSHIP_TEST_TCP_ADDRESS";
 const WINDOW_BYTES: u64 = 4 << 20;
 
 fn lively() -> Config {
@@ -22,11 +19,8 @@ fn other_process() {
     let peer = node.fabric.connect(&address.parse().unwrap());
     wait(&mut node, "the parent", Node::up);
     let (region, _memory) = node.region(WINDOW_BYTES as usize);
-    let Remote { window, key, .. } = node.grant(region, 0..WINDOW_BYTES, ALL());
-    let words = [u64::from(window.slot), u64::from(window.generation), key.key];
-    let message = words.map(u64::to_le_bytes).concat();
-    let work = Work::Send { bytes: &message, immediate: None };
-    assert_eq!(node.post(peer, work).1, Posted::Done);
+    let remote = node.grant(region, 0..WINDOW_BYTES, ALL());
+    node.tell(peer, &remote);
     // For as long as the parent wants.
     loop {
         node.poll();
@@ -34,45 +28,18 @@ fn other_process() {
     }
 }
 
-/// The other process, which does not outlive a test that fails.
-struct Other(Child);
-
-impl Drop for Other {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-impl Other {
-    fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.0), signal).unwrap();
-    }
-
-    /// Stops it, for good.
-    fn stop(&self) {
-        self.signal(Signal::STOP);
-        let options = WaitOptions::UNTRACED;
-        let (_, status) = waitpid(Some(Pid::from_child(&self.0)), options).unwrap().unwrap();
-        assert!(status.stopped());
-    }
+/// Stops it, for good.
+fn stop(other: &Other) {
+    other.signal(Signal::STOP);
+    other.stopped();
 }
 
 /// Another process, what the node calls it, and its window.
 fn spawn(node: &mut Node) -> (Other, PeerId, Remote) {
-    let child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "fabric::tcp::tests::death::other_process", "--test-threads=1"])
-        .env(ADDRESS_ENV, node.address().to_string())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let other = Other(child);
+    let other = Other::start("fabric::tcp::tests::death::other_process", &node.address(), &[]);
     let peer = wait(node, "the child's call", Node::up);
     let message = wait(node, "its window", Node::message);
-    let word = |at: usize| u64::from_le_bytes(message[at..at + 8].try_into().unwrap());
-    let window = WindowId { slot: word(0) as u32, generation: word(8) as u32 };
-    (other, peer, Remote { window, key: RemoteKey { key: word(16), base: 0 }, offset: 0 })
+    (other, peer, told(&message))
 }
 
 #[test]
@@ -117,7 +84,7 @@ fn what_a_stopped_peer_may_still_land_is_proven_when_it_goes_on() {
     let (region, memory) = node.region(WINDOW_BYTES as usize);
     let (other, peer, remote) = spawn(&mut node);
     let whole = local(region, &memory, 0..WINDOW_BYTES);
-    other.stop();
+    stop(&other);
     let writes: Vec<_> = (0..8).map(|_| node.begin(peer, write(whole, remote, None))).collect();
     let reads: Vec<_> = (0..2).map(|_| node.begin(peer, read(whole, remote))).collect();
     node.poll();
@@ -153,7 +120,7 @@ fn a_short_stop_is_no_death() {
     let mut node = Node::new(Config::new());
     let (region, memory) = node.region(WINDOW_BYTES as usize);
     let (other, peer, remote) = spawn(&mut node);
-    other.stop();
+    stop(&other);
     let op = node.begin(peer, write(local(region, &memory, 0..WINDOW_BYTES), remote, None));
     for _ in 0..100 {
         node.poll();

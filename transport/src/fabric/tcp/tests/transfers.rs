@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::fabric::tcp::link::{CREDIT_BYTES, Over};
-use crate::pages::{Pages, Plan, Run};
+use crate::pages::{Pages, Plan, Run, model};
 
 const REGION_BYTES: usize = 4 << 20;
 
@@ -42,16 +42,7 @@ fn prefix(pages: &Pages, bytes: u64) -> Pages {
 }
 
 fn pieces(pages: &Pages) -> Vec<Range<u64>> {
-    let mut all = Vec::new();
-    for layer in pages.layer_starts() {
-        for run in pages.layer_runs() {
-            for at in 0..u64::from(run.count) {
-                let from = layer + run.offset + at * run.stride;
-                all.push(from..from + run.bytes);
-            }
-        }
-    }
-    all
+    model::pieces(pages.layer_starts(), pages.layer_runs())
 }
 
 /// The bytes at the pages, in order.
