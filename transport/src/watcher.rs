@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::engine::Engine;
 use crate::memory::Memory;
 use crate::region::{RangeError, check};
+use crate::sabotage::{self, Defect};
 use crate::sync::{AtomicU32, AtomicU64, Mutex, MutexGuard, fence};
 
 type Callback = Box<dyn FnMut(u64) + Send>;
@@ -190,10 +191,11 @@ impl Teller {
             if self.closed.load(Ordering::Acquire) != 0 {
                 return;
             }
-            if self.told.swap(value, Ordering::Relaxed) != value
+            let before = self.told.swap(value, Ordering::Relaxed);
+            if before != value
                 && let Some(f) = &mut *callback
             {
-                f(value);
+                f(if sabotage::is(Defect::LateWord) { before } else { value });
             }
             drop(callback);
             fence(Ordering::SeqCst);

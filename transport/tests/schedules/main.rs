@@ -17,10 +17,16 @@
 #[cfg(feature = "sabotage")]
 mod defects;
 mod dice;
+mod end;
+mod flight;
+mod meeting;
+mod moves;
 mod oracle;
+mod pieces;
 mod program;
 mod run;
 mod shadow;
+mod word;
 mod world;
 
 use std::io::Write;
@@ -31,6 +37,7 @@ use std::time::Instant;
 
 use crate::program::Program;
 use crate::run::run;
+use crate::world::Tally;
 
 /// Schedules in each run of the tests.
 const SCHEDULES: u64 = 10_000;
@@ -53,7 +60,7 @@ fn say(text: &str) {
 }
 
 /// Runs a schedule; tells how to run it again when it does not hold.
-fn holds(seed: u64) -> Option<[u64; 4]> {
+fn holds(seed: u64) -> Option<Tally> {
     let report = catch_unwind(|| run(seed));
     if report.is_err() {
         say(&format!("schedule {seed} does not hold; run it again with"));
@@ -61,7 +68,7 @@ fn holds(seed: u64) -> Option<[u64; 4]> {
             "  TRANSHIP_SCHEDULE={seed} cargo test -p tranship-transport --test schedules"
         ));
     }
-    report.ok().map(|report| report.ends)
+    report.ok().map(|report| report.tally)
 }
 
 /// Ten thousand bad days, all of them survived.
@@ -78,7 +85,12 @@ fn every_schedule_holds() {
     let began = Instant::now();
     let from = number("TRANSHIP_SCHEDULES_FROM").unwrap_or(0);
     let (next, failed) = (AtomicU64::new(0), AtomicBool::new(false));
-    let ends: [AtomicU64; 4] = Default::default();
+    let (ends, reached): ([AtomicU64; 4], [AtomicU64; 3]) = Default::default();
+    let add = |to: &[AtomicU64], counts: &[u64]| {
+        for (to, count) in to.iter().zip(counts) {
+            to.fetch_add(*count, Ordering::Relaxed);
+        }
+    };
     let work = || {
         while !failed.load(Ordering::Relaxed) {
             let at = next.fetch_add(1, Ordering::Relaxed);
@@ -86,10 +98,9 @@ fn every_schedule_holds() {
                 return;
             }
             match holds(from + at) {
-                Some(counts) => {
-                    for (end, count) in ends.iter().zip(counts) {
-                        end.fetch_add(count, Ordering::Relaxed);
-                    }
+                Some(tally) => {
+                    add(&ends, &tally.ends);
+                    add(&reached, &tally.reached);
                 }
                 None => failed.store(true, Ordering::Relaxed),
             }
@@ -105,13 +116,15 @@ fn every_schedule_holds() {
         }
     });
     assert!(!failed.load(Ordering::Relaxed), "a schedule does not hold; it is named above");
-    let ends = ends.map(AtomicU64::into_inner);
+    let (ends, reached) = (ends.map(AtomicU64::into_inner), reached.map(AtomicU64::into_inner));
     say(&format!(
-        "{schedules} schedules hold, {:.0} in a second; transfers done, rejected, fenced, lost: {ends:?}",
+        "{schedules} schedules hold, {:.0} in a second; transfers done, rejected, fenced, lost: {ends:?}; \
+         rounds of barriers passed, words heard, detours: {reached:?}",
         schedules as f64 / began.elapsed().as_secs_f64()
     ));
     let rare = schedules.min(100) / 100;
-    assert!(ends.iter().all(|end| *end >= rare), "schedules reach every outcome: {ends:?}");
+    let often = |counts: &[u64]| counts.iter().all(|count| *count >= rare);
+    assert!(often(&ends) && often(&reached), "schedules reach everything: {ends:?}, {reached:?}");
 }
 
 /// One seed is one run: what failed once fails again.

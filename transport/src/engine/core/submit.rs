@@ -18,7 +18,7 @@ use crate::peer::LinkId;
 use crate::region::Slice;
 use crate::remote::RemoteSlice;
 use crate::sabotage::{self, Defect};
-use crate::transfer::{Completion, Order, Started, Task};
+use crate::transfer::{Completion, Order, Started, Task, Told};
 
 /// How long before its deadline an operation is cancelled, so that the proof can still come in
 /// time: an eighth of its whole time, at most this.
@@ -145,6 +145,12 @@ impl Core {
         let worker = order.peer().worker;
         let completion = completion();
         Tallies::take_back(&self.tallies.submitted);
+        if sabotage::is(Defect::DoubleDetour) {
+            let Order { way, class, deadline, timeout, .. } = order;
+            let twin = Order { task: order.task.clone(), way, class, deadline, timeout };
+            self.detours
+                .push((worker, Queued { order: twin, completion: Told::default().completion() }));
+        }
         self.detours.push((worker, Queued { order, completion: Arc::clone(&completion) }));
         Ok(Started::Running(completion))
     }
