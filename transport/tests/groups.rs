@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tranship_transport::fabric::sim::{Config, Faults, Network};
 use tranship_transport::{
-    Barrier, Drive, Engine, HostMemory, JoinError, Lane, Outcome, Polling, Reason, Target,
+    Barrier, Drive, Engine, HostMemory, JoinError, Kind, Lane, Outcome, Polling, Reason, Target,
     WatchError, Watcher,
 };
 
@@ -268,6 +268,25 @@ fn a_barrier_counts_whom_it_is_told_of_twice_once() {
             assert_eq!((error.round, error.missing), (round, 1), "seed {seed}: {error}");
             pass_through(&mut members, round);
         }
+    }
+}
+
+#[test]
+fn a_barrier_goes_over_the_next_fabric_when_the_best_does_not_lead_there() {
+    let network = Network::new(Config::new(0));
+    let engine = |_| {
+        let builder = Engine::builder().fabric(network.provider());
+        let builder = builder.fabric(network.provider_as(Kind::Tcp)).clock(network.clock());
+        builder.drive(Drive::Caller).polling(Polling::Busy).deadline(AMPLE).build().unwrap()
+    };
+    let mut members = meet((0..2).map(engine).collect());
+    let [a, b] = [0, 1].map(|at: usize| members[at].0.addresses()[0].clone());
+    network.cut(&a, &b);
+    let error = members[0].1.wait(SHORT).unwrap_err();
+    assert_eq!(error.unreached.iter().map(|(to, _)| to).collect::<Vec<_>>(), [&b]);
+    assert!(members[1].1.wait(SHORT).is_err());
+    for round in 0..4 {
+        pass_through(&mut members, round);
     }
 }
 

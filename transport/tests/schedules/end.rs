@@ -53,6 +53,9 @@ impl World {
         let detours = |(life, _): &(usize, Engine)| self.detours(*life);
         self.tally.reached[2] += self.all_living().iter().map(detours).sum::<u64>();
         self.probe();
+        if self.dice.percent(25) {
+            self.probe_without_the_best();
+        }
     }
 
     /// Everybody reaches everybody, in both lanes and over all fabrics. Where nobody is over the best,
@@ -114,6 +117,44 @@ impl World {
                 self.yards[yard].life
             );
         }
+    }
+
+    /// Two engines that have two ways to each other lose the best of them: transfers take the other.
+    fn probe_without_the_best(&mut self) {
+        let living = self.all_living();
+        let ways = |engine: &Engine, to: usize| self.peers(engine, to);
+        let pairs = living.iter().flat_map(|from| living.iter().map(move |to| (from, to)));
+        let mut pairs = pairs.filter(|((a, engine), (b, _))| a < b && ways(engine, *b).len() > 1);
+        let Some(((from, engine), (to, other))) = pairs.next() else { return };
+        let (best, next) = (&other.addresses()[0], &other.addresses()[1]);
+        self.network.cut(&engine.addresses()[0], best);
+        engine.disconnect(ways(engine, *to)[0]);
+        self.pass(Duration::from_millis(1));
+        let target = self.target(*to, other);
+        let descriptor = self.offers[target.offer].descriptor.clone();
+        let before = engine.stats().fallbacks;
+        let window = self.open_at(*from, target.offer, &descriptor).expect("both speak both");
+        for round in 0..2 {
+            let mut batch = engine.batch();
+            let ids: Vec<_> = Lane::ALL
+                .into_iter()
+                .enumerate()
+                .map(|(at, lane)| {
+                    let at = PROBE_BYTES * at as u64;
+                    self.probe_one(*from, &target, at, lane, &window, &mut batch)
+                })
+                .collect();
+            let sent = batch.deadline(AMPLE).wait();
+            assert_eq!(sent, [Outcome::Done; 2], "from engine {from} to {to}, round {round}");
+            for id in ids {
+                self.yards[target.yard].shadow.look(&"the probe");
+                self.yards[target.yard].shadow.end(id, Outcome::Done, &mut self.dice);
+            }
+        }
+        assert_eq!(window.address(), next, "from engine {from} to {to}");
+        assert_eq!(engine.stats().fallbacks, before + 1, "engine {from} announces a way once");
+        assert_eq!(target.counter.wait(4, AMPLE).ok(), Some(4), "from engine {from} to {to}");
+        self.network.heal(&engine.addresses()[0], best);
     }
 
     fn target(&mut self, life: usize, engine: &Engine) -> Target {
