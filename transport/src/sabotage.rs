@@ -37,8 +37,8 @@ pub enum Defect {
     DoubleDetour,
     /// A window is fenced once one of the fabrics has fenced it.
     HalfFence,
-    /// Who watches a word is told what it was before the change.
-    LateWord,
+    /// One in four changes of a watched word is not told.
+    LostWord,
 }
 
 impl Defect {
@@ -59,7 +59,7 @@ impl Defect {
         Self::LostSignal,
         Self::DoubleDetour,
         Self::HalfFence,
-        Self::LateWord,
+        Self::LostWord,
     ];
 }
 

@@ -191,11 +191,12 @@ impl Teller {
             if self.closed.load(Ordering::Acquire) != 0 {
                 return;
             }
-            let before = self.told.swap(value, Ordering::Relaxed);
-            if before != value
+            let lost = sabotage::is(Defect::LostWord) && value.is_multiple_of(4);
+            if self.told.swap(value, Ordering::Relaxed) != value
+                && !lost
                 && let Some(f) = &mut *callback
             {
-                f(if sabotage::is(Defect::LateWord) { before } else { value });
+                f(value);
             }
             drop(callback);
             fence(Ordering::SeqCst);

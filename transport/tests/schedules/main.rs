@@ -1,14 +1,18 @@
 //! Fault schedules: thousands of seeded programs on the simulated network, each a different bad day.
 //!
-//! A schedule is a program made from a seed: engines write, read, send and signal, in pieces and in
-//! both lanes, while transfers are cancelled, windows revoked and granted again on the same pages,
-//! regions, engines and counters closed and made again, hosts hang, die and come back at the same
-//! address, and links are cut and healed. Between all steps the oracles look:
+//! A schedule is a program made from a seed: engines write, read, send and signal, in pieces, in
+//! batches and in both lanes, meet at barriers and write into words that others watch, while
+//! transfers are cancelled, windows revoked and granted again on the same pages, regions, engines
+//! and counters closed and made again, hosts hang, die and come back at the same addresses, and
+//! links are cut and healed; in half of them over two fabrics, of which one is cut while the other
+//! works. Between all steps the oracles look:
 //! - no byte changes but by a transfer that may touch it and has not provably ended;
 //! - every transfer ends by its deadline, once; `Done` means that all bytes are there, `Rejected`
 //!   that none moved;
 //! - counters count what carried their own generation, at most once each, after its payload;
 //! - messages arrive in order, once, unless they were rejected;
+//! - nobody passes a barrier before all have come; words are heard in order, as they were written;
+//! - whatever takes another way than the best is announced;
 //! - at the end everything is proven, everybody reaches everybody, and nothing is left behind.
 //!
 //! `TRANSHIP_SCHEDULES` says how many to run, `TRANSHIP_SCHEDULES_FROM` from which seed on, and
