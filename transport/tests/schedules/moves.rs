@@ -72,9 +72,9 @@ impl World {
 
     /// A window as an engine uses it, if both have a fabric in common.
     pub(crate) fn open(&mut self, life: usize, offer: usize, route: Route) -> Option<RemoteWindow> {
-        let known = |it: &&Remote| it.offer == offer && it.straight;
+        let known = |it: &&Remote| it.offer == offer;
         if let Route::Known = route
-            && let Some(remote) = self.lives[life].remotes.iter().find(known)
+            && let Some(remote) = self.lives[life].remotes.iter().rfind(known)
         {
             return Some(remote.window.clone());
         }
@@ -111,8 +111,7 @@ impl World {
         }
         let window = engine.open(descriptor).expect("a fabric in common");
         let first = window.address().clone();
-        let straight = descriptor.routes == self.offers[offer].descriptor.routes;
-        let remote = Remote { offer, window: window.clone(), first, straight };
+        let remote = Remote { offer, window: window.clone(), first };
         self.lives[life].remotes.push(remote);
         Some(window)
     }

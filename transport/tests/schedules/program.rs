@@ -92,7 +92,7 @@ pub(crate) struct Move {
 /// Where the best way to a window is said to lead.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Route {
-    /// To its owner; opened once and used again.
+    /// Wherever it led when it was last opened.
     Known,
     /// To its owner; opened anew.
     Straight,
@@ -192,8 +192,8 @@ fn a_move(dice: &mut Dice, from: Pick) -> Move {
         window: dice.bits(),
         route: match dice.below(10) {
             0..5 => Route::Known,
-            5..8 => Route::Straight,
-            8 => Route::Nowhere,
+            5 | 6 => Route::Straight,
+            7 | 8 => Route::Nowhere,
             _ => Route::Stranger(dice.bits()),
         },
         bytes: if dice.percent(5) { 0 } else { 1 + dice.below(900) as u16 },

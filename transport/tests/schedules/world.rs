@@ -64,8 +64,6 @@ pub(crate) struct Remote {
     pub(crate) window: RemoteWindow,
     /// Where it led at first.
     pub(crate) first: Address,
-    /// The way is the one its owner named.
-    pub(crate) straight: bool,
 }
 
 /// A region of some life, kept under watch until the end of the schedule.
