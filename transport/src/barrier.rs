@@ -4,121 +4,226 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::address::Address;
+use crate::address::{Address, EngineId};
 use crate::counter::Counter;
 use crate::engine::{CountersExhausted, Engine, PeerError};
 use crate::immediate::Slot;
 use crate::lane::Lane;
 use crate::outcome::Outcome;
 use crate::peer::Peer;
+use crate::sabotage::{self, Defect};
 
 /// A meeting of engines: each signals all others and waits to be signalled by all.
 ///
-/// Rounds alternate between two counters: a member can be one round ahead of another, never two,
-/// because the round between needs the other's signal. So no order of arrivals is assumed.
+/// Only a signal that ended as done is known to have arrived; any other may have, and is sent again
+/// by the next call. So a member has counters of its own at each other one, and a signal carries its
+/// round in the generation of the slot: one that comes twice says nothing new, and one that comes
+/// after its round is over counts for nobody. Rounds alternate between two counters: a member can be
+/// one round ahead of another, never two, because the round between needs the other's signal. No
+/// order of arrivals is assumed.
 #[derive(Debug)]
 pub struct Barrier {
     engine: Engine,
-    counters: [Counter; 2],
+    invitation: Invitation,
+    /// Those of the invitation.
+    counters: Vec<[Counter; 2]>,
     members: Vec<Member>,
     round: u64,
 }
 
+/// What tells a member from the others.
+type Name = (EngineId, Option<Slot>);
+
 #[derive(Debug)]
 struct Member {
-    peer: Peer,
-    address: Address,
-    slots: [Slot; 2],
-    /// It was signalled in this round.
-    signalled: bool,
+    name: Name,
+    /// The ways to it, the best first.
+    ways: Vec<(Peer, Address)>,
+    /// Signals that did not end well; each goes over the next way.
+    failed: usize,
+    slots: Vec<[Slot; 2]>,
+    /// It was told of this round.
+    told: bool,
 }
 
 /// What another engine needs to join a barrier: serialisable, handed over by any channel.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Invitation {
+    /// Which engine it is.
+    pub engine: EngineId,
     /// Where the engine is, best first.
     pub addresses: Vec<Address>,
-    /// Its counters for even and odd rounds.
-    pub slots: [Slot; 2],
+    /// Its counters for even and odd rounds, a pair for each other member, in the order of their
+    /// names: engine, then first slot.
+    pub slots: Vec<[Slot; 2]>,
+}
+
+impl Invitation {
+    fn name(&self) -> Name {
+        (self.engine, self.slots.first().map(|pair| pair[0]))
+    }
 }
 
 impl Barrier {
-    /// A barrier without other members. Each member makes its own, hands out its invitation and
-    /// joins the others before the first round.
+    /// A barrier of this engine and so many others. Each member makes its own, hands its invitation
+    /// to all, and joins the others before the first round.
     ///
     /// # Errors
-    /// When the engine has no counters left.
-    pub fn new(engine: &Engine) -> Result<Self, CountersExhausted> {
-        let counters = [engine.counter()?, engine.counter()?];
-        Ok(Self { engine: engine.clone(), counters, members: Vec::new(), round: 0 })
+    /// When the engine has not two counters left for each other member.
+    pub fn new(engine: &Engine, others: usize) -> Result<Self, CountersExhausted> {
+        let pair = |_| Ok([engine.counter()?, engine.counter()?]);
+        let counters: Vec<[Counter; 2]> = (0..others).map(pair).collect::<Result<_, _>>()?;
+        let slots = |pair: &[Counter; 2]| [pair[0].slot(), pair[1].slot()];
+        let invitation = Invitation {
+            engine: engine.id(),
+            addresses: engine.addresses().to_vec(),
+            slots: counters.iter().map(slots).collect(),
+        };
+        Ok(Self { engine: engine.clone(), invitation, counters, members: Vec::new(), round: 0 })
     }
 
-    /// What the other members need.
+    /// What the other members need, the same for all of them.
     #[must_use]
     pub fn invitation(&self) -> Invitation {
-        let slots = [self.counters[0].slot(), self.counters[1].slot()];
-        Invitation { addresses: self.engine.addresses().to_vec(), slots }
+        self.invitation.clone()
     }
 
-    /// Adds a member, unless it is one already. All members must have each other before the first
-    /// round.
+    /// Adds a member, unless it is one already or this one. All members must have each other before
+    /// the first round.
     ///
     /// # Errors
-    /// When no fabric of this engine leads there.
-    pub fn join(&mut self, invitation: &Invitation) -> Result<(), PeerError> {
-        let (peer, address) = self.engine.first_peer(&invitation.addresses)?;
-        let slots = invitation.slots;
-        if self.members.iter().any(|member| (member.peer, member.slots) == (peer, slots)) {
+    /// When no fabric of this engine leads there, or the barriers are for groups of other sizes.
+    pub fn join(&mut self, invitation: &Invitation) -> Result<(), JoinError> {
+        let (others, theirs) = (self.counters.len(), invitation.slots.len());
+        if others != theirs {
+            return Err(JoinError::Uneven { others, theirs });
+        }
+        let name = invitation.name();
+        if name == self.invitation.name() || self.members.iter().any(|member| member.name == name) {
             return Ok(());
         }
-        self.members.push(Member { peer, address, slots, signalled: false });
+        if self.members.len() == others {
+            return Err(JoinError::Full { others });
+        }
+        let mut ways = Vec::new();
+        for own in self.engine.addresses() {
+            for there in invitation.addresses.iter().filter(|there| there.kind == own.kind) {
+                ways.push((self.engine.peer(there)?, there.clone()));
+            }
+        }
+        if ways.is_empty() {
+            ways.push(self.engine.first_peer(&invitation.addresses)?);
+        }
+        let slots = invitation.slots.clone();
+        self.members.push(Member { name, ways, failed: 0, slots, told: false });
         Ok(())
     }
 
-    /// How many others there are.
+    /// How many others have joined.
     #[must_use]
     pub fn others(&self) -> usize {
         self.members.len()
+    }
+
+    /// How many members come before `name`, this one and `but` left out.
+    fn before(&self, name: Name, but: Name) -> usize {
+        self.members.iter().filter(|it| it.name != but && it.name < name).count()
     }
 
     /// Comes to the barrier and waits, up to `timeout`, until all others have come. Everything they
     /// did before is done; whether their writes have arrived is for counters to say.
     ///
     /// # Errors
-    /// When somebody did not come in time or could not be told. The round is not over: the next call
-    /// goes on with it.
+    /// When somebody did not join, did not come in time or could not be told. The round is not over:
+    /// the next call goes on with it, and tells again, over the next fabric that leads there, those
+    /// that may not have been told.
     pub fn wait(&mut self, timeout: Duration) -> Result<(), BarrierError> {
         let until = self.engine.now() + timeout;
-        let parity = (self.round % 2) as usize;
+        let unreached = if self.members.len() == self.counters.len() {
+            self.tell_all(timeout)
+        } else {
+            // Who has which counters is known once all have joined.
+            Vec::new()
+        };
+        let tolerated = usize::from(sabotage::is(Defect::EarlyBarrier));
+        self.engine.wait(until, || self.missing() <= tolerated);
+        let missing = self.missing();
+        if missing > tolerated || !unreached.is_empty() {
+            let (round, missing) = (self.round, missing as u64);
+            return Err(BarrierError { round, missing, unreached, timeout });
+        }
+        for pair in &mut self.counters {
+            pair[parity(self.round)].begin_next();
+        }
+        self.round += 1;
+        self.members.iter_mut().for_each(|member| member.told = false);
+        Ok(())
+    }
+
+    /// How many others have not come to this round, as far as is known.
+    fn missing(&self) -> usize {
+        let here = |pair: &&[Counter; 2]| pair[parity(self.round)].count() == 0;
+        self.counters.iter().filter(here).count()
+    }
+
+    /// Tells those that have not been told; who may not have been, and why.
+    fn tell_all(&mut self, timeout: Duration) -> Vec<(Address, Outcome)> {
+        let own = self.invitation.name();
         let mut batch = self.engine.batch();
         let called: Vec<usize> =
-            (0..self.members.len()).filter(|at| !self.members[*at].signalled).collect();
+            (0..self.members.len()).filter(|at| !self.members[*at].told).collect();
         for &at in &called {
-            let Member { peer, slots, .. } = &self.members[at];
-            batch.push(self.engine.signal(*peer, slots[parity]));
+            let member = &self.members[at];
+            let slot = member.slots[self.before(own, member.name)][parity(self.round)];
+            let generation = slot.generation.wrapping_add((self.round / 2) as u16);
+            let (peer, _) = member.ways[member.failed % member.ways.len()];
+            batch.push(self.engine.signal(peer, Slot { generation, ..slot }));
         }
-        let told = batch.lane(Lane::Latency).deadline(timeout).wait();
+        let ends = batch.lane(Lane::Latency).deadline(timeout).wait();
         let mut unreached = Vec::new();
-        for (at, outcome) in called.into_iter().zip(told) {
+        for (at, outcome) in called.into_iter().zip(ends) {
             let member = &mut self.members[at];
-            // One that is lost may have arrived: it is not sent twice.
-            member.signalled = matches!(outcome, Outcome::Done | Outcome::Lost(_));
-            if !outcome.is_done() {
-                unreached.push((member.address.clone(), outcome));
+            // Any other may have arrived, or not.
+            member.told = outcome.is_done()
+                || sabotage::is(Defect::LostSignal) && matches!(outcome, Outcome::Lost(_));
+            if !member.told {
+                let (_, address) = &member.ways[member.failed % member.ways.len()];
+                unreached.push((address.clone(), outcome));
+                member.failed += 1;
             }
         }
-        let target = self.members.len() as u64 * (self.round / 2 + 1);
-        let counter = &self.counters[parity];
-        let left = until.since(self.engine.now());
-        let came = counter.wait(target, left).is_ok();
-        if came && unreached.is_empty() {
-            self.round += 1;
-            self.members.iter_mut().for_each(|member| member.signalled = false);
-            return Ok(());
-        }
-        let missing = target.saturating_sub(counter.count());
-        Err(BarrierError { round: self.round, missing, unreached, timeout })
+        unreached
     }
+}
+
+/// Which counter of a pair a round uses.
+fn parity(round: u64) -> usize {
+    (round % 2) as usize
+}
+
+/// A member that cannot join.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum JoinError {
+    /// No fabric leads there.
+    #[error(transparent)]
+    Peer(#[from] PeerError),
+    /// The two barriers are for groups of different sizes.
+    #[error(
+        "this barrier is for {others} others, that member's for {theirs}; make all for one group"
+    )]
+    Uneven {
+        /// Others of this barrier.
+        others: usize,
+        /// Others of the invitation's.
+        theirs: usize,
+    },
+    /// There are as many as there are to be.
+    #[error("all {others} others have joined; make the barrier for more")]
+    Full {
+        /// How many.
+        others: usize,
+    },
 }
 
 /// A round that not everybody came to.

@@ -108,6 +108,13 @@ impl Counter {
         self.table.read(self.slot)
     }
 
+    /// Ends its generation and goes on with the next, of which nothing has been counted: what carries
+    /// the slot as it was counts no more.
+    pub(crate) fn begin_next(&mut self) {
+        renew(&self.table.words[usize::from(self.slot.index)], self.slot.generation);
+        self.slot.generation = self.slot.generation.wrapping_add(1);
+    }
+
     /// Waits until at least `target` have arrived.
     ///
     /// # Errors

@@ -70,7 +70,7 @@ mod watcher;
 mod window;
 
 pub use address::{Address, EngineId, Kind};
-pub use barrier::{Barrier, BarrierError, Invitation};
+pub use barrier::{Barrier, BarrierError, Invitation, JoinError};
 pub use batch::{Batch, Target, Transfers};
 pub use counter::{CountError, Counter};
 pub use engine::{

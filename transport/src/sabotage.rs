@@ -27,11 +27,23 @@ pub enum Defect {
     LostCredit,
     /// Memory whose loss was proven harmless is never let go of.
     NoRecovery,
+    /// The last transfer of a batch is left out when all are cancelled.
+    LostCancel,
+    /// A barrier is passed while one member has not come.
+    EarlyBarrier,
+    /// A barrier's signal that was lost is taken for heard.
+    LostSignal,
+    /// What takes another way to its window goes there twice.
+    DoubleDetour,
+    /// A window is fenced once one of the fabrics has fenced it.
+    HalfFence,
+    /// One in four changes of a watched word is not told.
+    LostWord,
 }
 
 impl Defect {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 16] = [
         Self::EarlyFence,
         Self::EarlyEnd,
         Self::StaleWindow,
@@ -42,6 +54,12 @@ impl Defect {
         Self::OneByteBeyond,
         Self::LostCredit,
         Self::NoRecovery,
+        Self::LostCancel,
+        Self::EarlyBarrier,
+        Self::LostSignal,
+        Self::DoubleDetour,
+        Self::HalfFence,
+        Self::LostWord,
     ];
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::engine::Engine;
 use crate::memory::Memory;
 use crate::region::{RangeError, check};
+use crate::sabotage::{self, Defect};
 use crate::sync::{AtomicU32, AtomicU64, Mutex, MutexGuard, fence};
 
 type Callback = Box<dyn FnMut(u64) + Send>;
@@ -172,22 +173,34 @@ impl Teller {
         }
     }
 
-    /// Puts a callback in place that knows `now` already; whoever looks next takes it over.
+    /// Puts a callback in place that knows `now` already: at once, or where the one before is running
+    /// when it returns. Whoever was turned away meanwhile is to look again.
     fn set(&self, f: Callback, now: u64) {
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
         let never_used = next.replace((f, now));
         self.replaced.store(1, Ordering::Release);
         drop(next);
+        let former = self.idle().and_then(|mut callback| self.take_over(&mut callback));
         // Somebody else's code, which may come back here.
-        drop(never_used);
+        drop((never_used, former));
     }
 
     /// Ends it. Takes the callback away, unless it is running, maybe on this very thread.
     fn clear(&self) {
         self.closed.store(1, Ordering::Release);
         let next = self.next.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let callback = self.callback.try_lock().ok().and_then(|mut callback| callback.take());
+        let callback = self.idle().and_then(|mut callback| callback.take());
         drop((next, callback));
+    }
+
+    /// The callback in use, unless it is running.
+    fn idle(&self) -> Option<MutexGuard<'_, Option<Callback>>> {
+        match self.callback.try_lock() {
+            Ok(callback) => Some(callback),
+            // It panicked before; what changed since is told all the same.
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     fn is_behind(&self, now: u64) -> bool {
@@ -200,19 +213,16 @@ impl Teller {
         while self.is_behind(now()) {
             // Whoever is turned away has seen the change before whoever lets go looks again.
             fence(Ordering::SeqCst);
-            let mut callback = match self.callback.try_lock() {
-                Ok(callback) => callback,
-                // It panicked before; what changed since is told all the same.
-                Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-                Err(TryLockError::WouldBlock) => return,
-            };
+            let Some(mut callback) = self.idle() else { return };
             if self.closed.load(Ordering::Acquire) != 0 {
                 return;
             }
             let former = self.take_over(&mut callback);
             // Only here is what was told before certain.
             let value = now();
+            let lost = sabotage::is(Defect::LostWord) && value.is_multiple_of(4);
             if self.told.swap(value, Ordering::Relaxed) != value
+                && !lost
                 && let Some(f) = &mut *callback
             {
                 f(value);

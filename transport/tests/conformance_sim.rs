@@ -243,6 +243,7 @@ fn every_defect_breaks_a_rule() {
             Defect::OneByteBeyond,
             rules![what_is_out_of_bounds_is_refused, a_plan_out_of_bounds_is_refused],
         ),
+        (Defect::EarlyBarrier, rules![a_barrier_waits_for_everybody]),
     ];
     for (defect, rules) in table {
         let breaks = |(_, rule): &Rule| {

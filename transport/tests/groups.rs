@@ -6,8 +6,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
+use tranship_transport::fabric::sim::{Config, Faults, Network};
 use tranship_transport::{
-    Barrier, Drive, Engine, HostMemory, Lane, Outcome, Polling, Reason, Target, WatchError, Watcher,
+    Barrier, Drive, Engine, HostMemory, JoinError, Kind, Lane, Outcome, Polling, Reason, Target,
+    WatchError, Watcher,
 };
 
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -103,17 +105,23 @@ fn a_scatter_gives_each_peer_its_part() {
 
 /// Barriers of as many engines, each knowing all others.
 fn meeting(members: usize) -> Vec<(Engine, Barrier)> {
-    let mut all: Vec<_> = (0..members)
-        .map(|_| {
-            let engine = engine(Drive::Thread);
-            let barrier = Barrier::new(&engine).unwrap();
+    meet((0..members).map(|_| engine(Drive::Thread)).collect())
+}
+
+fn meet(engines: Vec<Engine>) -> Vec<(Engine, Barrier)> {
+    let members = engines.len();
+    let mut all: Vec<_> = engines
+        .into_iter()
+        .map(|engine| {
+            let barrier = Barrier::new(&engine, members - 1).unwrap();
             (engine, barrier)
         })
         .collect();
     let invitations: Vec<_> = all.iter().map(|(_, barrier)| barrier.invitation()).collect();
-    for (at, (_, barrier)) in all.iter_mut().enumerate() {
-        for (_, other) in invitations.iter().enumerate().filter(|(other, _)| *other != at) {
-            barrier.join(other).unwrap();
+    for (_, barrier) in &mut all {
+        // Its own among them, which changes nothing.
+        for invitation in &invitations {
+            barrier.join(invitation).unwrap();
         }
         assert_eq!(barrier.others(), members - 1);
     }
@@ -173,6 +181,112 @@ fn a_member_that_is_invited_twice_counts_once() {
             scope.spawn(|| b.wait(TIMEOUT).unwrap());
             a.wait(TIMEOUT).unwrap();
         });
+    }
+}
+
+#[test]
+fn barriers_of_groups_of_other_sizes_do_not_meet() {
+    let [a, b, c] = [(); 3].map(|()| engine(Drive::Thread));
+    let mut two = Barrier::new(&a, 1).unwrap();
+    let error = two.join(&Barrier::new(&b, 2).unwrap().invitation()).unwrap_err();
+    assert_eq!(error, JoinError::Uneven { others: 1, theirs: 2 });
+    // Nobody has come to a barrier that nobody has joined.
+    let error = two.wait(Duration::from_millis(5)).unwrap_err();
+    assert_eq!((error.round, error.missing, error.unreached.len()), (0, 1, 0));
+    two.join(&Barrier::new(&b, 1).unwrap().invitation()).unwrap();
+    let error = two.join(&Barrier::new(&c, 1).unwrap().invitation()).unwrap_err();
+    assert_eq!(error, JoinError::Full { others: 1 });
+}
+
+const SHORT: Duration = Duration::from_millis(1);
+const AMPLE: Duration = Duration::from_millis(20);
+
+/// A barrier of two on a simulated network, both through the first round.
+fn simulated(seed: u64) -> (Network, Vec<(Engine, Barrier)>) {
+    let network = Network::new(Config::new(seed));
+    let engine = |_| {
+        let builder = Engine::builder().fabric(network.provider()).clock(network.clock());
+        builder.drive(Drive::Caller).polling(Polling::Busy).deadline(AMPLE).build().unwrap()
+    };
+    let mut members = meet((0..2).map(engine).collect());
+    pass_through(&mut members, 0);
+    (network, members)
+}
+
+/// All of them come, one after the other, and get through.
+fn pass_through(members: &mut [(Engine, Barrier)], round: u64) {
+    let mut through = vec![false; members.len()];
+    for _ in 0..2 {
+        for (through, (_, barrier)) in through.iter_mut().zip(members.iter_mut()) {
+            if !*through {
+                match barrier.wait(AMPLE) {
+                    Ok(()) => *through = true,
+                    Err(error) => assert_eq!(error.round, round),
+                }
+            }
+        }
+    }
+    assert!(through.iter().all(|through| *through), "round {round}: {through:?}");
+}
+
+#[test]
+fn a_barrier_tells_again_whom_it_may_not_have_told() {
+    for seed in 0..20 {
+        let (network, mut members) = simulated(seed);
+        let [a, b] = [0, 1].map(|at: usize| members[at].0.addresses()[0].clone());
+        network.cut(&a, &b);
+        network.set_faults(Faults { failed_flush: 1.0, ..Faults::none() });
+        let error = members[0].1.wait(SHORT).unwrap_err();
+        assert!(matches!(error.unreached[..], [(_, Outcome::Lost(_))]), "{error}");
+        // What was under way vanishes with the connection.
+        let peer = members[0].0.peer(&b).unwrap();
+        members[0].0.disconnect(peer);
+        network.run_for(AMPLE);
+        network.heal(&a, &b);
+        network.set_faults(Faults::none());
+        pass_through(&mut members, 1);
+        pass_through(&mut members, 2);
+    }
+}
+
+#[test]
+fn a_barrier_counts_whom_it_is_told_of_twice_once() {
+    for seed in 0..20 {
+        let (network, mut members) = simulated(seed);
+        // All that is sent arrives and nobody learns of it; some of it arrives late.
+        let faults = Faults { lost_completion: 1.0, late: 0.5, late_by: AMPLE, ..Faults::none() };
+        network.set_faults(faults);
+        for _ in 0..3 {
+            let error = members[0].1.wait(SHORT).unwrap_err();
+            assert_eq!((error.round, error.unreached.len()), (1, 1), "seed {seed}: {error}");
+        }
+        network.set_faults(Faults::none());
+        pass_through(&mut members, 1);
+        // Nor does what comes late count for the rounds after it.
+        for round in 2..6 {
+            let error = members[1].1.wait(AMPLE).unwrap_err();
+            assert_eq!((error.round, error.missing), (round, 1), "seed {seed}: {error}");
+            pass_through(&mut members, round);
+        }
+    }
+}
+
+#[test]
+fn a_barrier_goes_over_the_next_fabric_when_the_best_does_not_lead_there() {
+    let network = Network::new(Config::new(0));
+    let engine = |_| {
+        let builder = Engine::builder().fabric(network.provider());
+        let builder = builder.fabric(network.provider_as(Kind::Tcp)).clock(network.clock());
+        builder.drive(Drive::Caller).polling(Polling::Busy).deadline(AMPLE).build().unwrap()
+    };
+    let mut members = meet((0..2).map(engine).collect());
+    let [a, b] = [0, 1].map(|at: usize| members[at].0.addresses()[0].clone());
+    network.cut(&a, &b);
+    let error = members[0].1.wait(SHORT).unwrap_err();
+    assert_eq!(error.unreached.iter().map(|(to, _)| to).collect::<Vec<_>>(), [&b]);
+    assert!(members[1].1.wait(SHORT).is_err());
+    for round in 0..4 {
+        pass_through(&mut members, round);
     }
 }
 

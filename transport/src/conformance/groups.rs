@@ -56,7 +56,8 @@ pub fn a_barrier_waits_for_everybody<H: Harness>(harness: &H) {
     const MEMBERS: usize = 3;
     let short = Duration::from_millis(2);
     let engines: Vec<_> = (0..MEMBERS).map(|_| engine(harness)).collect();
-    let mut members: Vec<_> = engines.iter().map(|it| Barrier::new(it).unwrap()).collect();
+    let mut members: Vec<_> =
+        engines.iter().map(|it| Barrier::new(it, MEMBERS - 1).unwrap()).collect();
     let invitations: Vec<_> = members.iter().map(Barrier::invitation).collect();
     for (at, member) in members.iter_mut().enumerate() {
         for (_, other) in invitations.iter().enumerate().filter(|(other, _)| *other != at) {

@@ -40,6 +40,7 @@ use crate::outcome::Reason;
 use crate::peer::{Incoming, Peer};
 use crate::region::{Region, Registered};
 use crate::remote::{Opened, RemoteWindow, Way};
+use crate::sabotage::{self, Defect};
 use crate::time::{Steppable, Time};
 use crate::transfer::{Completion, Started, Told, Transfer};
 use crate::watcher::{WatchError, Watcher};
@@ -189,7 +190,8 @@ impl Engine {
             worker.with(|core| core.revoke(window));
             worker.wake_sleeper();
         }
-        self.all_workers(until, |worker| worker.with(|core| core.is_fenced(window)))
+        let asked = |worker: &Worker| worker.index == 0 || !sabotage::is(Defect::HalfFence);
+        self.all_workers(until, |it| !asked(it) || it.with(|core| core.is_fenced(window)))
     }
 
     /// Ends everything that touches a region; whether that is proven within `timeout`.

@@ -1,14 +1,18 @@
 //! Fault schedules: thousands of seeded programs on the simulated network, each a different bad day.
 //!
-//! A schedule is a program made from a seed: engines write, read, send and signal, in pieces and in
-//! both lanes, while transfers are cancelled, windows revoked and granted again on the same pages,
-//! regions, engines and counters closed and made again, hosts hang, die and come back at the same
-//! address, and links are cut and healed. Between all steps the oracles look:
+//! A schedule is a program made from a seed: engines write, read, send and signal, in pieces, in
+//! batches and in both lanes, meet at barriers and write into words that others watch, while
+//! transfers are cancelled, windows revoked and granted again on the same pages, regions, engines
+//! and counters closed and made again, hosts hang, die and come back at the same addresses, and
+//! links are cut and healed; in half of them over two fabrics, of which one is cut while the other
+//! works. Between all steps the oracles look:
 //! - no byte changes but by a transfer that may touch it and has not provably ended;
 //! - every transfer ends by its deadline, once; `Done` means that all bytes are there, `Rejected`
 //!   that none moved;
 //! - counters count what carried their own generation, at most once each, after its payload;
 //! - messages arrive in order, once, unless they were rejected;
+//! - nobody passes a barrier before all have come; words are heard in order, as they were written;
+//! - whatever takes another way than the best is announced;
 //! - at the end everything is proven, everybody reaches everybody, and nothing is left behind.
 //!
 //! `TRANSHIP_SCHEDULES` says how many to run, `TRANSHIP_SCHEDULES_FROM` from which seed on, and
@@ -17,10 +21,16 @@
 #[cfg(feature = "sabotage")]
 mod defects;
 mod dice;
+mod end;
+mod flight;
+mod meeting;
+mod moves;
 mod oracle;
+mod pieces;
 mod program;
 mod run;
 mod shadow;
+mod word;
 mod world;
 
 use std::io::Write;
@@ -31,6 +41,7 @@ use std::time::Instant;
 
 use crate::program::Program;
 use crate::run::run;
+use crate::world::Tally;
 
 /// Schedules in each run of the tests.
 const SCHEDULES: u64 = 10_000;
@@ -53,7 +64,7 @@ fn say(text: &str) {
 }
 
 /// Runs a schedule; tells how to run it again when it does not hold.
-fn holds(seed: u64) -> Option<[u64; 4]> {
+fn holds(seed: u64) -> Option<Tally> {
     let report = catch_unwind(|| run(seed));
     if report.is_err() {
         say(&format!("schedule {seed} does not hold; run it again with"));
@@ -61,7 +72,7 @@ fn holds(seed: u64) -> Option<[u64; 4]> {
             "  TRANSHIP_SCHEDULE={seed} cargo test -p tranship-transport --test schedules"
         ));
     }
-    report.ok().map(|report| report.ends)
+    report.ok().map(|report| report.tally)
 }
 
 /// Ten thousand bad days, all of them survived.
@@ -78,7 +89,12 @@ fn every_schedule_holds() {
     let began = Instant::now();
     let from = number("TRANSHIP_SCHEDULES_FROM").unwrap_or(0);
     let (next, failed) = (AtomicU64::new(0), AtomicBool::new(false));
-    let ends: [AtomicU64; 4] = Default::default();
+    let (ends, reached): ([AtomicU64; 4], [AtomicU64; 3]) = Default::default();
+    let add = |to: &[AtomicU64], counts: &[u64]| {
+        for (to, count) in to.iter().zip(counts) {
+            to.fetch_add(*count, Ordering::Relaxed);
+        }
+    };
     let work = || {
         while !failed.load(Ordering::Relaxed) {
             let at = next.fetch_add(1, Ordering::Relaxed);
@@ -86,10 +102,9 @@ fn every_schedule_holds() {
                 return;
             }
             match holds(from + at) {
-                Some(counts) => {
-                    for (end, count) in ends.iter().zip(counts) {
-                        end.fetch_add(count, Ordering::Relaxed);
-                    }
+                Some(tally) => {
+                    add(&ends, &tally.ends);
+                    add(&reached, &tally.reached);
                 }
                 None => failed.store(true, Ordering::Relaxed),
             }
@@ -105,13 +120,15 @@ fn every_schedule_holds() {
         }
     });
     assert!(!failed.load(Ordering::Relaxed), "a schedule does not hold; it is named above");
-    let ends = ends.map(AtomicU64::into_inner);
+    let (ends, reached) = (ends.map(AtomicU64::into_inner), reached.map(AtomicU64::into_inner));
     say(&format!(
-        "{schedules} schedules hold, {:.0} in a second; transfers done, rejected, fenced, lost: {ends:?}",
+        "{schedules} schedules hold, {:.0} in a second; transfers done, rejected, fenced, lost: {ends:?}; \
+         rounds of barriers passed, words heard, detours: {reached:?}",
         schedules as f64 / began.elapsed().as_secs_f64()
     ));
     let rare = schedules.min(100) / 100;
-    assert!(ends.iter().all(|end| *end >= rare), "schedules reach every outcome: {ends:?}");
+    let often = |counts: &[u64]| counts.iter().all(|count| *count >= rare);
+    assert!(often(&ends) && often(&reached), "schedules reach everything: {ends:?}, {reached:?}");
 }
 
 /// One seed is one run: what failed once fails again.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tranship_transport::{Incoming, Outcome};
+use tranship_transport::{Incoming, Outcome, Reason};
 
 use crate::world::{Carried, Count, World};
 
@@ -24,6 +24,12 @@ impl World {
         }
         self.look_at_counters();
         self.look_at_flights();
+        self.look_at_batches();
+        for (life, engine) in self.all_living() {
+            self.look_at_word(life);
+            let detours = self.detours(life);
+            assert_eq!(engine.stats().fallbacks, detours, "engine {life} announces its detours");
+        }
         self.receive();
     }
 
@@ -31,7 +37,7 @@ impl World {
         let now = self.network.clock().now();
         for flight in &mut self.flights {
             let id = flight.id;
-            let Some(outcome) = flight.transfer.outcome() else {
+            let Some(outcome) = flight.transfer().outcome() else {
                 assert!(
                     now <= flight.deadline + TICK,
                     "transfer {id} goes on at {now:?}, its deadline was {:?}",
@@ -44,7 +50,7 @@ impl World {
                 assert_eq!(before, outcome, "transfer {id} ended twice");
             } else {
                 flight.outcome = Some(outcome);
-                self.ends[match outcome {
+                self.tally.ends[match outcome {
                     Outcome::Done => 0,
                     Outcome::Rejected(_) => 1,
                     Outcome::Fenced(_) => 2,
@@ -54,10 +60,18 @@ impl World {
                     !flight.futile || !outcome.is_done(),
                     "transfer {id} is done, but its window was closed or too short"
                 );
+                let late = Outcome::Rejected(Reason::Deadline) == outcome
+                    || Outcome::Fenced(Reason::Deadline) == outcome;
+                assert!(!flight.cancelled || !late, "transfer {id} was cancelled, and {outcome}");
+                if let (Outcome::Rejected(_), Some((life, value))) = (outcome, flight.word)
+                    && let Some(word) = &mut self.lives[life].word
+                {
+                    word.rejected.insert(value);
+                }
                 if let Some(count) = flight.count {
                     self.counts[count].done += u64::from(outcome.is_done());
                     let Count { life, slot, .. } = self.counts[count];
-                    let to = (self.lives[life].address.clone(), slot);
+                    let to = (self.lives[life].host, slot);
                     let carried = self.carried.get_mut(&to).expect("it was sent");
                     carried.rejected += u64::from(matches!(outcome, Outcome::Rejected(_)));
                 }
@@ -66,7 +80,7 @@ impl World {
                     self.unsent.insert(number);
                 }
             }
-            let fenced = flight.transfer.fenced();
+            let fenced = flight.transfer().fenced();
             assert!(fenced || !outcome.pages_are_free(), "transfer {id}: {outcome}, not fenced");
             if fenced && let Some(yard) = flight.permit.take() {
                 self.yards[yard].shadow.end(id, outcome, &mut self.dice);
@@ -120,7 +134,7 @@ impl World {
         for flight in &self.flights {
             let id = flight.id;
             assert!(flight.outcome.is_some(), "transfer {id} never ended");
-            assert!(flight.transfer.fenced(), "transfer {id}: {:?}, no proof", flight.outcome);
+            assert!(flight.transfer().fenced(), "transfer {id}: {:?}, no proof", flight.outcome);
         }
         for count in &self.counts {
             let Some(counter) = &count.counter else { continue };

@@ -1,6 +1,7 @@
 //! The memory oracle: what each byte of a region may be.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use tranship_transport::{Memory, Outcome};
@@ -27,16 +28,34 @@ struct Permit {
     contested: bool,
     /// It did change a byte, and nobody else can have.
     moved: bool,
+    /// Its bytes stay once it has ended.
+    kept: bool,
 }
 
 impl Permit {
+    /// The first and the last of its bytes.
+    fn span(&self) -> Option<(usize, usize)> {
+        let (first, last) = (self.bytes.first()?.0, self.bytes.last()?.0);
+        Some((usize::from(first), usize::from(last)))
+    }
+
+    fn reaches(&self, range: &Range<usize>) -> bool {
+        self.span().is_some_and(|(first, last)| first < range.end && last >= range.start)
+    }
+
     fn value(&self, at: usize) -> Option<u8> {
         let found = self.bytes.binary_search_by_key(&at, |(at, _)| usize::from(*at));
         found.ok().map(|index| self.bytes[index].1)
     }
 
     fn crosses(&self, other: &Self) -> bool {
-        self.bytes.iter().any(|(at, _)| other.value(usize::from(*at)).is_some())
+        let (Some(a), Some(b)) = (self.span(), other.span()) else { return false };
+        let both = a.0.max(b.0)..=a.1.min(b.1);
+        !both.is_empty()
+            && self.bytes.iter().any(|(at, _)| {
+                let at = usize::from(*at);
+                both.contains(&at) && other.value(at).is_some()
+            })
     }
 }
 
@@ -63,7 +82,7 @@ impl Shadow {
     /// Permits a transfer to put these bytes there.
     pub(crate) fn permit(&mut self, id: u64, mut bytes: Vec<(u16, u8)>) {
         bytes.sort_unstable();
-        let mut permit = Permit { id, bytes, contested: false, moved: false };
+        let mut permit = Permit { id, bytes, contested: false, moved: false, kept: false };
         for other in &mut self.permits {
             if permit.crosses(other) {
                 permit.contested = true;
@@ -71,6 +90,22 @@ impl Shadow {
             }
         }
         self.permits.push(permit);
+    }
+
+    /// What a transfer puts there is not to be replaced by something else once it has ended.
+    pub(crate) fn keep(&mut self, id: u64) {
+        self.permits.iter_mut().filter(|permit| permit.id == id).for_each(|it| it.kept = true);
+    }
+
+    /// Whether a transfer may still change something.
+    pub(crate) fn permits(&self, id: u64) -> bool {
+        self.permits.iter().any(|permit| permit.id == id)
+    }
+
+    /// Puts bytes there, before anybody else may.
+    pub(crate) fn put(&mut self, at: usize, bytes: &[u8]) {
+        self.memory.write_at(at, bytes).expect("inside the memory");
+        self.known[at..at + bytes.len()].copy_from_slice(bytes);
     }
 
     /// Looks at every byte; panics at one that nobody may have changed.
@@ -85,15 +120,17 @@ impl Shadow {
             if now[line.clone()] == self.known[line.clone()] {
                 continue;
             }
+            let mut near: Vec<_> =
+                self.permits.iter_mut().filter(|permit| permit.reaches(&line)).collect();
             for at in line.filter(|at| now[*at] != self.known[*at]) {
-                attribute(&mut self.permits, at, now[at]).unwrap_or_else(|| {
+                if attribute(&mut near, at, now[at]).is_none() {
                     let permits: Vec<_> = self.permits.iter().map(|permit| permit.id).collect();
                     panic!(
                         "{whose}: byte {at} became {:#04x} from {:#04x}; transfers that may touch \
                          the region: {permits:?}",
                         now[at], self.known[at]
                     );
-                });
+                }
                 changed.push(at);
             }
         }
@@ -150,22 +187,21 @@ impl Shadow {
 
     /// Puts something else where a transfer was, so that a late write of the same bytes shows.
     fn reuse(&mut self, permit: &Permit, dice: &mut Dice) {
-        if permit.contested || dice.percent(25) {
+        if permit.contested || permit.kept || dice.percent(25) {
             return;
         }
         let salt = dice.bits() as u8 | 1;
         for (at, _) in &permit.bytes {
             self.known[usize::from(*at)] ^= salt;
         }
-        if let (Some((first, _)), Some((last, _))) = (permit.bytes.first(), permit.bytes.last()) {
-            let (first, last) = (usize::from(*first), usize::from(*last));
+        if let Some((first, last)) = permit.span() {
             self.memory.write_at(first, &self.known[first..=last]).expect("inside the memory");
         }
     }
 }
 
 /// Finds a transfer that may have put `value` there; `None` when nobody may.
-fn attribute(permits: &mut [Permit], at: usize, value: u8) -> Option<()> {
+fn attribute(permits: &mut [&mut Permit], at: usize, value: u8) -> Option<()> {
     let mut may = permits.iter_mut().filter(|permit| permit.value(at) == Some(value));
     let first = may.next()?;
     if may.next().is_none() {

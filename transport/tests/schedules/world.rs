@@ -3,37 +3,67 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Range;
+use std::rc::Rc;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tranship_transport::fabric::sim::{Config, Network};
 use tranship_transport::{
-    Access, Address, Counter, Descriptor, Drive, Engine, HostMemory, Memory, Outcome, Peer,
-    Polling, Region, Slot, Time, Transfer, Window,
+    Access, Address, Counter, Descriptor, Drive, Engine, HostMemory, Kind, Memory, Peer, Polling,
+    Region, RemoteWindow, Slot, Time, Transfers, Window,
 };
 
 use crate::dice::Dice;
+use crate::flight::Flight;
+use crate::meeting::Member;
+use crate::program::Program;
 use crate::shadow::Shadow;
+use crate::word::Word;
 
 /// How long each region is.
 pub(crate) const REGION_BYTES: u64 = 4096;
+/// What of a constant region is written from and read; the rest is for words.
+pub(crate) const SHELF_BYTES: u64 = 3072;
 /// A region that is written to is divided into so many lanes, one window each at a time.
 pub(crate) const LANES: usize = 4;
 pub(crate) const LANE_BYTES: u64 = REGION_BYTES / LANES as u64;
 /// Regions of each engine that are written to; one more is only read.
 const YARDS: usize = 2;
+/// The fabrics that a host may have, the best first.
+const KINDS: [Kind; 2] = [Kind::Sim, Kind::Tcp];
 /// What an engine waits for when its last handle goes.
 const ENGINE_DEADLINE: Duration = Duration::from_millis(2);
 
+/// Where engines come and go.
+pub(crate) struct Host {
+    /// One a fabric.
+    pub(crate) addresses: Vec<Address>,
+    /// The life that is, or was last, there.
+    pub(crate) life: usize,
+}
+
 /// An engine from its start to its end.
 pub(crate) struct Life {
+    pub(crate) host: usize,
     /// None once it was closed or killed.
     pub(crate) engine: Option<Engine>,
-    pub(crate) address: Address,
+    /// Where it is or was, one a fabric, best first.
+    pub(crate) addresses: Vec<Address>,
     /// Its constant region, to write from and to be read.
     pub(crate) shelf: usize,
     pub(crate) yards: Vec<usize>,
     pub(crate) counters: Vec<usize>,
+    pub(crate) word: Option<Word>,
+    /// Peers' windows that it has opened.
+    pub(crate) remotes: Vec<Remote>,
+}
+
+/// A peer's window as a life uses it.
+pub(crate) struct Remote {
+    pub(crate) offer: usize,
+    pub(crate) window: RemoteWindow,
+    /// Where it led at first.
+    pub(crate) first: Address,
 }
 
 /// A region of some life, kept under watch until the end of the schedule.
@@ -73,7 +103,7 @@ pub(crate) struct Count {
     pub(crate) last: u64,
 }
 
-/// What carries one slot to one address, whoever is there: only an address says where a message goes.
+/// What carries one slot to one host, whoever is there: only an address says where a message goes.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Carried {
     pub(crate) sent: u64,
@@ -82,35 +112,21 @@ pub(crate) struct Carried {
     pub(crate) first: u64,
 }
 
-/// A transfer under way or ended.
-pub(crate) struct Flight {
-    pub(crate) id: u64,
-    pub(crate) life: usize,
-    pub(crate) transfer: Transfer,
-    pub(crate) deadline: Time,
-    pub(crate) outcome: Option<Outcome>,
-    /// The region it may change, while it may.
-    pub(crate) permit: Option<usize>,
-    /// The window through which it changes it, when that is a peer's.
-    pub(crate) offer: Option<usize>,
-    pub(crate) count: Option<usize>,
-    /// Nothing of it can have passed: its window was closed or its bounds were wrong.
-    pub(crate) futile: bool,
-    pub(crate) message: Option<u64>,
-}
-
 /// Everything.
 pub(crate) struct World {
     pub(crate) network: Network,
     pub(crate) dice: Dice,
-    /// The life that is, or was last, at each host.
-    pub(crate) hosts: Vec<usize>,
+    pub(crate) hosts: Vec<Host>,
     pub(crate) lives: Vec<Life>,
     pub(crate) yards: Vec<Yard>,
     pub(crate) offers: Vec<Offer>,
     pub(crate) counts: Vec<Count>,
-    pub(crate) carried: BTreeMap<(Address, Slot), Carried>,
+    pub(crate) carried: BTreeMap<(usize, Slot), Carried>,
     pub(crate) flights: Vec<Flight>,
+    /// Transfers that started together and have not all ended, and whose they are.
+    pub(crate) batches: Vec<(usize, Rc<Transfers>)>,
+    /// The members of the last barrier.
+    pub(crate) meeting: Vec<Member>,
     /// Regions that could not be closed in time, to be tried again.
     pub(crate) closing: Vec<(usize, Region)>,
     pub(crate) next_id: u64,
@@ -119,12 +135,21 @@ pub(crate) struct World {
     pub(crate) numbers: BTreeSet<u64>,
     /// Messages that must not have arrived.
     pub(crate) unsent: BTreeSet<u64>,
+    pub(crate) tally: Tally,
+}
+
+/// What a schedule came to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Tally {
     /// How transfers ended: done, rejected, fenced, lost.
     pub(crate) ends: [u64; 4],
+    /// Rounds of barriers that a member passed, changes of words that were told, and windows that
+    /// were reached another way.
+    pub(crate) reached: [u64; 3],
 }
 
 impl World {
-    pub(crate) fn new(seed: u64, hosts: usize) -> Self {
+    pub(crate) fn new(seed: u64, program: &Program) -> Self {
         let micros = Duration::from_micros;
         let config = Config {
             packet_bytes: 256,
@@ -136,43 +161,61 @@ impl World {
             windows_max: 16,
             ..Config::new(seed)
         };
+        let network = Network::new(config);
+        let name = |kind: &Kind| network.provider_as(*kind).address().clone();
+        let addresses = || KINDS[..program.ways].iter().map(name).collect();
+        let hosts = (0..program.hosts).map(|_| Host { addresses: addresses(), life: 0 }).collect();
         let mut world = Self {
-            network: Network::new(config),
             dice: Dice::new(!seed),
-            hosts: Vec::new(),
+            hosts,
+            network,
             lives: Vec::new(),
             yards: Vec::new(),
             offers: Vec::new(),
             counts: Vec::new(),
             carried: BTreeMap::new(),
             flights: Vec::new(),
+            batches: Vec::new(),
+            meeting: Vec::new(),
             closing: Vec::new(),
             next_id: 0,
             heard: BTreeMap::new(),
             numbers: BTreeSet::new(),
             unsent: BTreeSet::new(),
-            ends: [0; 4],
+            tally: Tally::default(),
         };
-        for _ in 0..hosts {
-            let life = world.start(None);
-            world.hosts.push(life);
+        for (host, fabrics) in program.fabrics.iter().enumerate() {
+            world.start(host, *fabrics);
         }
         world
     }
 
-    /// Starts an engine, where another was or at a place of its own.
-    pub(crate) fn start(&mut self, at: Option<&Address>) -> usize {
-        let port = match at {
-            Some(address) => self.network.provider_at(address),
-            None => self.network.provider(),
+    /// Starts an engine at a host: with all its fabrics, or with one of them.
+    pub(crate) fn start(&mut self, host: usize, fabrics: u64) {
+        let all = &self.hosts[host].addresses;
+        let addresses = match fabrics % 4 {
+            2 => all[..1].to_vec(),
+            3 => all[all.len() - 1..].to_vec(),
+            _ => all.clone(),
         };
-        let builder = Engine::builder().fabric(port).clock(self.network.clock()).counters(8);
+        let mut builder = Engine::builder().clock(self.network.clock()).counters(32);
+        for address in &addresses {
+            builder = builder.fabric(self.network.provider_at(address));
+        }
         let builder = builder.drive(Drive::Caller).polling(Polling::Busy);
         let engine = builder.deadline(ENGINE_DEADLINE).build().expect("the place is free");
         let life = self.lives.len();
-        let address = engine.addresses()[0].clone();
-        let (yards, counters) = (Vec::new(), Vec::new());
-        self.lives.push(Life { engine: Some(engine), address, shelf: 0, yards, counters });
+        self.hosts[host].life = life;
+        self.lives.push(Life {
+            host,
+            engine: Some(engine),
+            addresses,
+            shelf: 0,
+            yards: Vec::new(),
+            counters: Vec::new(),
+            word: None,
+            remotes: Vec::new(),
+        });
         self.lives[life].shelf = self.region(life);
         for _ in 0..YARDS {
             let yard = self.region(life);
@@ -183,8 +226,8 @@ impl World {
             self.lives[life].counters.push(counter);
         }
         // The whole shelf is open to readers; the window is as good as any other.
-        self.offer(self.lives[life].shelf, 0, 0..REGION_BYTES, Access::READ);
-        life
+        self.offer(self.lives[life].shelf, 0, 0..SHELF_BYTES, Access::READ);
+        self.watch(life);
     }
 
     /// A region with random bytes.
@@ -222,17 +265,31 @@ impl World {
     /// What carried a counter's slot to where it is.
     pub(crate) fn carried(&mut self, count: usize) -> &mut Carried {
         let Count { life, slot, .. } = self.counts[count];
-        self.carried.entry((self.lives[life].address.clone(), slot)).or_default()
+        self.carried.entry((self.lives[life].host, slot)).or_default()
+    }
+
+    pub(crate) fn now(&self) -> Time {
+        self.network.clock().now()
+    }
+
+    pub(crate) fn host(&self, pick: u64) -> usize {
+        pick as usize % self.hosts.len()
+    }
+
+    /// The life that is, or was last, at a host.
+    pub(crate) fn host_life(&self, pick: u64) -> usize {
+        self.hosts[self.host(pick)].life
     }
 
     /// The life at a host, if it lives.
-    pub(crate) fn living(&self, pick: u64) -> Option<(usize, &Engine)> {
-        let life = self.hosts[pick as usize % self.hosts.len()];
-        self.lives[life].engine.as_ref().map(|engine| (life, engine))
+    pub(crate) fn living(&self, pick: u64) -> Option<(usize, Engine)> {
+        let life = self.host_life(pick);
+        self.lives[life].engine.clone().map(|engine| (life, engine))
     }
 
-    pub(crate) fn address(&self, pick: u64) -> Address {
-        self.lives[self.hosts[pick as usize % self.hosts.len()]].address.clone()
+    /// Where a host is, over all fabrics.
+    pub(crate) fn addresses(&self, pick: u64) -> Vec<Address> {
+        self.hosts[self.host(pick)].addresses.clone()
     }
 
     pub(crate) fn all_living(&self) -> Vec<(usize, Engine)> {
@@ -240,8 +297,17 @@ impl World {
         self.lives.iter().enumerate().filter_map(living).collect()
     }
 
-    pub(crate) fn peer(&self, from: &Engine, to: &Address) -> Peer {
-        from.peer(to).expect("all speak the same fabric")
+    /// The ways from an engine to where a life is or was.
+    pub(crate) fn peers(&self, from: &Engine, to: usize) -> Vec<Peer> {
+        let speaks = |to: &&Address| from.addresses().iter().any(|own| own.kind == to.kind);
+        let peer = |to: &Address| from.peer(to).expect("both speak it");
+        self.lives[to].addresses.iter().filter(speaks).map(peer).collect()
+    }
+
+    /// One of these ways, if there is any.
+    pub(crate) fn peer(&self, from: &Engine, to: usize, way: u64) -> Option<Peer> {
+        let peers = self.peers(from, to);
+        peers.get(way as usize % peers.len().max(1)).copied()
     }
 
     /// An offer is fenced: what was on its way into it is not any more. Other windows of the region
@@ -277,10 +343,16 @@ impl World {
 
     /// Lets go of everything an engine had. What it had sent goes on.
     pub(crate) fn bury(&mut self, life: usize) -> Option<Engine> {
+        self.look_at_word(life);
+        self.tally.reached[2] += self.detours(life);
         self.flights.retain(|flight| flight.life != life);
+        self.batches.retain(|(whose, _)| *whose != life);
         self.closing.retain(|(yard, _)| self.yards[*yard].life != life);
         for count in self.counts.iter_mut().filter(|count| count.life == life) {
             count.counter = None;
+        }
+        for member in self.meeting.iter_mut().filter(|member| member.life == life) {
+            member.barrier = None;
         }
         for yard in 0..self.yards.len() {
             if self.yards[yard].life == life {
@@ -288,6 +360,9 @@ impl World {
                 self.yards[yard].region = None;
             }
         }
-        self.lives[life].engine.take()
+        let buried = &mut self.lives[life];
+        buried.remotes.clear();
+        buried.word = None;
+        buried.engine.take()
     }
 }

@@ -17,7 +17,7 @@ use crate::outcome::{Outcome, Reason};
 use crate::pages::{Pages, Plan};
 use crate::peer::LinkId;
 use crate::sabotage::{self, Defect};
-use crate::transfer::{Completion, Started};
+use crate::transfer::{Completion, Started, Told};
 
 /// How long before its deadline an operation is cancelled, so that the proof can still come in
 /// time: an eighth of its whole time, at most this.
@@ -170,6 +170,10 @@ impl Core {
         let worker = order.peer().worker;
         let completion = completion();
         Tallies::take_back(&self.tallies.submitted);
+        if sabotage::is(Defect::DoubleDetour) {
+            let (order, completion) = (order.keep(), Told::default().completion());
+            self.detours.push((worker, Queued { order, completion }));
+        }
         self.detours.push((worker, Queued { order, completion: Arc::clone(&completion) }));
         Ok(Started::Running(completion))
     }

@@ -1,6 +1,7 @@
 //! A simulated network: deterministic, seeded, in virtual time, all in one process.
 //!
-//! [`Network`] is a set of ports (NICs). [`Network::provider`] makes one for an engine;
+//! [`Network`] is a set of ports (NICs). [`Network::provider`] makes one for an engine, of which one
+//! more can pass for another fabric ([`Network::provider_as`]);
 //! [`Network::clock`] is the time they all live in. Nothing happens by itself: whoever waits on the
 //! clock steps every attached engine and, when none has work, lets the next event of the network
 //! happen. Two runs with one seed and the same calls are the same run, which [`Network::trace`]

@@ -58,9 +58,16 @@ impl Network {
     /// A port with an address of its own.
     #[must_use]
     pub fn provider(&self) -> Port {
+        self.provider_as(Kind::Sim)
+    }
+
+    /// A port that passes for one of another fabric, so that an engine has several ways to its
+    /// peers, each with faults of its own. What is one kind reaches what is the same.
+    #[must_use]
+    pub fn provider_as(&self, kind: Kind) -> Port {
         let mut state = self.shared.state();
         state.ports_named += 1;
-        let address = Address::new(Kind::Sim, state.ports_named.to_string());
+        let address = Address::new(kind, state.ports_named.to_string());
         Port { network: Arc::clone(&self.shared), address }
     }
 
@@ -158,7 +165,7 @@ impl Port {
 
 impl Provider for Port {
     fn kind(&self) -> Kind {
-        Kind::Sim
+        self.address.kind
     }
 
     fn open(self: Box<Self>, setup: &Setup) -> Result<Box<dyn Fabric>, OpenError> {
@@ -166,7 +173,7 @@ impl Provider for Port {
         let mut state = network.state();
         if state.addresses.get(&address).is_some_and(|&port| state.ports[port].is_alive()) {
             let what = format!("{address} is in use; kill or close the engine there first");
-            return Err(OpenError { kind: Kind::Sim, what });
+            return Err(OpenError { kind: address.kind, what });
         }
         let port = state.ports.len();
         state.ports.push(PortState::new(address.clone(), setup.engine));

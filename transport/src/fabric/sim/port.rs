@@ -125,7 +125,7 @@ impl Nic {
 
 impl Fabric for Nic {
     fn kind(&self) -> Kind {
-        Kind::Sim
+        self.address.kind
     }
 
     fn address(&self) -> Address {
