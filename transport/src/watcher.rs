@@ -350,6 +350,27 @@ mod models {
 
     use super::*;
 
+    /// A teller, the word, and what was heard of it.
+    type Shared = Arc<(Teller, Cell, Cell)>;
+
+    /// Two threads each bump the word and tell; afterwards the last change was heard.
+    fn two_bump(shared: &Shared) {
+        let threads: Vec<_> = (0..2)
+            .map(|_| {
+                let shared = Arc::clone(shared);
+                thread::spawn(move || {
+                    shared.1.fetch_add(1, Ordering::AcqRel);
+                    shared.0.tell(|| shared.1.load(Ordering::Acquire));
+                })
+            })
+            .collect();
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        assert_eq!(shared.2.load(Ordering::Relaxed), 2);
+        shared.0.clear();
+    }
+
     #[test]
     fn loom_the_last_change_is_told_whoever_looks() {
         loom::model(|| {
@@ -360,20 +381,7 @@ mod models {
                 heard.2.store(value, Ordering::Relaxed);
             };
             shared.0.set(Box::new(f), 0);
-            let threads: Vec<_> = (0..2)
-                .map(|_| {
-                    let shared = Arc::clone(&shared);
-                    thread::spawn(move || {
-                        shared.1.fetch_add(1, Ordering::AcqRel);
-                        shared.0.tell(|| shared.1.load(Ordering::Acquire));
-                    })
-                })
-                .collect();
-            for thread in threads {
-                thread.join().unwrap();
-            }
-            assert_eq!(shared.2.load(Ordering::Relaxed), 2);
-            shared.0.clear();
+            two_bump(&shared);
         });
     }
 
@@ -391,20 +399,7 @@ mod models {
                 first.0.set(Box::new(g), value);
             };
             shared.0.set(Box::new(f), 0);
-            let threads: Vec<_> = (0..2)
-                .map(|_| {
-                    let shared = Arc::clone(&shared);
-                    thread::spawn(move || {
-                        shared.1.fetch_add(1, Ordering::AcqRel);
-                        shared.0.tell(|| shared.1.load(Ordering::Acquire));
-                    })
-                })
-                .collect();
-            for thread in threads {
-                thread.join().unwrap();
-            }
-            assert_eq!(shared.2.load(Ordering::Relaxed), 2);
-            shared.0.clear();
+            two_bump(&shared);
         });
     }
 }
