@@ -110,7 +110,7 @@ fn echo(
         let called = || pings.count() > answered || engine.has_incoming();
         engine.wait_until(PATIENCE, || called() || load.has_ended());
         if pings.count() > answered {
-            let pong = engine.write(here.clone(), there.clone()).lane(lanes::lane(beside));
+            let pong = engine.write(&here, &there).lane(lanes::lane(beside));
             done(pong.immediate(slot).wait())?;
             answered += 1;
         } else if !load.has_ended() || engine.has_incoming() {
