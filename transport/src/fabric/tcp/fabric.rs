@@ -12,7 +12,8 @@ use rustix::time::Timespec;
 
 use super::call::Call;
 use super::config::Config;
-use super::dial::{Backoff, Dial, Gathering, Purpose, wait};
+use super::deaf::Deaf;
+use super::dial::{Backoff, Dial, Gathering, Purpose};
 use super::frame::MESSAGE_BYTES_MAX;
 use super::greeting::{Challenge, Hello};
 use super::hub::Hub;
@@ -52,8 +53,7 @@ pub(super) struct Tcp {
     /// What peers are told to dial.
     pub(super) endpoint: String,
     pub(super) listener: Option<TcpListener>,
-    /// Until when callers wait because descriptors ran out.
-    pub(super) deaf_until: Option<Time>,
+    pub(super) deaf: Deaf,
     pub(super) resolver: Resolver,
     pub(super) calls: Vec<Call>,
     pub(super) calls_ever: u32,
@@ -149,7 +149,7 @@ impl Tcp {
             challenge,
             endpoint,
             listener,
-            deaf_until: None,
+            deaf: Deaf::default(),
             resolver,
             calls: Vec::new(),
             calls_ever: 0,

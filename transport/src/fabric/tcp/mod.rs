@@ -27,6 +27,7 @@
 mod call;
 mod config;
 mod dial;
+mod deaf;
 mod fabric;
 mod frame;
 #[cfg(feature = "fuzzing")]
