@@ -274,7 +274,6 @@ impl Tcp {
                 // Somebody who has hung up already, or the like.
                 Err(errno) if is_callers_own(errno) => continue,
                 Err(errno) => {
-                    tracing::warn!("callers have to wait: {errno}; raise ulimit -n");
                     self.hub.watch.remove(listener);
                     self.deaf.begin(errno, self.hub.now);
                     self.next_tick = Time::ZERO;

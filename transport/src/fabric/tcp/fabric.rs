@@ -40,6 +40,8 @@ const LINGER: Duration = Duration::from_millis(100);
 /// Broken connections that are asked about at once.
 const ASKS_AT_ONCE: usize = 64;
 /// How often a peer's last words are listened to at once: about what a socket holds. Somebody may
+/// Received at once from a latency stream before others have their turn.
+const URGENT_TURN_BYTES: usize = 256 << 10;
 /// go on talking for ever.
 const LAST_WORDS_TURNS: usize = 32;
 
@@ -181,6 +183,7 @@ impl Tcp {
         self.endings.len()
     }
 
+        self.hub.pace.turn(self.hub.now);
     pub(super) fn next_peer(&mut self) -> PeerId {
         self.peers_ever += 1;
         PeerId(self.peers_ever)
@@ -203,14 +206,17 @@ impl Tcp {
         let mut sights = std::mem::take(&mut self.sights);
         self.hub.watch.look(&mut sights);
         worked |= !sights.is_empty();
-        // What is urgent first.
-        let urgent = |sight: &Sight| matches!(sight.ready, Ready::Stream(_, at) if at == 0);
-        for sight in sights.iter().filter(|it| urgent(it)) {
-            self.see(sight);
-        }
-        for sight in sights.iter().filter(|it| !urgent(it)) {
-            self.see(sight);
-        }
+        // What is urgent first, and bulk last, in turns.
+        sights.sort_unstable_by_key(|sight| match sight.ready {
+            Ready::Stream(peer, 0) => (0, peer, 0),
+            Ready::Stream(peer, at) => (2 + u8::from((peer, at) < self.next_bulk), peer, at),
+            _ => (1, PeerId(0), 0),
+        });
+        let bulk = sights.partition_point(|it| !matches!(it.ready, Ready::Stream(_, 1..)));
+        let (first, bulk) = sights.split_at(bulk);
+        first.iter().for_each(|sight| self.see(sight));
+        let mut left = self.hub.pace.receives();
+        bulk.iter().for_each(|sight| self.see_bulk(sight, &mut left));
         self.sights = sights;
         if self.hub.now >= self.next_tick {
             self.tick();
@@ -225,64 +231,89 @@ impl Tcp {
             Ready::Caller => self.answer_callers(),
             Ready::Call(id) => self.go_on_with(id),
             Ready::Stream(peer, at) => {
-                let at = usize::from(at);
-                let Some(link) = self.links.get_mut(&peer) else { return };
-                let Some(stream) = link.streams.get_mut(at) else { return };
-                if sight.write {
-                    stream.clogged = false;
-                    self.hub.eager(peer);
-                }
-                if sight.read {
-                    self.hear(peer, at);
+                let heard = self.listen(sight, peer, at, URGENT_TURN_BYTES);
+                if let Some(Err(over)) = heard {
+                    self.end(peer, over);
                 }
             }
         }
     }
 
-    /// Receives from a stream.
-    fn hear(&mut self, peer: PeerId, at: usize) {
+    /// Looks at a bulk stream, from which no more than `left` bytes are received; these are taken
+    /// off.
+    fn see_bulk(&mut self, sight: &Sight, left: &mut usize) {
+        let Ready::Stream(peer, at) = sight.ready else { return };
+        match self.listen(sight, peer, at, *left) {
+            Some(Ok(heard)) => {
+                *left = left.saturating_sub(heard);
+                self.next_bulk = (peer, at + 1);
+            }
+            Some(Err(over)) => self.hear_out(peer, over),
+            None => {}
+        }
+    }
+
+    /// Receives from a stream that is ready for it; how many bytes.
+    fn listen(
+        &mut self,
+        sight: &Sight,
+        peer: PeerId,
+        at: u8,
+        most: usize,
+    ) -> Option<Result<usize, Over>> {
+        let link = self.links.get_mut(&peer)?;
+        let stream = link.streams.get_mut(usize::from(at))?;
+        if sight.write {
+            stream.clogged = false;
+            self.hub.eager(peer);
+        }
+        // The latency stream is to end, too, and says what can be proven.
+        let until = self.hub.now + self.hub.config.heartbeat;
+        link.leave(&mut self.hub, Reason::PeerGone, until);
+        self.next_tick = Time::ZERO;
+        (sight.read && most > 0).then(|| link.hear(&mut self.hub, at.into(), most))
+    }
+
+    /// A bulk stream has ended: what the peer said last in the latency stream tells why.
+        let next = self.next_voice;
+        let eager = &self.hub.eager;
+        let peers: Vec<_> = eager.range(next..).chain(eager.range(..next)).copied().collect();
+    fn hear_out(&mut self, peer: PeerId, bulk: Over) {
         let Some(link) = self.links.get_mut(&peer) else { return };
-        let mut heard = link.hear(&mut self.hub, at).map(|_| ());
-        if at != LATENCY {
-            // What is urgent does not wait for the next turn; and what the peer said last there
-            // tells why another stream ended.
-            let bulk = heard;
-            heard = link.hear(&mut self.hub, LATENCY).map(|_| ());
-            for _ in 0..LAST_WORDS_TURNS {
-                if heard.is_err() || bulk.is_ok() {
-                    break;
-                }
-                match link.hear(&mut self.hub, LATENCY) {
-                    Ok(true) => {}
-                    Ok(false) => break,
-                    Err(over) => heard = Err(over),
-                }
-            }
-            match (bulk, heard) {
-                (Err(Over::Gone | Over::Cut), Ok(())) => {
-                    // The latency stream is to end, too, and says what can be proven.
-                    let until = self.hub.now + self.hub.config.heartbeat;
-                    link.leave(&mut self.hub, Reason::PeerGone, until);
-                    self.next_tick = Time::ZERO;
-                }
-                (Err(broken), Ok(())) => heard = Err(broken),
-                _ => {}
+        for _ in 0..=LAST_WORDS_TURNS {
+            match link.hear(&mut self.hub, LATENCY, URGENT_TURN_BYTES) {
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(over) => return self.end(peer, over),
             }
         }
-        if let Err(over) = heard {
-            self.end(peer, over);
+        if let Over::Broken(_) = bulk {
+            return self.end(peer, bulk);
         }
     }
 
-    /// Sends what there is to send.
+    /// Sends what there is to send: what is urgent of everybody, then bulk in turns.
     fn pump(&mut self) -> bool {
         let mut worked = false;
-        for peer in std::mem::take(&mut self.hub.eager) {
-            let Some(link) = self.links.get_mut(&peer) else { continue };
-            self.hub.eager.insert(peer);
+        for peer in &peers {
+            let Some(link) = self.links.get_mut(peer) else {
+                self.hub.eager.remove(peer);
+                continue;
+            };
             match link.speak() {
-                Ok(()) => worked |= link.pump(&mut self.hub),
-                Err(over) => self.end(peer, over),
+                Ok(()) => worked |= link.pump_urgent(&mut self.hub),
+                Err(over) => self.end(*peer, over),
+            }
+        }
+        let mut left = self.hub.pace.sends();
+        for peer in peers {
+            let Some(link) = self.links.get_mut(&peer) else { continue };
+            if link.pump_bulk(&mut self.hub, &mut left) {
+                self.next_voice = PeerId(peer.0.wrapping_add(1));
+                worked = true;
+            }
+            if left == 0 {
+                break;
             }
         }
         worked
@@ -345,8 +376,8 @@ impl Tcp {
                     let endpoint = suspect.endpoint.clone();
                     self.dial(Purpose::Ask(id), endpoint);
                 }
-                Some(at) => next = next.min(at),
-                None => {}
+                Turn::At(at) => next = next.min(at),
+                Turn::Now | Turn::None => {}
             }
         }
         let dials = self.tick_dials();
@@ -374,7 +405,7 @@ impl Tcp {
             self.hub.eager.remove(&peer);
         }
         let unproven = link.end_ops(&mut self.hub, reason, gone);
-        let Link { inbox, connection, endpoint, near, .. } = link;
+        let Link { inbox, engine, connection, endpoint, near, .. } = link;
         self.endings.push(Ending { peer, inbox, reason });
         if !unproven.is_empty() && !self.closed {
             self.suspects_ever += 1;

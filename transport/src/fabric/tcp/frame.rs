@@ -147,6 +147,19 @@ impl Frame {
         }
     }
 
+    /// Whether somebody may wait for it, if it came in the latency stream; what is said about bulk
+    /// is there as well.
+    #[must_use]
+    pub(super) fn is_urgent(&self) -> bool {
+        match self {
+            Self::Write { .. } | Self::Data { .. } | Self::Message { .. } | Self::Signal { .. } => {
+                true
+            }
+            Self::Read { urgent, .. } => *urgent,
+            _ => false,
+        }
+    }
+
     /// Its head.
     #[must_use]
     pub(super) fn encode(&self) -> [u8; HEAD_BYTES] {
