@@ -96,11 +96,13 @@ pub enum Reason {
     Foreign,
     /// The peer's name has no address.
     Unresolved,
+    /// Too many earlier writes to the peer were lost and may still be landing there.
+    Unproven,
 }
 
 impl Reason {
     /// Every reason, in the order of their codes.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Deadline,
         Self::Cancelled,
         Self::Unreachable,
@@ -120,6 +122,7 @@ impl Reason {
         Self::Unauthorised,
         Self::Foreign,
         Self::Unresolved,
+        Self::Unproven,
     ];
 
     /// What happened, as a phrase.
@@ -145,6 +148,9 @@ impl Reason {
             Self::Unauthorised => "the peer refuses the token",
             Self::Foreign => "what answers there is no tranship engine",
             Self::Unresolved => "the peer's name has no address",
+            Self::Unproven => {
+                "too many writes to the peer were lost; retry once it answers where it listens, or ends"
+            }
         }
     }
 }

@@ -192,7 +192,7 @@ impl Tcp {
     fn named(&mut self, id: u32, mut left: Vec<SocketAddr>) {
         let Some(index) = self.dial_index(id) else { return };
         if let Purpose::Ask(suspect) = self.dials[index].purpose
-            && self.suspects.iter().any(|it| it.id == suspect && !it.near)
+            && self.suspects.get(suspect).is_some_and(|it| !it.near)
         {
             // Those of another machine mean itself; nobody there, or somebody else, at ours would
             // prove nothing.
@@ -226,7 +226,7 @@ impl Tcp {
         };
         let (role, connection) = match dial.purpose {
             Purpose::Peer(_) => (role, dial.connection),
-            Purpose::Ask(suspect) => match self.suspects.iter().find(|it| it.id == suspect) {
+            Purpose::Ask(suspect) => match self.suspects.get(suspect) {
                 Some(suspect) => (Role::Inquiry, suspect.connection),
                 None => return self.dial_failed(id, Reason::Cancelled, false),
             },

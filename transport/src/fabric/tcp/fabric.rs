@@ -20,6 +20,7 @@ use super::hub::Hub;
 use super::link::{CREDIT_BYTES, LATENCY, Link, Over};
 use super::resolve::Resolver;
 use super::socket;
+use super::suspects::{Suspects, Turn};
 use super::watch::{Ready, Sight, Watch};
 use super::windows::WINDOWS_MAX;
 use crate::address::{Address, Kind};
@@ -39,9 +40,9 @@ const LINGER: Duration = Duration::from_millis(100);
 
 /// Broken connections that are asked about at once.
 const ASKS_AT_ONCE: usize = 64;
-/// How often a peer's last words are listened to at once: about what a socket holds. Somebody may
 /// Received at once from a latency stream before others have their turn.
 const URGENT_TURN_BYTES: usize = 256 << 10;
+/// How often a peer's last words are listened to at once: about what a socket holds. Somebody may
 /// go on talking for ever.
 const LAST_WORDS_TURNS: usize = 32;
 
@@ -68,8 +69,11 @@ pub(super) struct Tcp {
     endings: Vec<Ending>,
     /// Whose messages are handed over first.
     next_ear: PeerId,
-    pub(super) suspects: Vec<Suspect>,
-    suspects_ever: u32,
+    /// Who sends first, of bulk.
+    next_voice: PeerId,
+    /// Which bulk stream is listened to first.
+    next_bulk: (PeerId, u8),
+    pub(super) suspects: Suspects,
     sights: Vec<Sight>,
     /// When something has to be looked after, whatever the sockets say.
     pub(super) next_tick: Time,
@@ -84,27 +88,6 @@ struct Ending {
     peer: PeerId,
     inbox: VecDeque<(Vec<u8>, Option<Immediate>)>,
     reason: Reason,
-}
-
-/// A connection that broke while writes were under way: the peer may still be landing what it got.
-#[derive(Debug)]
-pub(super) struct Suspect {
-    pub(super) id: u32,
-    pub(super) connection: u128,
-    endpoint: String,
-    /// Whether a loopback address of the peer's is ours as well.
-    pub(super) near: bool,
-    ops: Vec<OpId>,
-    tries: u32,
-    /// When to ask again; `None` while it is being asked, or where nobody can be.
-    at: Option<Time>,
-}
-
-#[cfg(all(not(loom), test))]
-impl Suspect {
-    pub(super) fn is_asked(&self) -> bool {
-        self.at.is_none()
-    }
 }
 
 impl Tcp {
@@ -163,8 +146,9 @@ impl Tcp {
             peers_ever: 0,
             endings: Vec::new(),
             next_ear: PeerId(0),
-            suspects: Vec::new(),
-            suspects_ever: 0,
+            next_voice: PeerId(0),
+            next_bulk: (PeerId(0), 0),
+            suspects: Suspects::default(),
             sights: Vec::new(),
             next_tick: Time::ZERO,
             wants_messages: true,
@@ -183,7 +167,6 @@ impl Tcp {
         self.endings.len()
     }
 
-        self.hub.pace.turn(self.hub.now);
     pub(super) fn next_peer(&mut self) -> PeerId {
         self.peers_ever += 1;
         PeerId(self.peers_ever)
@@ -200,6 +183,7 @@ impl Tcp {
             // sleeps from one heartbeat to the next did listen, and is not to forgive all silence.
             self.links.values_mut().for_each(|link| link.heard = link.heard + deaf);
         }
+        self.hub.pace.turn(self.hub.now);
         // Before anything is heard: what the last turn has to say about arrivals travels with what
         // was posted since, as the answer to them often is.
         let mut worked = self.pump();
@@ -267,17 +251,10 @@ impl Tcp {
             stream.clogged = false;
             self.hub.eager(peer);
         }
-        // The latency stream is to end, too, and says what can be proven.
-        let until = self.hub.now + self.hub.config.heartbeat;
-        link.leave(&mut self.hub, Reason::PeerGone, until);
-        self.next_tick = Time::ZERO;
         (sight.read && most > 0).then(|| link.hear(&mut self.hub, at.into(), most))
     }
 
     /// A bulk stream has ended: what the peer said last in the latency stream tells why.
-        let next = self.next_voice;
-        let eager = &self.hub.eager;
-        let peers: Vec<_> = eager.range(next..).chain(eager.range(..next)).copied().collect();
     fn hear_out(&mut self, peer: PeerId, bulk: Over) {
         let Some(link) = self.links.get_mut(&peer) else { return };
         for _ in 0..=LAST_WORDS_TURNS {
@@ -290,10 +267,17 @@ impl Tcp {
         if let Over::Broken(_) = bulk {
             return self.end(peer, bulk);
         }
+        // The latency stream is to end, too, and says what can be proven.
+        let until = self.hub.now + self.hub.config.heartbeat;
+        link.leave(&mut self.hub, Reason::PeerGone, until);
+        self.next_tick = Time::ZERO;
     }
 
     /// Sends what there is to send: what is urgent of everybody, then bulk in turns.
     fn pump(&mut self) -> bool {
+        let next = self.next_voice;
+        let eager = &self.hub.eager;
+        let peers: Vec<_> = eager.range(next..).chain(eager.range(..next)).copied().collect();
         let mut worked = false;
         for peer in &peers {
             let Some(link) = self.links.get_mut(peer) else {
@@ -364,15 +348,13 @@ impl Tcp {
                 Err(over) => self.end(peer, over),
             }
         }
-        let ids: Vec<_> = self.suspects.iter().map(|it| it.id).collect();
-        for id in ids {
+        for id in self.suspects.ids() {
             // Those that have to wait have their turn when one of those has an answer, or none.
             let full = self.asks() >= ASKS_AT_ONCE;
-            let Some(suspect) = self.suspects.iter_mut().find(|it| it.id == id) else { continue };
-            match suspect.at {
-                Some(at) if at <= self.hub.now && full => {}
-                Some(at) if at <= self.hub.now => {
-                    suspect.at = None;
+            let Some(suspect) = self.suspects.get_mut(id) else { continue };
+            match suspect.turn(self.hub.now) {
+                Turn::Now if !full => {
+                    suspect.asked();
                     let endpoint = suspect.endpoint.clone();
                     self.dial(Purpose::Ask(id), endpoint);
                 }
@@ -408,28 +390,15 @@ impl Tcp {
         let Link { inbox, engine, connection, endpoint, near, .. } = link;
         self.endings.push(Ending { peer, inbox, reason });
         if !unproven.is_empty() && !self.closed {
-            self.suspects_ever += 1;
-            let can_be_asked = !endpoint.is_empty() && !endpoint.ends_with(":0");
-            if !can_be_asked {
-                tracing::warn!(peer = peer.0, "lost writes to a peer that cannot be asked");
-            }
-            self.suspects.push(Suspect {
-                id: self.suspects_ever,
-                connection,
-                endpoint,
-                near,
-                ops: unproven,
-                tries: 0,
-                at: can_be_asked.then_some(self.hub.now),
-            });
+            let (who, at) = ((engine, connection), (endpoint, near));
+            self.suspects.add(who, at, unproven, self.hub.now);
         }
         self.next_tick = Time::ZERO;
     }
 
     /// The peer of a broken connection lands nothing more of it.
     pub(super) fn proven(&mut self, id: u32) {
-        let Some(index) = self.suspects.iter().position(|it| it.id == id) else { return };
-        let suspect = self.suspects.remove(index);
+        let Some(suspect) = self.suspects.remove(id) else { return };
         let status = Status::Stopped(Reason::PeerGone);
         let ends = suspect.ops.into_iter().map(|op| Event::Completed { op, status });
         self.hub.reports.extend(ends);
@@ -439,10 +408,8 @@ impl Tcp {
 
     /// The peer of a broken connection could not be asked.
     pub(super) fn ask_later(&mut self, id: u32) {
-        let Some(suspect) = self.suspects.iter_mut().find(|it| it.id == id) else { return };
-        let pause = wait(suspect.tries, self.hub.config.backoff);
-        suspect.tries += 1;
-        suspect.at = Some(self.hub.now + pause);
+        let Some(suspect) = self.suspects.get_mut(id) else { return };
+        suspect.ask_later(self.hub.now, self.hub.config.backoff);
         self.next_tick = Time::ZERO;
     }
 
@@ -513,6 +480,9 @@ impl Fabric for Tcp {
         let Some(link) = self.links.get_mut(&peer) else {
             return Posted::Refused(Reason::PeerGone);
         };
+        if matches!(work, Work::Write { .. }) && !self.suspects.allow(link.engine, link.ops.len()) {
+            return Posted::Refused(Reason::Unproven);
+        }
         link.post(&mut self.hub, op, lane, &work)
     }
 

@@ -28,6 +28,7 @@
 mod call;
 mod config;
 mod deaf;
+mod dial;
 mod fabric;
 mod frame;
 #[cfg(feature = "fuzzing")]
@@ -36,12 +37,13 @@ mod greeting;
 mod hub;
 mod layout;
 mod link;
-mod receive;
 mod pace;
+mod receive;
 mod resolve;
 mod send;
 mod socket;
 mod stream;
+mod suspects;
 mod watch;
 mod windows;
 
