@@ -483,6 +483,7 @@ impl Fabric for Tcp {
         if matches!(work, Work::Write { .. }) && !self.suspects.allow(link.engine, link.ops.len()) {
             return Posted::Refused(Reason::Unproven);
         }
+        self.hub.pace.look_again(|| self.clock.now());
         link.post(&mut self.hub, op, lane, &work)
     }
 

@@ -147,14 +147,12 @@ impl Frame {
         }
     }
 
-    /// Whether somebody may wait for it, if it came in the latency stream; what is said about bulk
-    /// is there as well.
+    /// Whether it is of the latency lane, if it came in the latency stream: what is said about bulk
+    /// is there as well, and messages.
     #[must_use]
     pub(super) fn is_urgent(&self) -> bool {
         match self {
-            Self::Write { .. } | Self::Data { .. } | Self::Message { .. } | Self::Signal { .. } => {
-                true
-            }
+            Self::Write { .. } | Self::Data { .. } | Self::Signal { .. } => true,
             Self::Read { urgent, .. } => *urgent,
             _ => false,
         }

@@ -194,6 +194,9 @@ impl Link {
         }
         let (kind, local, remote, pages, immediate) = match *work {
             Work::Signal { immediate } => {
+                if lane == Lane::Latency {
+                    hub.pace.urge();
+                }
                 return self.say_soon(hub, &Frame::Signal { immediate }, &[]);
             }
             Work::Send { bytes, immediate } => return self.send(hub, bytes, immediate),
@@ -247,7 +250,8 @@ impl Link {
         }
         hub.eager(self.id);
         if lane == Lane::Latency {
-            self.urge(hub);
+            hub.pace.urge();
+            self.speak_along();
         }
         self.pump_urgent(hub);
         if (kind, lane) == (Kind::Write, Lane::Bulk) {
@@ -279,16 +283,15 @@ impl Link {
         if self.streams[LATENCY].backlog() > BACKLOG_POST_MAX {
             return Posted::Busy;
         }
-        self.urge(hub);
+        self.speak_along();
         self.streams[LATENCY].say(frame, follows);
         hub.eager(self.id);
         self.pump_urgent(hub);
         Posted::Done
     }
 
-    /// Something urgent leaves: what has to be said anyway goes with it.
-    fn urge(&mut self, hub: &mut Hub) {
-        hub.pace.urge();
+    /// Something leaves at once: what has to be said anyway goes with it.
+    fn speak_along(&mut self) {
         // If the connection is over for it, the next poll finds that, too.
         let _ = self.speak();
     }

@@ -2,7 +2,8 @@
 //!
 //! One thread does everything: what is urgent waits for the system calls that it is in the middle
 //! of, here and at the other side. Large ones are cheaper by the byte, so they are small only while
-//! the latency lane is in use.
+//! the latency lane is in use. Messages are no such use, though they share the stream: whoever moves
+//! bulk talks about it.
 
 use std::time::Duration;
 
@@ -25,7 +26,9 @@ pub(super) struct Pace {
     used: bool,
     in_use: bool,
     until: Time,
-    /// Whether bulk had to wait in the turn before, for what had come in the latency lane.
+    /// Whether something came in this turn for which bulk is to wait, and whether it did in the
+    /// turn before.
+    came: bool,
     waited: bool,
     /// What posts may still send.
     posts: usize,
@@ -38,7 +41,15 @@ impl Pace {
             self.until = now + LATELY;
         }
         self.in_use = now < self.until;
+        self.came = false;
         self.posts = POSTS_BYTES;
+    }
+
+    /// Between two turns, which may be long apart: whether the latency lane is still in use.
+    pub(super) fn look_again(&mut self, now: impl FnOnce() -> Time) {
+        if self.in_use && !self.used {
+            self.in_use = now() < self.until;
+        }
     }
 
     /// The latency lane was used.
@@ -46,15 +57,20 @@ impl Pace {
         (self.used, self.in_use) = (true, true);
     }
 
+    /// Something came that somebody may have to answer.
+    pub(super) fn came(&mut self) {
+        self.came = true;
+    }
+
     /// What may be sent of bulk in a turn.
     pub(super) fn sends(&self) -> usize {
         if self.in_use { URGENT_BYTES } else { CALM_BYTES }
     }
 
-    /// What may be received of it, now that the latency lane was listened to: nothing in every other
-    /// turn in which something came there, as whoever waits for it may have to answer.
+    /// What may be received of it, now that the latency streams were listened to: nothing in every
+    /// other turn in which something came there.
     pub(super) fn receives(&mut self) -> usize {
-        self.waited = self.used && !self.waited;
+        self.waited = self.came && !self.waited;
         if self.waited { 0 } else { self.sends() }
     }
 
@@ -86,6 +102,10 @@ mod tests {
             assert_eq!(pace.take_post(), 0);
             pace.turn(now);
         }
+        pace.look_again(|| now);
+        assert_eq!(pace.take_post(), 0);
+        pace.look_again(|| now + LATELY);
+        assert_eq!(pace.take_post(), POSTS_BYTES);
         pace.turn(now + LATELY);
         assert_eq!((pace.sends(), pace.receives()), (CALM_BYTES, CALM_BYTES));
     }
@@ -95,13 +115,13 @@ mod tests {
         let mut pace = Pace::default();
         let mut received = || {
             pace.turn(Time::ZERO);
-            pace.urge();
+            pace.came();
             pace.receives()
         };
         let received = [received(), received(), received(), received()];
-        assert_eq!(received, [0, URGENT_BYTES, 0, URGENT_BYTES]);
+        assert_eq!(received, [0, CALM_BYTES, 0, CALM_BYTES], "nor is it cut smaller");
         pace.turn(Time::ZERO);
-        assert_eq!(pace.receives(), URGENT_BYTES, "nothing came: nothing to wait for");
+        assert_eq!(pace.receives(), CALM_BYTES, "nothing came: nothing to wait for");
     }
 
     #[test]

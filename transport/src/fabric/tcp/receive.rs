@@ -188,8 +188,13 @@ impl Link {
 
     /// Begins with a frame whose head is here.
     fn begin(&mut self, hub: &mut Hub, at: usize, frame: Frame) -> Result<(), Over> {
-        if at == LATENCY && frame.is_urgent() {
-            hub.pace.urge();
+        if at == LATENCY {
+            if frame.is_urgent() {
+                hub.pace.urge();
+            }
+            if frame.is_urgent() || matches!(frame, Frame::Message { .. }) {
+                hub.pace.came();
+            }
         }
         if at != LATENCY && !matches!(frame, Frame::Write { .. } | Frame::Data { .. }) {
             return Err(Over::Broken("a frame without payload in a bulk stream"));

@@ -82,6 +82,25 @@ fn little_of_bulk_is_sent_at_once_while_the_latency_lane_is_in_use() {
 }
 
 #[test]
+fn messages_do_not_cut_bulk_small() {
+    const BYTES: u64 = 8 << 20;
+    let (mut node, _) = still();
+    let (here, memory) = node.region(BYTES as usize);
+    let (peer, [mut latency, mut bulk]) = by_hand(&mut node);
+    let window = WindowId { slot: 0, generation: 1 };
+    let remote = Remote { window, key: RemoteKey { key: 0, base: 0 }, offset: 0 };
+    let message = Work::Send { bytes: b"hello", immediate: None };
+    assert_eq!(node.post_in(Lane::Latency, peer, message).1, Posted::Done);
+    let hello = Frame::Message { payload: 5, immediate: None }.encode();
+    latency.write_all(&hello).unwrap();
+    latency.write_all(b"hello").unwrap();
+    wait(&mut node, "the message", Node::message);
+    node.begin(peer, write(local(here, &memory, 0..BYTES), remote, None));
+    drain(&mut bulk);
+    wait(&mut node, "a large piece", |_| (drain(&mut bulk) > 2 * LITTLE).then_some(()));
+}
+
+#[test]
 fn little_of_bulk_is_received_at_once_while_the_latency_lane_is_in_use() {
     const BYTES: usize = 1 << 20;
     let (mut node, _) = still();
@@ -171,4 +190,30 @@ fn all_peers_have_their_turn_though_each_turn_is_short() {
     let (first, last) = (ended.iter().flatten().min(), ended.iter().flatten().max());
     let (first, last) = (*first.unwrap(), *last.unwrap());
     assert!(last <= first + first / 2, "one waits for another: {ended:?}");
+}
+
+#[test]
+fn all_peers_are_sent_to_though_each_turn_is_short() {
+    const PEERS: usize = 3;
+    const POLLS: usize = 30;
+    const BYTES: u64 = 16 << 20;
+    let (mut node, _) = still();
+    let (here, memory) = node.region(BYTES as usize);
+    let window = WindowId { slot: 0, generation: 1 };
+    let remote = Remote { window, key: RemoteKey { key: 0, base: 0 }, offset: 0 };
+    let mut peers: Vec<_> = (0..PEERS).map(|_| by_hand(&mut node)).collect();
+    assert_eq!(node.post_in(Lane::Latency, peers[0].0, SIGNAL).1, Posted::Done);
+    for (peer, _) in &peers {
+        node.begin(*peer, write(local(here, &memory, 0..BYTES), remote, None));
+    }
+    let mut sent = [0; PEERS];
+    for _ in 0..POLLS {
+        node.poll();
+        for ((_, [_, bulk]), sent) in peers.iter_mut().zip(&mut sent) {
+            *sent += drain(bulk);
+        }
+    }
+    let all: usize = sent.iter().sum();
+    assert!(all <= POLLS * LITTLE, "{all} bytes");
+    assert!(sent.iter().all(|one| *one >= all / PEERS / 2), "one waits for another: {sent:?}");
 }
