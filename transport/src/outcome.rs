@@ -98,11 +98,13 @@ pub enum Reason {
     Unresolved,
     /// A region or an opened window of another engine of this process.
     OtherEngine,
+    /// Too many earlier writes to the peer were lost and may still be landing there.
+    Unproven,
 }
 
 impl Reason {
     /// Every reason, in the order of their codes.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::Deadline,
         Self::Cancelled,
         Self::Unreachable,
@@ -123,6 +125,7 @@ impl Reason {
         Self::Foreign,
         Self::Unresolved,
         Self::OtherEngine,
+        Self::Unproven,
     ];
 
     /// What happened, as a phrase.
@@ -149,6 +152,9 @@ impl Reason {
             Self::Foreign => "what answers there is no tranship engine",
             Self::Unresolved => "the peer's name has no address",
             Self::OtherEngine => "a region or window of another engine of this process",
+            Self::Unproven => {
+                "too many writes to the peer were lost; retry once it answers where it listens, or ends"
+            }
         }
     }
 }

@@ -9,6 +9,7 @@ use rustix::io::Errno;
 
 use super::call::{Call, Credentials, Step, nonce, unreachable};
 use super::config::STREAMS_MAX;
+use super::deaf::is_callers_own;
 use super::fabric::Tcp;
 use super::greeting::{Challenge, Hello, Role};
 use super::link::{CREDIT_BYTES, Link, Terms};
@@ -24,8 +25,6 @@ use crate::time::Time;
 const CALLERS_PER_LOOK: usize = 16;
 /// Callers in the handshake; the oldest makes room for the next.
 const CALLERS_MAX: usize = 128;
-/// How long callers wait when we have run out of descriptors.
-const DEAF_SPAN: Duration = Duration::from_millis(100);
 /// Addresses whose failures are remembered.
 const FAILURES_MAX: usize = 1024;
 
@@ -193,7 +192,7 @@ impl Tcp {
     fn named(&mut self, id: u32, mut left: Vec<SocketAddr>) {
         let Some(index) = self.dial_index(id) else { return };
         if let Purpose::Ask(suspect) = self.dials[index].purpose
-            && self.suspects.iter().any(|it| it.id == suspect && !it.near)
+            && self.suspects.get(suspect).is_some_and(|it| !it.near)
         {
             // Those of another machine mean itself; nobody there, or somebody else, at ours would
             // prove nothing.
@@ -227,7 +226,7 @@ impl Tcp {
         };
         let (role, connection) = match dial.purpose {
             Purpose::Peer(_) => (role, dial.connection),
-            Purpose::Ask(suspect) => match self.suspects.iter().find(|it| it.id == suspect) {
+            Purpose::Ask(suspect) => match self.suspects.get(suspect) {
                 Some(suspect) => (Role::Inquiry, suspect.connection),
                 None => return self.dial_failed(id, Reason::Cancelled, false),
             },
@@ -271,15 +270,12 @@ impl Tcp {
             let Some(listener) = &self.listener else { return };
             let socket = match socket::accept(listener) {
                 Ok(socket) => socket,
-                Err(Errno::AGAIN) => return,
+                Err(Errno::AGAIN) => return self.deaf.answered(),
                 // Somebody who has hung up already, or the like.
-                Err(errno) if !matches!(errno, Errno::MFILE | Errno::NFILE | Errno::NOMEM) => {
-                    continue;
-                }
+                Err(errno) if is_callers_own(errno) => continue,
                 Err(errno) => {
-                    tracing::warn!("callers have to wait: {errno}; raise ulimit -n");
                     self.hub.watch.remove(listener);
-                    self.deaf_until = Some(self.hub.now + DEAF_SPAN);
+                    self.deaf.begin(errno, self.hub.now);
                     self.next_tick = Time::ZERO;
                     return;
                 }
@@ -495,11 +491,13 @@ impl Tcp {
     /// Gives up what has taken too long, and goes on with what has waited; when to look again.
     pub(super) fn tick_dials(&mut self) -> Time {
         let now = self.hub.now;
-        if self.deaf_until.is_some_and(|until| until <= now)
+        if self.deaf.until().is_some_and(|until| until <= now)
             && let Some(listener) = &self.listener
         {
-            let heard = self.hub.watch.add(listener, Ready::Caller, false);
-            self.deaf_until = heard.is_err().then(|| now + DEAF_SPAN);
+            match self.hub.watch.add(listener, Ready::Caller, false) {
+                Ok(()) => self.deaf.listens(),
+                Err(_) => self.deaf.begin(Errno::NOMEM, now),
+            }
         }
         let late: Vec<_> = self.calls.iter().filter(|it| it.until <= now).map(|it| it.id).collect();
         for id in late {
@@ -532,6 +530,6 @@ impl Tcp {
         });
         let calls = self.calls.iter().map(|call| call.until);
         let gathering = self.gathering.iter().map(|it| it.until);
-        dials.chain(calls).chain(gathering).chain(self.deaf_until).min().unwrap_or(Time::NEVER)
+        dials.chain(calls).chain(gathering).chain(self.deaf.until()).min().unwrap_or(Time::NEVER)
     }
 }

@@ -12,13 +12,15 @@ use rustix::time::Timespec;
 
 use super::call::Call;
 use super::config::Config;
-use super::dial::{Backoff, Dial, Gathering, Purpose, wait};
+use super::deaf::Deaf;
+use super::dial::{Backoff, Dial, Gathering, Purpose};
 use super::frame::MESSAGE_BYTES_MAX;
 use super::greeting::{Challenge, Hello};
 use super::hub::Hub;
 use super::link::{CREDIT_BYTES, LATENCY, Link, Over};
 use super::resolve::Resolver;
 use super::socket;
+use super::suspects::{Suspects, Turn};
 use super::watch::{Ready, Sight, Watch};
 use super::windows::WINDOWS_MAX;
 use crate::address::{Address, Kind};
@@ -38,6 +40,8 @@ const LINGER: Duration = Duration::from_millis(100);
 
 /// Broken connections that are asked about at once.
 const ASKS_AT_ONCE: usize = 64;
+/// Received at once from a latency stream before others have their turn.
+const URGENT_TURN_BYTES: usize = 256 << 10;
 /// How often a peer's last words are listened to at once: about what a socket holds. Somebody may
 /// go on talking for ever.
 const LAST_WORDS_TURNS: usize = 32;
@@ -52,8 +56,7 @@ pub(super) struct Tcp {
     /// What peers are told to dial.
     pub(super) endpoint: String,
     pub(super) listener: Option<TcpListener>,
-    /// Until when callers wait because descriptors ran out.
-    pub(super) deaf_until: Option<Time>,
+    pub(super) deaf: Deaf,
     pub(super) resolver: Resolver,
     pub(super) calls: Vec<Call>,
     pub(super) calls_ever: u32,
@@ -66,8 +69,11 @@ pub(super) struct Tcp {
     endings: Vec<Ending>,
     /// Whose messages are handed over first.
     next_ear: PeerId,
-    pub(super) suspects: Vec<Suspect>,
-    suspects_ever: u32,
+    /// Who sends first, of bulk.
+    next_voice: PeerId,
+    /// Which bulk stream is listened to first.
+    next_bulk: (PeerId, u8),
+    pub(super) suspects: Suspects,
     sights: Vec<Sight>,
     /// When something has to be looked after, whatever the sockets say.
     pub(super) next_tick: Time,
@@ -82,27 +88,6 @@ struct Ending {
     peer: PeerId,
     inbox: VecDeque<(Vec<u8>, Option<Immediate>)>,
     reason: Reason,
-}
-
-/// A connection that broke while writes were under way: the peer may still be landing what it got.
-#[derive(Debug)]
-pub(super) struct Suspect {
-    pub(super) id: u32,
-    pub(super) connection: u128,
-    endpoint: String,
-    /// Whether a loopback address of the peer's is ours as well.
-    pub(super) near: bool,
-    ops: Vec<OpId>,
-    tries: u32,
-    /// When to ask again; `None` while it is being asked, or where nobody can be.
-    at: Option<Time>,
-}
-
-#[cfg(all(not(loom), test))]
-impl Suspect {
-    pub(super) fn is_asked(&self) -> bool {
-        self.at.is_none()
-    }
 }
 
 impl Tcp {
@@ -149,7 +134,7 @@ impl Tcp {
             challenge,
             endpoint,
             listener,
-            deaf_until: None,
+            deaf: Deaf::default(),
             resolver,
             calls: Vec::new(),
             calls_ever: 0,
@@ -161,8 +146,9 @@ impl Tcp {
             peers_ever: 0,
             endings: Vec::new(),
             next_ear: PeerId(0),
-            suspects: Vec::new(),
-            suspects_ever: 0,
+            next_voice: PeerId(0),
+            next_bulk: (PeerId(0), 0),
+            suspects: Suspects::default(),
             sights: Vec::new(),
             next_tick: Time::ZERO,
             wants_messages: true,
@@ -197,20 +183,24 @@ impl Tcp {
             // sleeps from one heartbeat to the next did listen, and is not to forgive all silence.
             self.links.values_mut().for_each(|link| link.heard = link.heard + deaf);
         }
+        self.hub.pace.turn(self.hub.now);
         // Before anything is heard: what the last turn has to say about arrivals travels with what
         // was posted since, as the answer to them often is.
         let mut worked = self.pump();
         let mut sights = std::mem::take(&mut self.sights);
         self.hub.watch.look(&mut sights);
         worked |= !sights.is_empty();
-        // What is urgent first.
-        let urgent = |sight: &Sight| matches!(sight.ready, Ready::Stream(_, at) if at == 0);
-        for sight in sights.iter().filter(|it| urgent(it)) {
-            self.see(sight);
-        }
-        for sight in sights.iter().filter(|it| !urgent(it)) {
-            self.see(sight);
-        }
+        // What is urgent first, and bulk last, in turns.
+        sights.sort_unstable_by_key(|sight| match sight.ready {
+            Ready::Stream(peer, 0) => (0, peer, 0),
+            Ready::Stream(peer, at) => (2 + u8::from((peer, at) < self.next_bulk), peer, at),
+            _ => (1, PeerId(0), 0),
+        });
+        let bulk = sights.partition_point(|it| !matches!(it.ready, Ready::Stream(_, 1..)));
+        let (first, bulk) = sights.split_at(bulk);
+        first.iter().for_each(|sight| self.see(sight));
+        let mut left = self.hub.pace.receives();
+        bulk.iter().for_each(|sight| self.see_bulk(sight, &mut left));
         self.sights = sights;
         if self.hub.now >= self.next_tick {
             self.tick();
@@ -225,64 +215,89 @@ impl Tcp {
             Ready::Caller => self.answer_callers(),
             Ready::Call(id) => self.go_on_with(id),
             Ready::Stream(peer, at) => {
-                let at = usize::from(at);
-                let Some(link) = self.links.get_mut(&peer) else { return };
-                let Some(stream) = link.streams.get_mut(at) else { return };
-                if sight.write {
-                    stream.clogged = false;
-                    self.hub.eager(peer);
-                }
-                if sight.read {
-                    self.hear(peer, at);
+                let heard = self.listen(sight, peer, at, URGENT_TURN_BYTES);
+                if let Some(Err(over)) = heard {
+                    self.end(peer, over);
                 }
             }
         }
     }
 
-    /// Receives from a stream.
-    fn hear(&mut self, peer: PeerId, at: usize) {
+    /// Looks at a bulk stream, from which no more than `left` bytes are received; these are taken
+    /// off.
+    fn see_bulk(&mut self, sight: &Sight, left: &mut usize) {
+        let Ready::Stream(peer, at) = sight.ready else { return };
+        match self.listen(sight, peer, at, *left) {
+            Some(Ok(heard)) => {
+                *left = left.saturating_sub(heard);
+                self.next_bulk = (peer, at + 1);
+            }
+            Some(Err(over)) => self.hear_out(peer, over),
+            None => {}
+        }
+    }
+
+    /// Receives from a stream that is ready for it; how many bytes.
+    fn listen(
+        &mut self,
+        sight: &Sight,
+        peer: PeerId,
+        at: u8,
+        most: usize,
+    ) -> Option<Result<usize, Over>> {
+        let link = self.links.get_mut(&peer)?;
+        let stream = link.streams.get_mut(usize::from(at))?;
+        if sight.write {
+            stream.clogged = false;
+            self.hub.eager(peer);
+        }
+        (sight.read && most > 0).then(|| link.hear(&mut self.hub, at.into(), most))
+    }
+
+    /// A bulk stream has ended: what the peer said last in the latency stream tells why.
+    fn hear_out(&mut self, peer: PeerId, bulk: Over) {
         let Some(link) = self.links.get_mut(&peer) else { return };
-        let mut heard = link.hear(&mut self.hub, at).map(|_| ());
-        if at != LATENCY {
-            // What is urgent does not wait for the next turn; and what the peer said last there
-            // tells why another stream ended.
-            let bulk = heard;
-            heard = link.hear(&mut self.hub, LATENCY).map(|_| ());
-            for _ in 0..LAST_WORDS_TURNS {
-                if heard.is_err() || bulk.is_ok() {
-                    break;
-                }
-                match link.hear(&mut self.hub, LATENCY) {
-                    Ok(true) => {}
-                    Ok(false) => break,
-                    Err(over) => heard = Err(over),
-                }
-            }
-            match (bulk, heard) {
-                (Err(Over::Gone | Over::Cut), Ok(())) => {
-                    // The latency stream is to end, too, and says what can be proven.
-                    let until = self.hub.now + self.hub.config.heartbeat;
-                    link.leave(&mut self.hub, Reason::PeerGone, until);
-                    self.next_tick = Time::ZERO;
-                }
-                (Err(broken), Ok(())) => heard = Err(broken),
-                _ => {}
+        for _ in 0..=LAST_WORDS_TURNS {
+            match link.hear(&mut self.hub, LATENCY, URGENT_TURN_BYTES) {
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(over) => return self.end(peer, over),
             }
         }
-        if let Err(over) = heard {
-            self.end(peer, over);
+        if let Over::Broken(_) = bulk {
+            return self.end(peer, bulk);
         }
+        // The latency stream is to end, too, and says what can be proven.
+        let until = self.hub.now + self.hub.config.heartbeat;
+        link.leave(&mut self.hub, Reason::PeerGone, until);
+        self.next_tick = Time::ZERO;
     }
 
-    /// Sends what there is to send.
+    /// Sends what there is to send: what is urgent of everybody, then bulk in turns.
     fn pump(&mut self) -> bool {
+        let next = self.next_voice;
+        let eager = &self.hub.eager;
+        let peers: Vec<_> = eager.range(next..).chain(eager.range(..next)).copied().collect();
         let mut worked = false;
-        for peer in std::mem::take(&mut self.hub.eager) {
-            let Some(link) = self.links.get_mut(&peer) else { continue };
-            self.hub.eager.insert(peer);
+        for peer in &peers {
+            let Some(link) = self.links.get_mut(peer) else {
+                self.hub.eager.remove(peer);
+                continue;
+            };
             match link.speak() {
-                Ok(()) => worked |= link.pump(&mut self.hub),
-                Err(over) => self.end(peer, over),
+                Ok(()) => worked |= link.pump_urgent(&mut self.hub),
+                Err(over) => self.end(*peer, over),
+            }
+        }
+        let mut left = self.hub.pace.sends();
+        for peer in peers {
+            let Some(link) = self.links.get_mut(&peer) else { continue };
+            if link.pump_bulk(&mut self.hub, &mut left) {
+                self.next_voice = PeerId(peer.0.wrapping_add(1));
+                worked = true;
+            }
+            if left == 0 {
+                break;
             }
         }
         worked
@@ -333,20 +348,18 @@ impl Tcp {
                 Err(over) => self.end(peer, over),
             }
         }
-        let ids: Vec<_> = self.suspects.iter().map(|it| it.id).collect();
-        for id in ids {
+        for id in self.suspects.ids() {
             // Those that have to wait have their turn when one of those has an answer, or none.
             let full = self.asks() >= ASKS_AT_ONCE;
-            let Some(suspect) = self.suspects.iter_mut().find(|it| it.id == id) else { continue };
-            match suspect.at {
-                Some(at) if at <= self.hub.now && full => {}
-                Some(at) if at <= self.hub.now => {
-                    suspect.at = None;
+            let Some(suspect) = self.suspects.get_mut(id) else { continue };
+            match suspect.turn(self.hub.now) {
+                Turn::Now if !full => {
+                    suspect.asked();
                     let endpoint = suspect.endpoint.clone();
                     self.dial(Purpose::Ask(id), endpoint);
                 }
-                Some(at) => next = next.min(at),
-                None => {}
+                Turn::At(at) => next = next.min(at),
+                Turn::Now | Turn::None => {}
             }
         }
         let dials = self.tick_dials();
@@ -374,31 +387,18 @@ impl Tcp {
             self.hub.eager.remove(&peer);
         }
         let unproven = link.end_ops(&mut self.hub, reason, gone);
-        let Link { inbox, connection, endpoint, near, .. } = link;
+        let Link { inbox, engine, connection, endpoint, near, .. } = link;
         self.endings.push(Ending { peer, inbox, reason });
         if !unproven.is_empty() && !self.closed {
-            self.suspects_ever += 1;
-            let can_be_asked = !endpoint.is_empty() && !endpoint.ends_with(":0");
-            if !can_be_asked {
-                tracing::warn!(peer = peer.0, "lost writes to a peer that cannot be asked");
-            }
-            self.suspects.push(Suspect {
-                id: self.suspects_ever,
-                connection,
-                endpoint,
-                near,
-                ops: unproven,
-                tries: 0,
-                at: can_be_asked.then_some(self.hub.now),
-            });
+            let (who, at) = ((engine, connection), (endpoint, near));
+            self.suspects.add(who, at, unproven, self.hub.now);
         }
         self.next_tick = Time::ZERO;
     }
 
     /// The peer of a broken connection lands nothing more of it.
     pub(super) fn proven(&mut self, id: u32) {
-        let Some(index) = self.suspects.iter().position(|it| it.id == id) else { return };
-        let suspect = self.suspects.remove(index);
+        let Some(suspect) = self.suspects.remove(id) else { return };
         let status = Status::Stopped(Reason::PeerGone);
         let ends = suspect.ops.into_iter().map(|op| Event::Completed { op, status });
         self.hub.reports.extend(ends);
@@ -408,10 +408,8 @@ impl Tcp {
 
     /// The peer of a broken connection could not be asked.
     pub(super) fn ask_later(&mut self, id: u32) {
-        let Some(suspect) = self.suspects.iter_mut().find(|it| it.id == id) else { return };
-        let pause = wait(suspect.tries, self.hub.config.backoff);
-        suspect.tries += 1;
-        suspect.at = Some(self.hub.now + pause);
+        let Some(suspect) = self.suspects.get_mut(id) else { return };
+        suspect.ask_later(self.hub.now, self.hub.config.backoff);
         self.next_tick = Time::ZERO;
     }
 
@@ -482,6 +480,10 @@ impl Fabric for Tcp {
         let Some(link) = self.links.get_mut(&peer) else {
             return Posted::Refused(Reason::PeerGone);
         };
+        if matches!(work, Work::Write { .. }) && !self.suspects.allow(link.engine, link.ops.len()) {
+            return Posted::Refused(Reason::Unproven);
+        }
+        self.hub.pace.look_again(|| self.clock.now());
         link.post(&mut self.hub, op, lane, &work)
     }
 

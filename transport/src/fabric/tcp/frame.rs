@@ -147,6 +147,17 @@ impl Frame {
         }
     }
 
+    /// Whether it is of the latency lane, if it came in the latency stream: what is said about bulk
+    /// is there as well, and messages.
+    #[must_use]
+    pub(super) fn is_urgent(&self) -> bool {
+        match self {
+            Self::Write { .. } | Self::Data { .. } | Self::Signal { .. } => true,
+            Self::Read { urgent, .. } => *urgent,
+            _ => false,
+        }
+    }
+
     /// Its head.
     #[must_use]
     pub(super) fn encode(&self) -> [u8; HEAD_BYTES] {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::config::Config;
+use super::pace::Pace;
 use super::socket::Pieces;
 use super::stream::Chunk;
 use super::watch::Watch;
@@ -23,6 +24,7 @@ pub(super) struct Hub {
     pub(super) reports: Vec<Event>,
     /// When the present poll began.
     pub(super) now: Time,
+    pub(super) pace: Pace,
     /// Connections with something to send that is not held up by a socket.
     pub(super) eager: BTreeSet<PeerId>,
     /// For system calls.
@@ -39,6 +41,7 @@ impl Hub {
             watch,
             reports: Vec::new(),
             now,
+            pace: Pace::default(),
             eager: BTreeSet::new(),
             pieces: Pieces::default(),
             through: Vec::new(),

@@ -194,6 +194,9 @@ impl Link {
         }
         let (kind, local, remote, pages, immediate) = match *work {
             Work::Signal { immediate } => {
+                if lane == Lane::Latency {
+                    hub.pace.urge();
+                }
                 return self.say_soon(hub, &Frame::Signal { immediate }, &[]);
             }
             Work::Send { bytes, immediate } => return self.send(hub, bytes, immediate),
@@ -246,7 +249,16 @@ impl Link {
             Kind::Read => self.asking.push_back(tag),
         }
         hub.eager(self.id);
-        self.pump(hub);
+        if lane == Lane::Latency {
+            hub.pace.urge();
+            self.speak_along();
+        }
+        self.pump_urgent(hub);
+        if (kind, lane) == (Kind::Write, Lane::Bulk) {
+            let mut left = hub.pace.take_post();
+            self.pump_bulk(hub, &mut left);
+            hub.pace.give_back_post(left);
+        }
         Posted::Pending
     }
 
@@ -271,10 +283,17 @@ impl Link {
         if self.streams[LATENCY].backlog() > BACKLOG_POST_MAX {
             return Posted::Busy;
         }
+        self.speak_along();
         self.streams[LATENCY].say(frame, follows);
         hub.eager(self.id);
-        self.pump(hub);
+        self.pump_urgent(hub);
         Posted::Done
+    }
+
+    /// Something leaves at once: what has to be said anyway goes with it.
+    fn speak_along(&mut self) {
+        // If the connection is over for it, the next poll finds that, too.
+        let _ = self.speak();
     }
 
     pub(super) fn op(&mut self, tag: u64) -> Option<&mut Op> {
@@ -514,7 +533,7 @@ impl Link {
         self.streams.truncate(1);
         self.streams[LATENCY].say(&Frame::Bye, &[]);
         hub.eager(self.id);
-        self.pump(hub);
+        self.pump_urgent(hub);
     }
 
     /// Ends all that can be proven ended, and returns the writes that cannot.

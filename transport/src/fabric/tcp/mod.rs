@@ -18,7 +18,8 @@
 //!   engine at that address, or nobody: an engine listens for as long as it has connections.
 //! - *Bounded.* Of what a peer sends, at most 1 MiB of messages is kept, some
 //!   thousand descriptions of operations, and 16 MiB of layouts; what makes no sense ends the
-//!   connection.
+//!   connection. Writes that cannot be proven are never forgotten: a peer that has many of them is
+//!   sent no more.
 //!
 //! # Threads
 //! Whoever calls [`Fabric::poll`](super::Fabric::poll) does everything. Names are looked up on
@@ -26,6 +27,7 @@
 
 mod call;
 mod config;
+mod deaf;
 mod dial;
 mod fabric;
 mod frame;
@@ -35,11 +37,13 @@ mod greeting;
 mod hub;
 mod layout;
 mod link;
+mod pace;
 mod receive;
 mod resolve;
 mod send;
 mod socket;
 mod stream;
+mod suspects;
 mod watch;
 mod windows;
 

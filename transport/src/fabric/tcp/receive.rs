@@ -17,8 +17,6 @@ use crate::lane::Lane;
 use crate::outcome::Reason;
 use crate::window::{Access, WindowId};
 
-/// Received from one stream before others have their turn.
-const TURN_BYTES: usize = 256 << 10;
 /// Writes of several chunks, and reads, that a peer can have under way here.
 const ARRIVALS_MAX: usize = 8192;
 const SERVES_MAX: usize = 8192;
@@ -80,8 +78,8 @@ impl From<Malformed> for Over {
 }
 
 impl Link {
-    /// Receives from a stream, at most about a turn; whether anything came.
-    pub(super) fn hear(&mut self, hub: &mut Hub, at: usize) -> Result<bool, Over> {
+    /// Receives from a stream, about `most` bytes at most; how many came.
+    pub(super) fn hear(&mut self, hub: &mut Hub, at: usize, most: usize) -> Result<usize, Over> {
         let (mut heard, mut drained) = (0, false);
         loop {
             match std::mem::replace(&mut self.streams[at].reading, Reading::Head) {
@@ -92,7 +90,7 @@ impl Link {
                         self.begin(hub, at, Frame::decode(&head)?)?;
                         continue;
                     }
-                    if drained || heard >= TURN_BYTES {
+                    if drained || heard >= most {
                         break;
                     }
                     hub.pieces.clear();
@@ -116,8 +114,9 @@ impl Link {
                 }
                 Reading::Payload { left, mut landing } => {
                     let early = self.streams[at].ahead.unread().len() as u64;
-                    let most = if early > 0 { left.min(early) } else { left };
-                    self.aim(hub, &mut landing, most);
+                    let room = most.saturating_sub(heard) as u64;
+                    let now = if early > 0 { left.min(early) } else { left.min(room.max(1)) };
+                    self.aim(hub, &mut landing, now);
                     if hub.pieces.bytes() == 0 {
                         return Err(Over::Broken("payload for no place"));
                     }
@@ -134,7 +133,7 @@ impl Link {
                     self.streams[at].reading = Reading::Payload { left, landing };
                 }
             }
-            if drained || heard >= TURN_BYTES {
+            if drained || heard >= most {
                 break;
             }
             let got = self.receive(hub, at)?;
@@ -143,7 +142,7 @@ impl Link {
         if heard > 0 {
             self.heard = hub.now;
         }
-        Ok(heard > 0)
+        Ok(heard)
     }
 
     /// Receives into the pieces, which are what the present frame waits for, and what follows
@@ -189,6 +188,14 @@ impl Link {
 
     /// Begins with a frame whose head is here.
     fn begin(&mut self, hub: &mut Hub, at: usize, frame: Frame) -> Result<(), Over> {
+        if at == LATENCY {
+            if frame.is_urgent() {
+                hub.pace.urge();
+            }
+            if frame.is_urgent() || matches!(frame, Frame::Message { .. }) {
+                hub.pace.came();
+            }
+        }
         if at != LATENCY && !matches!(frame, Frame::Write { .. } | Frame::Data { .. }) {
             return Err(Over::Broken("a frame without payload in a bulk stream"));
         }
@@ -375,7 +382,7 @@ impl Link {
             let len = hub.sink.len().min(most as usize);
             return hub.pieces.push(hub.sink.as_mut_ptr(), len);
         };
-        let (mut place, mut left) = (place, most.min(TURN_BYTES as u64));
+        let (mut place, mut left) = (place, most);
         while left > 0 && !hub.pieces.is_full() {
             let (at, here) = match shape {
                 None => (0, left),

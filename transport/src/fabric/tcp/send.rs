@@ -1,5 +1,7 @@
 //! What goes out: chunks of writes and of answers to reads, and asks.
 
+use rustix::io::Errno;
+
 use super::frame::{Ack, CHUNK_BYTES_MAX, Frame, Place as Target, Verdict};
 use super::hub::Hub;
 use super::layout::{Place, Shape, encode, encoded_bytes};
@@ -11,8 +13,9 @@ use crate::window::WindowId;
 
 /// The longest chunk in the latency stream: what follows waits for it.
 const URGENT_CHUNK_BYTES: u64 = 64 << 10;
-/// Slices of it that are sent at once: what is received meanwhile, and others, wait as well.
+/// So much of it is sent at once, in slices: what is received meanwhile, and others, wait as well.
 const URGENT_SLICES: usize = 4;
+const URGENT_SLICE_BYTES: usize = 256 << 10;
 /// Layouts up to this long travel whole with every chunk; of longer ones what the chunk needs.
 const WHOLE_LAYOUT_BYTES: usize = 2 << 10;
 /// Given to a stream at once: it is sent in one system call, if it fits.
@@ -93,21 +96,40 @@ impl Op {
 }
 
 impl Link {
-    /// Gives streams what they have room for and sends it.
-    pub(super) fn pump(&mut self, hub: &mut Hub) -> bool {
-        match self.try_pump(hub) {
-            Ok(worked) => worked,
+    /// Gives the latency stream what it has room for and sends it.
+    pub(super) fn pump_urgent(&mut self, hub: &mut Hub) -> bool {
+        let sent = self.try_urgent(hub);
+        self.pumped(hub, sent)
+    }
+
+    /// The same for the bulk streams, in turns: at most about `left` bytes, which are taken off.
+    pub(super) fn pump_bulk(&mut self, hub: &mut Hub, left: &mut usize) -> bool {
+        let sent = self.try_bulk(hub, left);
+        self.pumped(hub, sent)
+    }
+
+    fn pumped(&mut self, hub: &mut Hub, sent: Result<bool, Errno>) -> bool {
+        match sent {
+            Ok(worked) => {
+                if worked {
+                    self.spoke(hub.now);
+                }
+                if !self.wants_to_send() {
+                    hub.eager.remove(&self.id);
+                }
+                worked
+            }
             Err(errno) => {
                 // Receiving finds the same out, with what the peer said before.
                 tracing::debug!(peer = self.id.0, "sending failed: {errno}");
                 // Except of this, which is ours.
-                self.torn |= errno == rustix::io::Errno::FAULT;
+                self.torn |= errno == Errno::FAULT;
                 false
             }
         }
     }
 
-    fn try_pump(&mut self, hub: &mut Hub) -> Result<bool, rustix::io::Errno> {
+    fn try_urgent(&mut self, hub: &mut Hub) -> Result<bool, Errno> {
         self.ask();
         let mut worked = false;
         for _ in 0..URGENT_SLICES {
@@ -120,26 +142,32 @@ impl Link {
             if self.streams[LATENCY].is_idle() {
                 break;
             }
-            worked |= self.flush(hub, LATENCY)?;
+            worked |= self.flush(hub, LATENCY, URGENT_SLICE_BYTES)? > 0;
         }
         self.streams[LATENCY].watch(&hub.watch);
+        Ok(worked)
+    }
+
+    fn try_bulk(&mut self, hub: &mut Hub, left: &mut usize) -> Result<bool, Errno> {
+        let mut worked = false;
         let bulk = self.streams.len() - 1;
         let first = self.next_stream;
         for turn in 0..bulk {
+            if *left == 0 {
+                break;
+            }
             let at = 1 + (first + turn) % bulk;
             if !self.streams[at].clogged {
-                if self.streams[at].chunks.is_empty() && self.load(hub, at) {
-                    self.next_stream = at % bulk;
+                if self.streams[at].chunks.is_empty() {
+                    self.load(hub, at);
                 }
-                worked |= self.flush(hub, at)?;
+                let sent = self.flush(hub, at, *left)?;
+                if sent > 0 {
+                    (worked, self.next_stream) = (true, at % bulk);
+                    *left = left.saturating_sub(sent);
+                }
             }
             self.streams[at].watch(&hub.watch);
-        }
-        if worked {
-            self.spoke(hub.now);
-        }
-        if !self.wants_to_send() {
-            hub.eager.remove(&self.id);
         }
         Ok(worked)
     }
@@ -153,8 +181,9 @@ impl Link {
         }) || !self.acks.is_empty()
     }
 
-    fn flush(&mut self, hub: &mut Hub, at: usize) -> Result<bool, rustix::io::Errno> {
-        let worked = self.streams[at].flush(&hub.windows, &mut hub.pieces, &mut hub.through)?;
+    fn flush(&mut self, hub: &mut Hub, at: usize, most: usize) -> Result<usize, Errno> {
+        let Hub { windows, pieces, through, .. } = hub;
+        let sent = self.streams[at].flush(most, windows, pieces, through)?;
         while let Some(chunk) = hub.through.pop() {
             match chunk.owner {
                 Owner::Write(tag) => {
@@ -170,11 +199,11 @@ impl Link {
                 }
             }
         }
-        Ok(worked)
+        Ok(sent)
     }
 
-    /// Gives a stream its next chunks; whether there were any.
-    fn load(&mut self, hub: &mut Hub, at: usize) -> bool {
+    /// Gives a stream its next chunks.
+    fn load(&mut self, hub: &mut Hub, at: usize) {
         let (lane, most) = match at {
             LATENCY => (Lane::Latency, URGENT_CHUNK_BYTES),
             _ => (Lane::Bulk, CHUNK_BYTES_MAX.into()),
@@ -197,7 +226,6 @@ impl Link {
                 self.streams[at].chunks.push_back(chunk);
             }
         }
-        loaded > 0
     }
 
     /// The next chunk of a write, and whether another one follows.

@@ -13,8 +13,6 @@ use super::watch::{Ready, Watch};
 use super::windows::Windows;
 use crate::window::WindowId;
 
-/// Sent in one system call at most, so that urgent frames need not wait long.
-pub(super) const SLICE_BYTES: usize = 256 << 10;
 /// Read ahead on the latency stream, where frames are small; on others a head alone, so that
 /// payload is read straight to where it belongs.
 const AHEAD_BYTES: usize = 8 << 10;
@@ -77,16 +75,18 @@ impl Stream {
         self.chunks.is_empty() && self.backlog() == 0
     }
 
-    /// Sends a slice of what waits, and hands over the chunks that are through. Whether anything
-    /// was sent.
+    /// Sends about `most` bytes of what waits, and hands over the chunks that are through. How many
+    /// bytes were sent.
     pub(super) fn flush(
         &mut self,
+        most: usize,
         windows: &Windows,
         pieces: &mut Pieces,
         through: &mut Vec<Chunk>,
-    ) -> Result<bool, Errno> {
-        let mut worked = false;
-        while !self.clogged && !self.is_idle() {
+    ) -> Result<usize, Errno> {
+        let mut moved = 0;
+        while !self.clogged && !self.is_idle() && moved < most {
+            let left = most - moved;
             let begun = self.chunks.front().is_some_and(|chunk| chunk.sent > 0);
             let said = self.control_sent == self.control_turn;
             if said && !begun && (!self.chunks_next || self.chunks.is_empty()) {
@@ -100,7 +100,7 @@ impl Stream {
                 pieces.push(rest.as_ptr().cast_mut(), rest.len());
             }
             for chunk in &self.chunks {
-                if pieces.is_full() || !chunk.gather(windows, pieces) {
+                if pieces.is_full() || !chunk.gather(left, windows, pieces) {
                     break;
                 }
             }
@@ -110,7 +110,7 @@ impl Stream {
                 Moved::Nothing | Moved::End => 0,
             };
             self.clogged = sent < pieces.bytes();
-            worked |= sent > 0;
+            moved += sent;
             let control = sent.min(control);
             self.control_sent += control;
             self.chunks_next |= control > 0 && self.control_sent == self.control_turn;
@@ -122,11 +122,8 @@ impl Stream {
                 self.control_sent = 0;
             }
             self.take_sent((sent - control) as u64, through);
-            if pieces.bytes() >= SLICE_BYTES {
-                break;
-            }
         }
-        Ok(worked)
+        Ok(moved)
     }
 
     fn take_sent(&mut self, mut sent: u64, through: &mut Vec<Chunk>) {
@@ -235,10 +232,10 @@ impl Chunk {
         self.head.len() as u64 + self.payload - self.sent
     }
 
-    /// Adds what is left of it to `pieces`, as far as they have room; whether that was all. What it
-    /// adds is readable: windows are looked up anew each time, and other memory is kept by the
-    /// engine.
-    fn gather(&self, windows: &Windows, pieces: &mut Pieces) -> bool {
+    /// Adds what is left of it to `pieces`, as far as they have room and until they have `most`
+    /// bytes; whether that was all. What it adds is readable: windows are looked up anew each time,
+    /// and other memory is kept by the engine.
+    fn gather(&self, most: usize, windows: &Windows, pieces: &mut Pieces) -> bool {
         let head = self.head.len() as u64;
         if self.sent < head {
             let rest = &self.head[self.sent as usize..];
@@ -251,8 +248,8 @@ impl Chunk {
         };
         let mut place = self.source.shape.as_ref().map(|(_, place)| *place);
         let mut behind = self.payload - left;
-        while left > 0 && !pieces.is_full() && pieces.bytes() < SLICE_BYTES {
-            let room = (SLICE_BYTES - pieces.bytes()) as u64;
+        while left > 0 && !pieces.is_full() && pieces.bytes() < most {
+            let room = (most - pieces.bytes()) as u64;
             let (offset, here) = match (&self.source.shape, &mut place) {
                 (Some((shape, _)), Some(place)) => {
                     let Some((offset, here)) = place.look(shape) else { break };
@@ -276,7 +273,7 @@ impl Chunk {
             left -= here;
             behind += here;
         }
-        left == 0 && pieces.bytes() < SLICE_BYTES
+        left == 0 && pieces.bytes() < most
     }
 
     /// So many bytes were sent, perhaps more than are left of it; how many of them are its own.
@@ -301,6 +298,8 @@ mod tests {
     use super::*;
     use crate::fabric::PeerId;
 
+    const SLICE_BYTES: usize = 256 << 10;
+
     #[test]
     fn what_was_sent_is_not_kept_though_there_is_always_more() {
         const WAITING: usize = 400 << 10;
@@ -315,7 +314,7 @@ mod tests {
                 said += HEAD_BYTES;
             }
             stream.clogged = false;
-            stream.flush(&windows, &mut pieces, &mut through).unwrap();
+            stream.flush(SLICE_BYTES, &windows, &mut pieces, &mut through).unwrap();
             assert!(stream.backlog() > 0, "the socket takes it all: nothing is shown");
             let mut some = [0; 64 << 10];
             assert!(theirs.read(&mut some).unwrap() > 0);
@@ -342,7 +341,7 @@ mod tests {
                 stream.chunks.push_back(Chunk::new(Owner::Serve(0), &frame, &[], source.clone()));
             }
             stream.clogged = false;
-            stream.flush(&windows, &mut pieces, &mut through).unwrap();
+            stream.flush(SLICE_BYTES, &windows, &mut pieces, &mut through).unwrap();
             let mut some = [0; 64 << 10];
             let got = theirs.read(&mut some).unwrap();
             sent.extend(&some[..got]);

@@ -1,14 +1,19 @@
 //! What one peer, or one slip, must not cost: wrong ends, false proofs, memory, turns and sleep.
 
 use std::io::{Read, Write as _};
+use std::os::fd::AsRawFd;
 use std::sync::mpsc;
 
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::ioctl_fionread;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::time::Timespec;
 
 use super::hostile::by_hand;
 use super::*;
 use crate::fabric::tcp::frame::{Ack, Frame, HEAD_BYTES, Verdict};
 use crate::fabric::tcp::link::{LATENCY, Link, Over, Terms};
+use crate::fabric::tcp::stream::Stream;
 use crate::time::Time;
 
 #[test]
@@ -86,7 +91,7 @@ fn nobody_at_our_own_loopback_proves_nothing_of_another_machine() {
             continue;
         }
         for _ in 0..2 {
-            wait(&mut pair.b, "a try", |b| (!b.fabric.suspects[0].is_asked()).then_some(()));
+            wait(&mut pair.b, "a try", |b| (!b.fabric.suspects.first().is_asked()).then_some(()));
             for _ in 0..100 {
                 pair.b.poll();
             }
@@ -249,7 +254,7 @@ fn asking_about_the_lost_keeps_nobody_out() {
     pair.a.begin(pair.to_b, write(local(here, &near, 0..64 << 20), remote, None));
     pair.a.fabric.end(pair.to_b, Over::Cut);
     // It is asked, and does not answer.
-    wait(&mut pair.a, "a question", |a| a.fabric.suspects[0].is_asked().then_some(()));
+    wait(&mut pair.a, "a question", |a| a.fabric.suspects.first().is_asked().then_some(()));
     assert_eq!(pair.a.fabric.dials.len(), 1);
     connect(&mut pair.a, &mut Node::new(Config::new()));
 }
@@ -300,6 +305,7 @@ fn all_that_are_lost_are_asked_about_in_turns() {
     let peers: Vec<_> = (0..LINKS).map(|_| connect(&mut a, &mut b).0).collect();
     let part = local(here, &near, 0..4096);
     let ops: Vec<_> = peers.iter().map(|peer| a.begin(*peer, write(part, remote, None))).collect();
+    wait(&mut a, "all to leave", |a| a.fabric.hub.eager.is_empty().then_some(()));
     for peer in peers {
         a.fabric.end(peer, Over::Cut);
     }
@@ -350,4 +356,86 @@ fn what_has_not_left_is_taken_back() {
     let frames = came.len().div_ceil(HEAD_BYTES + 4096);
     assert!(frames < WRITES, "the socket has taken everything: nothing is shown");
     assert_eq!(back.len(), WRITES - frames, "all but those of which something left");
+}
+
+const DEAF_ENV: &str = "TRANSHIP_TEST_TCP_DEAF";
+
+/// In a process of its own, whose descriptors run out. Does nothing in an ordinary run of the tests.
+#[test]
+fn deaf_process() {
+    if std::env::var_os(DEAF_ENV).is_none() {
+        return;
+    }
+    let mut node = Node::new(Config::new());
+    let mut other = Node::new(Config::new());
+    let limit = getrlimit(Resource::Nofile);
+    let peer = other.fabric.connect(&node.address());
+    // What is free is the lowest there is: none from here on.
+    let none = std::fs::File::open("/dev/null").unwrap().as_raw_fd();
+    setrlimit(Resource::Nofile, Rlimit { current: Some(none as u64), ..limit }).unwrap();
+    let began = Instant::now();
+    let mut polls = 0;
+    while node.fabric.deaf.times() < 3 {
+        node.poll();
+        polls += 1;
+        if node.fabric.deaf.times() > 0 && node.fabric.arm() {
+            let fd = node.fabric.wait_fd().unwrap();
+            let timeout = Timespec::try_from(PATIENCE).unwrap();
+            poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&timeout)).unwrap();
+        }
+        assert!(began.elapsed() < PATIENCE, "accepting does not fail");
+    }
+    // A pause of 100 ms and one of 200, of which a quarter is left to chance.
+    assert!(began.elapsed() >= Duration::from_millis(220), "tries again at once");
+    assert!(polls < 1000, "{polls} polls: it does not sleep");
+    setrlimit(Resource::Nofile, limit).unwrap();
+    until(&mut other, &mut node, "the call", |other, node| Some((other.up()?, node.up()?)));
+    assert_eq!(node.fabric.deaf.times(), 0);
+    assert_eq!(other.down(peer), None);
+}
+
+#[test]
+fn callers_wait_while_descriptors_have_run_out() {
+    let status = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "fabric::tcp::tests::bounds::deaf_process", "--test-threads=1"])
+        .env(DEAF_ENV, "1")
+        .status()
+        .unwrap();
+    assert!(status.success(), "{status}");
+}
+
+#[test]
+fn writes_are_refused_while_too_many_are_lost_and_not_proven() {
+    let mut pair = Pair::new();
+    let (here, near) = pair.a.region(64);
+    let (there, _far) = pair.b.region(64);
+    let remote = pair.b.grant(there, 0..64, ALL());
+    let part = local(here, &near, 0..64);
+    let mut peer = pair.to_b;
+    let mut lost = Vec::new();
+    for _ in 0..2 {
+        while let (op, Posted::Pending) = pair.a.post(peer, write(part, remote, None)) {
+            lost.push(op);
+        }
+        wait(&mut pair.a, "all to leave", |a| {
+            let link = &a.fabric.links[&peer];
+            let queued = !link.jobs[Lane::Bulk.index()].is_empty();
+            (!queued && link.streams.iter().all(Stream::is_idle)).then_some(())
+        });
+        let link = pair.a.fabric.links.get_mut(&peer).unwrap();
+        link.endpoint.clear();
+        pair.a.fabric.end(peer, Over::Cut);
+        (peer, _) = connect(&mut pair.a, &mut pair.b);
+    }
+    assert_eq!(pair.a.fabric.suspects.len(), 2);
+    let refused = pair.a.post(peer, write(part, remote, None)).1;
+    assert_eq!(refused, Posted::Refused(Reason::Unproven));
+    assert_eq!(pair.a.post(peer, read(part, remote)).1, Posted::Pending, "reads need no proof");
+    assert!(lost.iter().all(|op| pair.a.status(*op).is_none()), "none is forgotten");
+    let first = pair.a.fabric.suspects.first().id;
+    pair.a.fabric.proven(first);
+    assert_eq!(pair.a.post(peer, write(part, remote, None)).1, Posted::Pending);
+    pair.a.poll();
+    let proven = lost.iter().filter(|op| pair.a.status(**op).is_some()).count();
+    assert_eq!(proven, lost.len() / 2);
 }

@@ -102,8 +102,8 @@ fn what_a_stopped_peer_may_still_land_is_proven_when_it_goes_on() {
     assert_eq!(wait(&mut node, "the silence", |node| node.down(peer)), Reason::PeerGone);
     // It is asked, over and over, and says nothing.
     for _ in 0..2 {
-        wait(&mut node, "a question", |it| it.fabric.suspects[0].is_asked().then_some(()));
-        wait(&mut node, "no answer", |it| (!it.fabric.suspects[0].is_asked()).then_some(()));
+        wait(&mut node, "a question", |it| it.fabric.suspects.first().is_asked().then_some(()));
+        wait(&mut node, "no answer", |it| (!it.fabric.suspects.first().is_asked()).then_some(()));
         assert!(open.iter().all(|op| node.status(*op).is_none()), "nothing is proven");
     }
     other.signal(Signal::CONT);

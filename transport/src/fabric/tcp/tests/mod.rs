@@ -4,6 +4,7 @@
 mod bounds;
 mod death;
 mod hostile;
+mod lanes;
 mod transfers;
 
 use std::ops::Range;

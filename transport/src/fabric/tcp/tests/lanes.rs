@@ -1,0 +1,219 @@
+//! What bulk costs the latency lane, and what it does not.
+
+use std::io::{Read, Write as _};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::hostile::by_hand;
+use super::*;
+use crate::fabric::RemoteKey;
+use crate::fabric::tcp::frame::{Frame, HEAD_BYTES, Place};
+use crate::fabric::tcp::receive::Reading;
+use crate::time::{Clock, Time};
+
+/// What a poll moves of bulk while the latency lane is in use, heads included, and a little more.
+const LITTLE: usize = (32 << 10) + 4 * HEAD_BYTES;
+
+const SIGNAL: Work<'_> = Work::Signal { immediate: Immediate(1) };
+
+/// Time that passes only when a test says so.
+#[derive(Debug, Default)]
+struct Still(AtomicU64);
+
+impl Still {
+    fn pass(&self, span: Duration) {
+        self.0.fetch_add(span.as_nanos() as u64, Ordering::Relaxed);
+    }
+}
+
+impl Clock for Still {
+    fn now(&self) -> Time {
+        Time::from_nanos(self.0.load(Ordering::Relaxed))
+    }
+}
+
+/// A fabric for which no time passes.
+fn still() -> (Node, Arc<Still>) {
+    let (mut node, clock) = (Node::new(Config::new()), Arc::new(Still::default()));
+    let setup = Setup { engine: EngineId::random(), clock: Arc::<Still>::clone(&clock) };
+    node.fabric = Tcp::open(Config::new(), &setup).unwrap();
+    (node, clock)
+}
+
+/// What lies in a socket.
+fn drain(socket: &mut TcpStream) -> usize {
+    socket.set_nonblocking(true).unwrap();
+    let (mut sink, mut all) = (vec![0; 1 << 20], 0);
+    while let Ok(got @ 1..) = socket.read(&mut sink) {
+        all += got;
+    }
+    all
+}
+
+#[test]
+fn little_of_bulk_is_sent_at_once_while_the_latency_lane_is_in_use() {
+    const BYTES: u64 = 64 << 20;
+    const POLLS: usize = 20;
+    let (mut node, clock) = still();
+    let (here, memory) = node.region(BYTES as usize);
+    let (peer, [mut latency, mut bulk]) = by_hand(&mut node);
+    let window = WindowId { slot: 0, generation: 1 };
+    let remote = Remote { window, key: RemoteKey { key: 0, base: 0 }, offset: 0 };
+    let work = || write(local(here, &memory, 0..BYTES), remote, None);
+    assert_eq!(node.post_in(Lane::Latency, peer, SIGNAL).1, Posted::Done);
+    assert_eq!(drain(&mut latency), HEAD_BYTES);
+    node.begin(peer, work());
+    assert_eq!(drain(&mut bulk), 0, "posting leaves it to the next poll");
+    let mut sent = 0;
+    for _ in 0..POLLS {
+        assert_eq!(node.post_in(Lane::Latency, peer, SIGNAL).1, Posted::Done);
+        assert_eq!(drain(&mut latency), HEAD_BYTES, "what is urgent leaves in the post");
+        node.poll();
+        sent += drain(&mut bulk);
+    }
+    assert!(sent > 0 && sent <= POLLS * LITTLE, "{sent} bytes");
+    // Alone it goes in large pieces again, a little later.
+    clock.pass(Duration::from_millis(20));
+    let most = wait(&mut node, "a large piece", |_| {
+        let sent = drain(&mut bulk);
+        (sent > 2 * LITTLE).then_some(sent)
+    });
+    assert!(most <= 256 << 10, "{most} bytes in one poll");
+}
+
+#[test]
+fn messages_do_not_cut_bulk_small() {
+    const BYTES: u64 = 8 << 20;
+    let (mut node, _) = still();
+    let (here, memory) = node.region(BYTES as usize);
+    let (peer, [mut latency, mut bulk]) = by_hand(&mut node);
+    let window = WindowId { slot: 0, generation: 1 };
+    let remote = Remote { window, key: RemoteKey { key: 0, base: 0 }, offset: 0 };
+    let message = Work::Send { bytes: b"hello", immediate: None };
+    assert_eq!(node.post_in(Lane::Latency, peer, message).1, Posted::Done);
+    let hello = Frame::Message { payload: 5, immediate: None }.encode();
+    latency.write_all(&hello).unwrap();
+    latency.write_all(b"hello").unwrap();
+    wait(&mut node, "the message", Node::message);
+    node.begin(peer, write(local(here, &memory, 0..BYTES), remote, None));
+    drain(&mut bulk);
+    wait(&mut node, "a large piece", |_| (drain(&mut bulk) > 2 * LITTLE).then_some(()));
+}
+
+#[test]
+fn little_of_bulk_is_received_at_once_while_the_latency_lane_is_in_use() {
+    const BYTES: usize = 1 << 20;
+    let (mut node, _) = still();
+    let (here, _memory) = node.region(BYTES);
+    let Remote { window, key, .. } = node.grant(here, 0..BYTES as u64, ALL());
+    let (peer, [mut latency, mut bulk]) = by_hand(&mut node);
+    let place = Place { window, key: key.key, offset: 0, skip: 0, layout: 0 };
+    let (total, payload) = (BYTES as u64, BYTES as u32);
+    let frame = Frame::Write { tag: 1, place, total, payload, immediate: None };
+    let signal = Frame::Signal { immediate: Immediate(1) }.encode();
+    latency.write_all(&signal).unwrap();
+    wait(&mut node, "the first signal", Node::arrived);
+    let writer = std::thread::spawn(move || {
+        bulk.write_all(&frame.encode()).unwrap();
+        bulk.write_all(&pattern(BYTES, 1)).unwrap();
+        bulk
+    });
+    let left = |node: &Node| match &node.fabric.links[&peer].streams[1].reading {
+        Reading::Payload { left, .. } => Some(*left as usize),
+        _ => None,
+    };
+    let mut before = BYTES;
+    while before > BYTES / 2 {
+        latency.write_all(&signal).unwrap();
+        wait(&mut node, "a signal", |node| {
+            let now = left(node).unwrap_or(before);
+            assert!(before - now <= LITTLE, "{} bytes in one poll", before - now);
+            before = now;
+            node.arrived()
+        });
+    }
+    drop(node);
+    let _ = writer.join();
+}
+
+#[test]
+fn an_answer_takes_the_acknowledgement_with_it() {
+    const BYTES: u64 = 64;
+    let mut pair = Pair::new();
+    let (here, near) = pair.a.region(BYTES as usize);
+    let (there, far) = pair.b.region(BYTES as usize);
+    let (to_b, to_a) = (pair.b.grant(there, 0..BYTES, ALL()), pair.a.grant(here, 0..BYTES, ALL()));
+    let ping = write(local(here, &near, 0..BYTES), to_b, Some(1));
+    let (op, posted) = pair.a.post_in(Lane::Latency, pair.to_b, ping);
+    assert_eq!(posted, Posted::Pending);
+    wait(&mut pair.b, "the ping", Node::arrived);
+    let pong = write(local(there, &far, 0..BYTES), to_a, Some(2));
+    assert_eq!(pair.b.post_in(Lane::Latency, pair.to_a, pong).1, Posted::Pending);
+    // The other side is not polled any more: all there is has left with the post.
+    wait(&mut pair.a, "the pong", Node::arrived);
+    assert_eq!(pair.a.status(op), Some(Status::Done));
+}
+
+#[test]
+fn all_peers_have_their_turn_though_each_turn_is_short() {
+    const PEERS: usize = 3;
+    const BYTES: u64 = 16 << 20;
+    let mut b = Node::new(Config::new());
+    let (there, _far) = b.region(BYTES as usize);
+    let remote = b.grant(there, 0..BYTES, ALL());
+    let mut nodes: Vec<_> = (0..PEERS)
+        .map(|_| {
+            let mut node = Node::new(Config::new());
+            let (here, memory) = node.region(BYTES as usize);
+            let (to_b, to_node) = connect(&mut node, &mut b);
+            let op = node.begin(to_b, write(local(here, &memory, 0..BYTES), remote, None));
+            (node, memory, to_b, to_node, op)
+        })
+        .collect();
+    let begun = Instant::now();
+    let mut ended = [None; PEERS];
+    let mut polls = 0;
+    while ended.contains(&None) {
+        assert!(begun.elapsed() < PATIENCE, "hangs: {ended:?}");
+        for ((node, _, to_b, _, op), ended) in nodes.iter_mut().zip(&mut ended) {
+            // Everybody's latency lane is in use.
+            assert_eq!(node.post_in(Lane::Latency, *to_b, SIGNAL).1, Posted::Done);
+            node.poll();
+            if node.status(*op).is_some() {
+                *ended = Some(polls);
+            }
+        }
+        b.poll();
+        b.events.clear();
+        polls += 1;
+    }
+    let (first, last) = (ended.iter().flatten().min(), ended.iter().flatten().max());
+    let (first, last) = (*first.unwrap(), *last.unwrap());
+    assert!(last <= first + first / 2, "one waits for another: {ended:?}");
+}
+
+#[test]
+fn all_peers_are_sent_to_though_each_turn_is_short() {
+    const PEERS: usize = 3;
+    const POLLS: usize = 30;
+    const BYTES: u64 = 16 << 20;
+    let (mut node, _) = still();
+    let (here, memory) = node.region(BYTES as usize);
+    let window = WindowId { slot: 0, generation: 1 };
+    let remote = Remote { window, key: RemoteKey { key: 0, base: 0 }, offset: 0 };
+    let mut peers: Vec<_> = (0..PEERS).map(|_| by_hand(&mut node)).collect();
+    assert_eq!(node.post_in(Lane::Latency, peers[0].0, SIGNAL).1, Posted::Done);
+    for (peer, _) in &peers {
+        node.begin(*peer, write(local(here, &memory, 0..BYTES), remote, None));
+    }
+    let mut sent = [0; PEERS];
+    for _ in 0..POLLS {
+        node.poll();
+        for ((_, [_, bulk]), sent) in peers.iter_mut().zip(&mut sent) {
+            *sent += drain(bulk);
+        }
+    }
+    let all: usize = sent.iter().sum();
+    assert!(all <= POLLS * LITTLE, "{all} bytes");
+    assert!(sent.iter().all(|one| *one >= all / PEERS / 2), "one waits for another: {sent:?}");
+}
