@@ -231,6 +231,14 @@ impl Tcp {
             Some(Ok(heard)) => {
                 *left = left.saturating_sub(heard);
                 self.next_bulk = (peer, at + 1);
+                // What little there is, is often followed at once by what is said about it.
+                if heard > 0
+                    && *left > 0
+                    && let Some(link) = self.links.get_mut(&peer)
+                    && let Err(over) = link.hear(&mut self.hub, LATENCY, URGENT_TURN_BYTES)
+                {
+                    self.end(peer, over);
+                }
             }
             Some(Err(over)) => self.hear_out(peer, over),
             None => {}
