@@ -86,7 +86,7 @@ fn what_cannot_be_measured_is_said_in_one_line() {
         (&["transport", "--batch", "0"], 2, "0 is not in 1..=1024"),
         (&["cache", "--working-set", "9000TiB"], 6, "a smaller --working-set needs less"),
         (&["transport", "--working-set", "9000TiB"], 6, "a smaller --working-set needs less"),
-        (&["cache", "--connect", "tcp://127.0.0.1:1"], 5, "nobody is there"),
+        (&["cache", "--connect", "tcp://127.0.0.1:1"], 5, "nobody answers there"),
         (&["cache", "--to", "unix:///nowhere/at.sock"], 5, "start one with `tranship serve`"),
     ] {
         let output = Command::new(env!("CARGO_BIN_EXE_tranship"))

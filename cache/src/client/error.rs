@@ -99,7 +99,7 @@ pub enum Error {
 /// What stands in the way of a connection.
 fn what(error: &PeerError) -> String {
     match error {
-        PeerError::Refused { why: Reason::Unreachable, .. } => "nobody is there".to_owned(),
+        PeerError::Refused { why: Reason::Unreachable, .. } => "nobody answers there".to_owned(),
         PeerError::Refused { why, .. } => why.to_string(),
         PeerError::Silent { timeout, .. } => format!("no answer within {timeout:?}"),
         other => other.to_string(),
@@ -119,7 +119,7 @@ fn remedy(error: &PeerError) -> &'static str {
         PeerError::Refused { why: Reason::Foreign, .. } => "check the port",
         PeerError::Refused { why: Reason::Unresolved, .. } => "check the name",
         PeerError::Refused { why: Reason::Unreachable | Reason::PeerGone, .. } => {
-            "start one with `tranship serve`"
+            "start one with `tranship serve`, or check the address"
         }
         PeerError::Silent { .. } => "it is starting, stopped or overloaded: see its log, try again",
         _ => "see the daemon's log",

@@ -54,7 +54,7 @@ fn without_a_daemon_every_command_says_so() {
             (&["ls"], 5, "no daemon listens here"),
             (&["stat"], 5, "no daemon listens here"),
             (&["put", "x", "/no/such/file"], 3, "/no/such/file"),
-            (&["get", "x", "--to", "tcp://127.0.0.1:1"], 5, "nobody is there"),
+            (&["get", "x", "--to", "tcp://127.0.0.1:1"], 5, "nobody answers there"),
         ],
     );
 }

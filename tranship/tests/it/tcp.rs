@@ -156,7 +156,7 @@ fn bad_addresses_are_one_line() {
         (&["get", "x", "--connect", "verbs://mlx5_0:1"], 2, "expected unix:///PATH"),
         (&["get", "x", "--connect", "localhost:7420"], 2, "expected unix:///PATH"),
         (&["get", "x", "--connect", "tcp://no-such-host.invalid:1"], 5, "check the name"),
-        (&["get", "x", "--connect", &nobody], 5, "nobody is there"),
+        (&["get", "x", "--connect", &nobody], 5, "nobody answers there"),
         (&["get", "x", "--timeout", "300ms", "--connect", &silent], 5, "no answer within 300ms"),
         (&["serve", "--listen", "tcp://127.0.0.1:1,tcp://127.0.0.1:2"], 2, "two tcp addresses"),
         (&["serve", "--listen", "tcp://h:1", "--tcp-streams", "0"], 2, "use 1 to 32"),
