@@ -17,7 +17,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use io_uring::{IoUring, opcode, types};
 use rustix::event::epoll;
@@ -34,6 +34,8 @@ const ROUND_BYTES: usize = 256 << 20;
 const ROUNDS: usize = 5;
 const PING_BYTES: usize = 4096;
 const PINGS: usize = 1_000;
+/// While the others have their turn nobody polls, and nobody is to be taken for gone.
+const HEARTBEAT: Duration = Duration::from_secs(60);
 
 fn main() -> Result<(), Failure> {
     let streams: usize = std::env::args().nth(1).map_or(Ok(2), |it| it.parse())?;
@@ -357,6 +359,10 @@ impl Ends {
                         }
                     }
                 }
+                // What it has to say about arrivals is said before it stops polling.
+                while !far.fabric.arm() {
+                    far.fabric.poll(1, &mut far.events);
+                }
                 say_done.send(())?;
             }
             Ok(())
@@ -422,7 +428,8 @@ impl End {
         meet: impl FnOnce(&mut dyn Fabric) -> Result<(), Failure>,
     ) -> Result<Self, Failure> {
         let memory = HostMemory::new(REGION_BYTES).prefault().build()?;
-        Self::open(tcp::Config::new().streams(streams), memory, Access::WRITE, meet)
+        let config = tcp::Config::new().streams(streams).heartbeat(HEARTBEAT, 1);
+        Self::open(config, memory, Access::WRITE, meet)
     }
 
     fn write(
