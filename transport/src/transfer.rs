@@ -134,10 +134,6 @@ impl<'a> Submission<'a> {
         }
     }
 
-    pub(crate) fn engine(&self) -> &Engine {
-        &self.engine
-    }
-
     #[inline]
     pub(crate) fn into_order(self) -> (Order<'a>, Told) {
         (self.order, self.told)

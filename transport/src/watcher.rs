@@ -13,6 +13,10 @@ use crate::sync::{AtomicU32, AtomicU64, Mutex, MutexGuard, fence};
 
 type Callback = Box<dyn FnMut(u64) + Send>;
 
+/// Calls of one callback in one look, so that a word that changes faster than it is told does not keep
+/// the thread that drives.
+const CALLS_MAX: usize = 8;
+
 /// Watches a 64-bit word: a GPU bumps it inside a captured graph, another process through shared
 /// memory, or a peer by a one-sided write, and the engine tells, without any call from there.
 ///
@@ -21,7 +25,8 @@ type Callback = Box<dyn FnMut(u64) + Send>;
 /// callback on it: nothing in hardware rings a bell when memory changes. Changes between two looks
 /// are seen as one, so a word should only ever grow.
 ///
-/// Dropping it ends its callback; one that another thread is just calling still returns first.
+/// Dropping it ends its callback, without waiting: a call may be running on another thread, or just
+/// about to begin.
 pub struct Watcher {
     engine: Engine,
     watched: Arc<Watched>,
@@ -98,10 +103,10 @@ impl Watcher {
     }
 
     /// Calls `f` with the word whenever it has changed, from the value it has now. It runs on
-    /// whichever thread drives the engine, without any of its locks: it may submit, cancel and send,
-    /// but should not block, for it holds up the thread that drives. Replaces the callback before,
-    /// which may be the one that calls this; one that another thread is just calling still returns
-    /// first.
+    /// whichever thread drives the engine, without any of its locks: it may submit, cancel, send, even
+    /// wait, but holds up that thread as long as it takes. Replaces the callback before, which may be
+    /// the one that calls this, without waiting for it: a call of that one may be running on another
+    /// thread, or just about to begin.
     pub fn on_change(&self, f: impl FnMut(u64) + Send + 'static) {
         self.watched.teller.set(Box::new(f), self.value());
         if !self.watched.called.swap(true, Ordering::SeqCst) {
@@ -180,6 +185,8 @@ impl Teller {
         let never_used = next.replace((f, now));
         self.replaced.store(1, Ordering::Release);
         drop(next);
+        // Whoever is turned away has put it there before whoever lets go looks again.
+        fence(Ordering::SeqCst);
         let former = self.idle().and_then(|mut callback| self.take_over(&mut callback));
         // Somebody else's code, which may come back here.
         drop((never_used, former));
@@ -207,16 +214,22 @@ impl Teller {
         self.replaced.load(Ordering::Acquire) != 0 || self.told.load(Ordering::Relaxed) != now
     }
 
-    /// Calls the callback until it has seen the last change. One thread at a time does; it looks
-    /// again after it let go, for those that were turned away meanwhile.
-    fn tell(&self, now: impl Fn() -> u64) {
-        while self.is_behind(now()) {
+    /// Calls the callback until it has seen the last change; whether it was this thread's turn. One
+    /// at a time does, and looks again after it let go, for those that were turned away meanwhile. A
+    /// word that never stops changing is left to the next look.
+    fn tell(&self, now: impl Fn() -> u64) -> bool {
+        let mut mine = false;
+        for _ in 0..CALLS_MAX {
+            if !self.is_behind(now()) {
+                break;
+            }
             // Whoever is turned away has seen the change before whoever lets go looks again.
             fence(Ordering::SeqCst);
-            let Some(mut callback) = self.idle() else { return };
+            let Some(mut callback) = self.idle() else { break };
             if self.closed.load(Ordering::Acquire) != 0 {
-                return;
+                break;
             }
+            mine = true;
             let former = self.take_over(&mut callback);
             // Only here is what was told before certain.
             let value = now();
@@ -231,6 +244,7 @@ impl Teller {
             drop(former);
             fence(Ordering::SeqCst);
         }
+        mine
     }
 
     /// Puts the next callback into use, if there is one; returns the one before.
@@ -298,7 +312,7 @@ impl Watchers {
         self.armed.load(Ordering::SeqCst) != 0
     }
 
-    /// Looks at all words and calls the callbacks of those that changed; whether there were any.
+    /// Looks at all words and calls the callbacks of those that changed; whether it called any.
     /// No lock of the engine is held.
     #[inline]
     pub(crate) fn look(&self) -> bool {
@@ -310,10 +324,8 @@ impl Watchers {
         let changed: Vec<_> =
             list.iter().filter_map(Weak::upgrade).filter(|watched| watched.has_changed()).collect();
         drop(list);
-        for watched in &changed {
-            watched.teller.tell(|| watched.now());
-        }
-        !changed.is_empty()
+        // One that is being told already, maybe further down on this very thread, is no work.
+        changed.iter().fold(false, |worked, watched| watched.teller.tell(|| watched.now()) | worked)
     }
 }
 

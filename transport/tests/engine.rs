@@ -98,8 +98,43 @@ fn what_is_of_another_engine_is_refused() {
     // A peer is a number; another engine's is nobody here.
     let peer = other.peer(&there.addresses()[0]).unwrap();
     assert_eq!(here.send(peer, *b"hello").wait(), Outcome::Rejected(Reason::PeerGone));
-    assert!(here.write(&ours, &to).wait().is_done());
+    let mut batch = here.batch();
+    batch.extend([here.write(&ours, &to), other.write(&others, &others_to)]);
+    assert_eq!(batch.wait(), [Outcome::Done, refused]);
     assert!(other.write(&others, &others_to).wait().is_done());
+}
+
+/// A lock that it poisoned, say, makes a sink panic each time. Nobody's panic meets another on its way
+/// out, which would end the process.
+#[test]
+fn a_sink_that_always_panics_ends_nothing_else() {
+    const MESSAGES: usize = 200;
+    for drive in [Drive::Thread, Drive::Caller] {
+        let calls = Arc::new(AtomicU32::new(0));
+        let counts = Arc::clone(&calls);
+        let sink = move |incoming| {
+            if let Incoming::Message { .. } = incoming {
+                counts.fetch_add(1, Ordering::SeqCst);
+                panic!("this sink always panics");
+            }
+        };
+        let polling = Polling::Adaptive { spin: Duration::ZERO };
+        let builder = Engine::builder().drive(drive).polling(polling).on_incoming(sink);
+        let owner = builder.build().unwrap();
+        let writer = engine(Drive::Thread);
+        let peer = writer.peer(&owner.addresses()[0]).unwrap();
+        let sent: Vec<_> =
+            (0..MESSAGES).map(|_| writer.send(peer, *b"hello").submit().unwrap()).collect();
+        let all = || calls.load(Ordering::SeqCst) as usize == MESSAGES;
+        let began = Instant::now();
+        while !all() {
+            assert!(began.elapsed() < TIMEOUT, "{drive:?}: {calls:?} messages came");
+            let waits = || owner.wait_until(LOST, all);
+            let _ = catch_unwind(AssertUnwindSafe(waits));
+        }
+        assert!(sent.iter().all(|transfer| transfer.wait().is_done()));
+        owner.close(TIMEOUT).unwrap();
+    }
 }
 
 /// Parks operations that nobody drives until the engine refuses more; how many it took.

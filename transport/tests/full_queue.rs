@@ -6,7 +6,7 @@
 
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use tranship_transport::fabric::{
@@ -58,8 +58,18 @@ impl Gate {
     }
 
     fn open(&self) {
-        self.state.lock().unwrap().shut = false;
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).shut = false;
         self.changed.notify_all();
+    }
+}
+
+/// Opens the gate, also on the way out of a panic: somebody waits for who stands there.
+struct Opens<'a>(&'a Gate, &'a AtomicBool);
+
+impl Drop for Opens<'_> {
+    fn drop(&mut self) {
+        self.1.store(true, Ordering::SeqCst);
+        self.0.open();
     }
 }
 
@@ -163,6 +173,7 @@ fn a_full_queue_gives_the_work_back_and_leaves_room_for_what_is_urgent() {
     // Whoever waits drives, and stands at the gate with the worker in its hands.
     let over = AtomicBool::new(false);
     let (mut taken, back) = std::thread::scope(|scope| {
+        let opens = Opens(&gate, &over);
         scope.spawn(|| a.wait_until(TIMEOUT, || over.load(Ordering::SeqCst)));
         gate.shut(|| a.wake());
         let mut taken: Vec<Transfer> = Vec::new();
@@ -177,8 +188,7 @@ fn a_full_queue_gives_the_work_back_and_leaves_room_for_what_is_urgent() {
         taken[0].cancel();
         taken[0].cancel();
         back = back.submit().expect_err("it is still full").submission;
-        over.store(true, Ordering::SeqCst);
-        gate.open();
+        drop(opens);
         (taken, back)
     });
     assert!(taken.len() > 1000, "only {} were taken", taken.len());

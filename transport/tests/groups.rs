@@ -48,15 +48,6 @@ fn a_batch_has_one_outcome_for_each() {
 }
 
 #[test]
-#[should_panic(expected = "of its own engine")]
-fn a_batch_takes_no_transfers_of_another_engine() {
-    let (one, other) = (engine(Drive::Thread), engine(Drive::Thread));
-    let peer = other.peer(&one.addresses()[0]).unwrap();
-    let slot = one.counter().unwrap().slot();
-    one.batch().push(other.signal(peer, slot));
-}
-
-#[test]
 fn a_scatter_gives_each_peer_its_part() {
     const PEERS: usize = 5;
     let sender = engine(Drive::Thread);
@@ -400,20 +391,69 @@ fn a_callback_may_replace_itself() {
 }
 
 #[test]
-fn a_callback_that_drops_its_watcher_or_waits_does_not_hang() {
+fn a_callback_may_wait_or_drop_its_watcher() {
     let engine = engine(Drive::Thread);
-    let (first, second) = (watcher(&engine), Arc::new(watcher(&engine)));
+    let (first, second) = (Mutex::new(Some(watcher(&engine))), Arc::new(watcher(&engine)));
+    let first = Arc::new(first);
     let done = Arc::new(AtomicBool::new(false));
     let (waits, word, flag) = (engine.clone(), Arc::clone(&second), Arc::clone(&done));
-    first.on_change(move |_| {
+    let itself = Arc::clone(&first);
+    first.lock().unwrap().as_ref().unwrap().on_change(move |_| {
         word.bump();
         assert!(!waits.wait_until(Duration::from_millis(1), || false));
+        drop(itself.lock().unwrap().take());
         flag.store(true, Ordering::SeqCst);
         waits.wake();
     });
-    first.bump();
+    first.lock().unwrap().as_ref().unwrap().bump();
     assert!(engine.wait_until(TIMEOUT, || done.load(Ordering::SeqCst)));
     assert_eq!(second.wait(0, TIMEOUT).unwrap(), 1);
+    assert!(first.lock().unwrap().is_none());
+}
+
+/// Time moves on while a callback waits, though its word has something new to tell.
+#[test]
+fn a_callback_waits_in_simulated_time_though_its_word_changes() {
+    let network = Network::new(Config::new(1));
+    let engine = Engine::builder()
+        .fabric(network.provider())
+        .clock(network.clock())
+        .drive(Drive::Caller)
+        .build()
+        .unwrap();
+    let watcher = Arc::new(watcher(&engine));
+    let calls = Arc::new(AtomicU64::new(0));
+    let (waits, itself, counts) = (engine.clone(), Arc::downgrade(&watcher), Arc::clone(&calls));
+    watcher.on_change(move |value| {
+        if value == 1 {
+            itself.upgrade().expect("it is still there").bump();
+            assert!(!waits.wait_until(Duration::from_millis(1), || false));
+        }
+        counts.fetch_add(1, Ordering::SeqCst);
+    });
+    let began = engine.now();
+    watcher.bump();
+    assert!(engine.wait_until(TIMEOUT, || calls.load(Ordering::SeqCst) == 2));
+    assert_eq!(engine.now().since(began), Duration::from_millis(1));
+}
+
+#[test]
+fn a_word_that_never_stops_changing_leaves_the_thread_to_others() {
+    const CHANGES: u64 = 1000;
+    let engine = engine(Drive::Caller);
+    let watcher = Arc::new(watcher(&engine));
+    let (itself, calls) = (Arc::downgrade(&watcher), Arc::new(AtomicU64::new(0)));
+    let counts = Arc::clone(&calls);
+    watcher.on_change(move |value| {
+        counts.fetch_add(1, Ordering::SeqCst);
+        if value < CHANGES {
+            itself.upgrade().expect("it is still there").bump();
+        }
+    });
+    watcher.bump();
+    engine.progress();
+    assert!(calls.load(Ordering::SeqCst) < CHANGES / 10, "one step tells them all");
+    assert!(engine.wait_until(TIMEOUT, || calls.load(Ordering::SeqCst) == CHANGES));
 }
 
 #[test]

@@ -14,10 +14,11 @@
 //!    Whoever disarms one by driving re-arms it, or wakes the sleeper, before going away.
 //!
 //! Lock order: the sink's turn, then a core's lock, then (inside it) inbox, windows, completions. No
-//! code of others (sinks, wakers, callbacks of watchers) is called with a core's lock held.
+//! code of others (sinks, wakers, callbacks of watchers) is called with a core's lock held. Sinks and
+//! callbacks may wait, which drives; wakers may not, as with any executor.
 
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, TryLockError, Weak};
 use std::time::Duration;
@@ -103,6 +104,14 @@ impl Common {
     /// Gives the sink, if there is one, what came in; whether there was any.
     pub(super) fn deliver(&self) -> bool {
         self.shared.deliver(|| self.disturb())
+    }
+
+    /// Gives the sink what is left at the end.
+    pub(super) fn deliver_rest(&self) {
+        let mut left = self.shared.inbox.len();
+        while left > 0 && self.deliver() {
+            left = self.shared.inbox.len().min(left - 1);
+        }
     }
 
     /// Wakes all sleepers, though somebody may be driving: messages that stayed with a fabric for
@@ -270,8 +279,17 @@ impl<'a> Driving<'a> {
 
 impl Drop for Driving<'_> {
     fn drop(&mut self) {
+        let mut panicked = None;
         for worker in self.0 {
-            worker.leave();
+            // A waker may panic there; the other workers are left all the same.
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| worker.leave())) {
+                worker.tell();
+                worker.disturb();
+                panicked.get_or_insert(panic);
+            }
+        }
+        if let Some(panic) = panicked {
+            resume_unwind(panic);
         }
     }
 }

@@ -15,6 +15,7 @@ mod worker;
 
 use std::fmt;
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
 use std::thread::JoinHandle;
@@ -100,13 +101,6 @@ impl Engine {
     #[inline]
     pub fn default_deadline(&self) -> Duration {
         self.inner.default_deadline
-    }
-
-    /// Whether both are handles of one engine.
-    #[must_use]
-    #[inline]
-    pub fn is(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.inner, &other.inner)
     }
 
     /// What it counted so far.
@@ -313,8 +307,10 @@ impl Engine {
     /// # Errors
     /// When the descriptor has no route over the connection's fabric.
     pub fn open_at(&self, peer: Peer, descriptor: &Descriptor) -> Result<RemoteWindow, PeerError> {
-        let kind = self.inner.addresses[usize::from(peer.worker)].kind;
-        let route = descriptor.routes.iter().position(|route| route.address.kind == kind);
+        // A peer of another engine may be on a worker that this one has not.
+        let own = self.inner.addresses.get(usize::from(peer.worker));
+        let is_there = |route: &Route| own.is_some_and(|own| own.kind == route.address.kind);
+        let route = descriptor.routes.iter().position(is_there);
         let addresses = || descriptor.routes.iter().map(|route| &route.address);
         let route = route.ok_or_else(|| self.no_route(addresses()))?;
         let ways = vec![Way { peer, route }];
@@ -468,6 +464,7 @@ impl Engine {
         for worker in &self.inner.crew.workers {
             worker.close();
         }
+        self.inner.crew.common.deliver_rest();
         if fenced { Ok(()) } else { Err(NotFenced { timeout }) }
     }
 
@@ -503,6 +500,8 @@ impl Drop for Inner {
             worker.close();
             worker.stop();
         }
+        // A sink that panics keeps no thread from ending.
+        let _ = catch_unwind(AssertUnwindSafe(|| self.crew.common.deliver_rest()));
         let here = std::thread::current().id();
         // A waker may drop the last handle on a worker's own thread, which ends by itself then.
         for thread in self.threads.drain(..).filter(|thread| thread.thread().id() != here) {

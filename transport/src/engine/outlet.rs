@@ -15,7 +15,7 @@ use crate::sync::{Mutex, MutexGuard, fence};
 pub type Sink = Box<dyn Fn(Incoming) + Send + Sync>;
 
 /// Given to the sink in one go, so that a flood does not keep the thread that drives.
-const DELIVERIES_MAX: usize = 64;
+const DELIVERIES_MAX: usize = if cfg!(loom) { 1 } else { 64 };
 
 /// A sink, and whose turn it is to call it.
 pub(super) struct Outlet {
@@ -77,7 +77,8 @@ mod models {
     use super::*;
     use crate::peer::{LinkId, Peer};
 
-    /// Two threads each put one in and deliver; both are delivered, whoever was turned away.
+    /// Two threads each put one in, deliver one at most in a step, and go to sleep once nothing is
+    /// unattended: both are delivered, whoever was turned away.
     #[test]
     fn loom_what_came_in_is_delivered_whoever_looks() {
         loom::model(|| {
@@ -99,7 +100,15 @@ mod models {
                             let link = LinkId { index: 0, serial: 0 };
                             Some(Incoming::Connected(Peer { worker: 0, link }))
                         };
-                        outlet.deliver(|| inbox.load(Ordering::Acquire) != 0, next);
+                        let is_any = || inbox.load(Ordering::Acquire) != 0;
+                        loop {
+                            outlet.deliver(is_any, next);
+                            // `Core::arm`.
+                            fence(Ordering::SeqCst);
+                            if !(is_any() && outlet.is_idle()) {
+                                break;
+                            }
+                        }
                     })
                 })
                 .collect();

@@ -270,6 +270,7 @@ impl Worker {
 
     fn enqueue(&self, order: &mut Order<'_>, told: &Told) -> Option<Started> {
         let completion = told.completion();
+        completion.worker.store(self.index, Ordering::Relaxed);
         let started = Started::Running(Arc::clone(&completion));
         let queue = &self.queues[order.class.lane().index()];
         match queue.push(Queued { order: order.keep(), completion }) {
@@ -340,9 +341,14 @@ impl Worker {
                 }
                 return true;
             }
+            if core.is_unattended() {
+                // The sink is somebody else's code, and not for destructors to call.
+                self.release(core, drained);
+                break;
+            }
             let progress = core.step();
             self.release(core, drained);
-            if self.common.deliver() || progress.news {
+            if progress.news {
                 self.tell();
                 return false;
             }
@@ -365,6 +371,11 @@ impl Worker {
 
     /// Leaves the fabric to the sleeper.
     fn hand_back(&self) {
+        if std::thread::panicking() {
+            // Nobody's code is called on the way out of a panic. The sleeper looks after the rest.
+            self.tell();
+            return self.disturb();
+        }
         let armed = match self.common.polling {
             Polling::Adaptive { .. } => self.rearm(),
             // The background thread spins again.
@@ -380,7 +391,6 @@ impl Worker {
     /// Closes the fabric and ends what is left.
     pub(super) fn close(&self) {
         self.with(Core::close);
-        while self.common.deliver() {}
         self.tell();
     }
 

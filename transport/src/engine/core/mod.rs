@@ -152,17 +152,16 @@ impl Core {
     /// Prepares for sleep; see [`Fabric::arm`]. There is work, too, when messages for which there
     /// was no room find some, and when something waits for the sink.
     pub(super) fn arm(&mut self) -> bool {
-        if self.shared.is_unattended() {
-            return false;
-        }
-        if self.starved {
-            // Whoever makes room looks for sleepers afterwards; here it is the other way round.
-            fence(Ordering::SeqCst);
-            if self.shared.inbox.len() < INBOX_MAX {
-                return false;
-            }
-        }
-        self.fabric.arm()
+        // Whoever makes room or leaves something to deliver looks for sleepers afterwards; here it is
+        // the other way round.
+        fence(Ordering::SeqCst);
+        let finds_room = self.starved && self.shared.inbox.len() < INBOX_MAX;
+        !finds_room && !self.is_unattended() && self.fabric.arm()
+    }
+
+    /// Whether something waits for the sink, and nobody is about to deliver it.
+    pub(super) fn is_unattended(&self) -> bool {
+        self.shared.is_unattended()
     }
 
     fn handle(&mut self, event: Event) {

@@ -67,19 +67,34 @@ impl Clock for VirtualClock {
                 return true;
             }
         };
-        *stepper() = Some(me);
+        let stepping = Stepping::begin(steps, me);
         // Dropped after the turn: the last handle of an engine may be among them, and an engine
         // that ends waits on this clock.
         let engines = steps.living();
         let moved = self.turn(&engines, until);
-        *stepper() = None;
-        drop(turn);
+        drop((stepping, turn));
         moved
     }
 
     fn attach(&self, engine: Weak<dyn Steppable>) {
         let mut engines = self.network.steps.engines.lock().unwrap_or_else(PoisonError::into_inner);
         engines.push(engine);
+    }
+}
+
+/// The thread that steps; also the end of a step in which somebody's code panicked.
+struct Stepping<'a>(&'a Steps);
+
+impl<'a> Stepping<'a> {
+    fn begin(steps: &'a Steps, me: ThreadId) -> Self {
+        *steps.stepper.lock().unwrap_or_else(PoisonError::into_inner) = Some(me);
+        Self(steps)
+    }
+}
+
+impl Drop for Stepping<'_> {
+    fn drop(&mut self) {
+        *self.0.stepper.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 
