@@ -143,7 +143,8 @@ fn one_who_never_stops_talking_does_not_hold_a_poll() {
     drop(bulk);
     let (begun, begins) = mpsc::channel();
     let writer = std::thread::spawn(move || {
-        let some = Frame::Signal { immediate: Immediate(1) }.encode().repeat(1 << 12);
+        let signal = Frame::Signal { immediate: Immediate(1), urgent: true };
+        let some = signal.encode().repeat(1 << 12);
         for _ in 0..SIGNALS >> 12 {
             if latency.write_all(&some).is_err() {
                 return;
