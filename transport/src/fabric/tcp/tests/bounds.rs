@@ -433,7 +433,7 @@ fn writes_are_refused_while_too_many_are_lost_and_not_proven() {
     assert_eq!(refused, Posted::Refused(Reason::Unproven));
     assert_eq!(pair.a.post(peer, read(part, remote)).1, Posted::Pending, "reads need no proof");
     assert!(lost.iter().all(|op| pair.a.status(*op).is_none()), "none is forgotten");
-    let first = pair.a.fabric.suspects.first().id;
+    let first = pair.a.fabric.suspects.ids()[0];
     pair.a.fabric.proven(first);
     assert_eq!(pair.a.post(peer, write(part, remote, None)).1, Posted::Pending);
     pair.a.poll();
