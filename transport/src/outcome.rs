@@ -209,4 +209,21 @@ mod tests {
             assert_eq!(code::unpack(code::pack(outcome)), Some(outcome));
         }
     }
+
+    #[test]
+    fn the_documented_codes_are_these() {
+        let document = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/protocol.md"));
+        let (_, list) = document.split_once("Reasons, as everywhere on the wire: ").unwrap();
+        let (list, _) = list.split_once('.').unwrap();
+        let one = |entry: &str| entry.split_whitespace().collect::<Vec<_>>().join(" ");
+        let listed: Vec<_> = list.split(',').map(one).collect();
+        // `PeerGone` is written "peer gone".
+        let words = |why: Reason| {
+            let name = format!("{why:?}");
+            let apart = name.chars().flat_map(|it| [it.is_uppercase().then_some(' '), Some(it)]);
+            apart.flatten().collect::<String>().to_lowercase()
+        };
+        let known = Reason::ALL.map(|why| format!("{}{}", why as u8, words(why)));
+        assert_eq!(listed, known);
+    }
 }

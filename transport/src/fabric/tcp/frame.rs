@@ -93,6 +93,8 @@ pub(super) enum Frame {
     Signal {
         /// It.
         immediate: Immediate,
+        /// Whether it is of the latency lane.
+        urgent: bool,
     },
     /// How operations of the receiver ended; as many [`Ack`]s follow.
     Acks {
@@ -152,8 +154,8 @@ impl Frame {
     #[must_use]
     pub(super) fn is_urgent(&self) -> bool {
         match self {
-            Self::Write { .. } | Self::Data { .. } | Self::Signal { .. } => true,
-            Self::Read { urgent, .. } => *urgent,
+            Self::Write { .. } | Self::Data { .. } => true,
+            Self::Read { urgent, .. } | Self::Signal { urgent, .. } => *urgent,
             _ => false,
         }
     }
@@ -199,8 +201,9 @@ impl Frame {
                 put(12, &with(immediate));
                 4
             }
-            Self::Signal { immediate } => {
+            Self::Signal { immediate, urgent } => {
                 put(12, &with(&Some(*immediate)));
+                flags |= if *urgent { URGENT } else { 0 };
                 5
             }
             Self::Acks { .. } => 6,
@@ -237,6 +240,7 @@ impl Frame {
         let short = |at: usize| u32::from_le_bytes(word(head, at));
         let long = |at: usize| u64::from_le_bytes(word(head, at));
         let flags = head[1];
+        let urgent = flags & URGENT != 0;
         let immediate = (flags & IMMEDIATE != 0).then(|| Immediate(short(12)));
         let (body, payload, tag) = (short(4), short(8), long(16));
         let place = || Place::decode(head, body);
@@ -257,13 +261,14 @@ impl Frame {
                 if base.checked_add(len).is_none() {
                     return Err(Malformed("a read that ends beyond 64 bits"));
                 }
-                Self::Read { tag, place: place()?, len, base, urgent: flags & URGENT != 0 }
+                Self::Read { tag, place: place()?, len, base, urgent }
             }
             3 => Self::Data { tag, at: long(24), payload: chunk(payload)? },
             4 if payload as usize <= MESSAGE_BYTES_MAX => Self::Message { payload, immediate },
             4 => return Err(Malformed("a message longer than messages are")),
             5 => Self::Signal {
                 immediate: immediate.ok_or(Malformed("a signal without an immediate"))?,
+                urgent,
             },
             6 => {
                 let count = body / ACK_BYTES as u32;
@@ -418,7 +423,8 @@ mod tests {
             }),
             (0..=MESSAGE_BYTES_MAX as u32, immediate)
                 .prop_map(|(payload, immediate)| Frame::Message { payload, immediate }),
-            any::<u32>().prop_map(|it| Frame::Signal { immediate: Immediate(it) }),
+            any::<(u32, bool)>()
+                .prop_map(|(it, urgent)| Frame::Signal { immediate: Immediate(it), urgent }),
             (1..=ACKS_MAX as u32).prop_map(|count| Frame::Acks { count }),
             any::<(u64, u64)>().prop_map(|(tag, sent)| Frame::Abort { tag, sent }),
             any::<u64>().prop_map(|tag| Frame::Forget { tag }),

@@ -90,7 +90,7 @@ pub fn seeds() -> [Vec<Vec<u8>>; 3] {
         Frame::Read { tag: 2, place, len: 64, base: 0, urgent: true },
         Frame::Data { tag: 2, at: 0, payload: 64 },
         Frame::Message { payload: 9, immediate: None },
-        Frame::Signal { immediate: Immediate(7) },
+        Frame::Signal { immediate: Immediate(7), urgent: false },
         Frame::Acks { count: 1 },
         Frame::Abort { tag: 1, sent: 32 },
         Frame::Forget { tag: 1 },

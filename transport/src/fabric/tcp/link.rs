@@ -194,10 +194,11 @@ impl Link {
         }
         let (kind, local, remote, pages, immediate) = match *work {
             Work::Signal { immediate } => {
-                if lane == Lane::Latency {
+                let urgent = lane == Lane::Latency;
+                if urgent {
                     hub.pace.urge();
                 }
-                return self.say_soon(hub, &Frame::Signal { immediate }, &[]);
+                return self.say_soon(hub, &Frame::Signal { immediate, urgent }, &[]);
             }
             Work::Send { bytes, immediate } => return self.send(hub, bytes, immediate),
             Work::Map { .. } => return Posted::Refused(Reason::Unsupported),
@@ -315,7 +316,8 @@ impl Link {
             && op.kind == Kind::Read
             && let Some(immediate) = op.immediate
         {
-            self.streams[LATENCY].say(&Frame::Signal { immediate }, &[]);
+            let urgent = op.lane == Lane::Latency;
+            self.streams[LATENCY].say(&Frame::Signal { immediate, urgent }, &[]);
         }
         hub.reports.push(Event::Completed { op: op.op, status });
         hub.eager(self.id);

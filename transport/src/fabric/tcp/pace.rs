@@ -2,8 +2,8 @@
 //!
 //! One thread does everything: what is urgent waits for the system calls that it is in the middle
 //! of, here and at the other side. Large ones are cheaper by the byte, so they are small only while
-//! the latency lane is in use. Messages are no such use, though they share the stream: whoever moves
-//! bulk talks about it.
+//! the latency lane is in use. Messages are no such use, though they share the stream, nor are signals
+//! of bulk: whoever moves bulk talks about it.
 
 use std::time::Duration;
 
@@ -68,7 +68,7 @@ impl Pace {
     }
 
     /// What may be received of it, now that the latency streams were listened to: nothing in every
-    /// other turn in which something came there.
+    /// other turn in which something came there that somebody may have to answer.
     pub(super) fn receives(&mut self) -> usize {
         self.waited = self.came && !self.waited;
         if self.waited { 0 } else { self.sends() }

@@ -212,7 +212,7 @@ impl Link {
             Frame::Message { immediate, .. } => {
                 Landing::Message { bytes: vec![0; payload as usize], have: 0, immediate }
             }
-            Frame::Signal { immediate } => {
+            Frame::Signal { immediate, .. } => {
                 hub.reports.push(Event::Arrived { immediate });
                 return Ok(());
             }

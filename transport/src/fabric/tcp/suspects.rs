@@ -4,7 +4,7 @@
 //! None of them is ever forgotten without proof, or pages would be used again too early. So that
 //! they stay few all the same, a peer that has many of them is sent no more.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use super::dial::wait;
@@ -15,14 +15,15 @@ use crate::time::Time;
 /// Writes of one peer that are not proven, or under way and might have to be: as many as two
 /// connections have at once. Beyond these no more are sent to it.
 const WRITES_PER_PEER_MAX: usize = 8192;
-/// The same of all peers that have any: half of what an engine has under way, so that those that
-/// are well have the other.
+/// Writes of all peers that are not proven: once there are so many, what is under way to the peer
+/// counted, no more are sent to peers that have any. One that has none yet is well as far as we
+/// know, and not bound by this: it may still add what it has under way, should it break. Half of
+/// what an engine has under way, so that there is room for those.
 const WRITES_MAX: usize = 32_768;
 
 /// A connection that broke while writes were under way.
 #[derive(Debug)]
 pub(super) struct Suspect {
-    pub(super) id: u32,
     pub(super) engine: EngineId,
     pub(super) connection: u128,
     pub(super) endpoint: String,
@@ -37,7 +38,8 @@ pub(super) struct Suspect {
 /// All of them.
 #[derive(Debug, Default)]
 pub(super) struct Suspects {
-    list: Vec<Suspect>,
+    /// By number: the oldest first.
+    list: BTreeMap<u32, Suspect>,
     ever: u32,
     /// Their writes, by peer and in all.
     by_engine: HashMap<EngineId, usize>,
@@ -63,13 +65,13 @@ impl Suspects {
         *self.by_engine.entry(engine).or_default() += ops.len();
         self.writes += ops.len();
         let (id, at) = (self.ever, can_be_asked.then_some(now));
-        self.list.push(Suspect { id, engine, connection, endpoint, near, ops, tries: 0, at });
+        let new = Suspect { engine, connection, endpoint, near, ops, tries: 0, at };
+        self.list.insert(id, new);
     }
 
     /// Takes one out that is proven.
     pub(super) fn remove(&mut self, id: u32) -> Option<Suspect> {
-        let index = self.list.iter().position(|it| it.id == id)?;
-        let suspect = self.list.remove(index);
+        let suspect = self.list.remove(&id)?;
         self.writes -= suspect.ops.len();
         if let Some(writes) = self.by_engine.get_mut(&suspect.engine) {
             *writes -= suspect.ops.len();
@@ -88,7 +90,7 @@ impl Suspects {
             return true;
         }
         if !std::mem::replace(&mut self.told, true) {
-            let at = self.list.iter().find(|it| it.engine == engine).map(|it| &it.endpoint);
+            let at = self.list.values().find(|it| it.engine == engine).map(|it| &it.endpoint);
             tracing::warn!(
                 ?engine,
                 "writes are refused: {lost} to this peer and {} in all may still be landing (at \
@@ -101,15 +103,16 @@ impl Suspects {
     }
 
     pub(super) fn get(&self, id: u32) -> Option<&Suspect> {
-        self.list.iter().find(|it| it.id == id)
+        self.list.get(&id)
     }
 
     pub(super) fn get_mut(&mut self, id: u32) -> Option<&mut Suspect> {
-        self.list.iter_mut().find(|it| it.id == id)
+        self.list.get_mut(&id)
     }
 
+    /// Their numbers, the oldest first.
     pub(super) fn ids(&self) -> Vec<u32> {
-        self.list.iter().map(|it| it.id).collect()
+        self.list.keys().copied().collect()
     }
 
     pub(super) fn clear(&mut self) {
@@ -165,7 +168,7 @@ impl Suspects {
 
     /// The oldest.
     pub(super) fn first(&self) -> &Suspect {
-        &self.list[0]
+        self.list.first_key_value().unwrap().1
     }
 }
 
@@ -190,7 +193,8 @@ mod tests {
         assert!(!suspects.allow(ill, 0));
         assert!(suspects.allow(well, WRITES_MAX));
         let proven = suspects.remove(1).unwrap();
-        assert_eq!((proven.id, proven.ops.len()), (1, WRITES_PER_PEER_MAX / 2));
+        assert_eq!(proven.ops.len(), WRITES_PER_PEER_MAX / 2);
+        assert_eq!(suspects.ids(), [2]);
         assert!(suspects.allow(ill, 0));
         assert!(suspects.remove(1).is_none() && suspects.remove(2).is_some());
         assert_eq!((suspects.writes, suspects.by_engine.len()), (0, 0));

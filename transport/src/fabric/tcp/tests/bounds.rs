@@ -143,7 +143,8 @@ fn one_who_never_stops_talking_does_not_hold_a_poll() {
     drop(bulk);
     let (begun, begins) = mpsc::channel();
     let writer = std::thread::spawn(move || {
-        let some = Frame::Signal { immediate: Immediate(1) }.encode().repeat(1 << 12);
+        let signal = Frame::Signal { immediate: Immediate(1), urgent: true };
+        let some = signal.encode().repeat(1 << 12);
         for _ in 0..SIGNALS >> 12 {
             if latency.write_all(&some).is_err() {
                 return;
@@ -432,7 +433,7 @@ fn writes_are_refused_while_too_many_are_lost_and_not_proven() {
     assert_eq!(refused, Posted::Refused(Reason::Unproven));
     assert_eq!(pair.a.post(peer, read(part, remote)).1, Posted::Pending, "reads need no proof");
     assert!(lost.iter().all(|op| pair.a.status(*op).is_none()), "none is forgotten");
-    let first = pair.a.fabric.suspects.first().id;
+    let first = pair.a.fabric.suspects.ids()[0];
     pair.a.fabric.proven(first);
     assert_eq!(pair.a.post(peer, write(part, remote, None)).1, Posted::Pending);
     pair.a.poll();

@@ -4,17 +4,23 @@ use std::io::{Read, Write as _};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use rustix::io::ioctl_fionread;
+
 use super::hostile::by_hand;
 use super::*;
 use crate::fabric::RemoteKey;
-use crate::fabric::tcp::frame::{Frame, HEAD_BYTES, Place};
+use crate::fabric::tcp::frame::{Ack, Frame, HEAD_BYTES, Place, Verdict};
+use crate::fabric::tcp::pace::Pace;
 use crate::fabric::tcp::receive::Reading;
+use crate::fabric::tcp::stream::{Chunk, Stream};
 use crate::time::{Clock, Time};
 
 /// What a poll moves of bulk while the latency lane is in use, heads included, and a little more.
 const LITTLE: usize = (32 << 10) + 4 * HEAD_BYTES;
 
 const SIGNAL: Work<'_> = Work::Signal { immediate: Immediate(1) };
+const URGENT_SIGNAL: Frame = Frame::Signal { immediate: Immediate(1), urgent: true };
+const BULK_SIGNAL: Frame = Frame::Signal { immediate: Immediate(1), urgent: false };
 
 /// Time that passes only when a test says so.
 #[derive(Debug, Default)]
@@ -40,6 +46,24 @@ fn still() -> (Node, Arc<Still>) {
     (node, clock)
 }
 
+/// The next frame in a socket, and nothing that follows its head.
+fn frame(socket: &mut TcpStream) -> Frame {
+    let mut head = [0; HEAD_BYTES];
+    socket.set_nonblocking(false).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.read_exact(&mut head).expect("a frame that has been sent");
+    Frame::decode(&head).unwrap()
+}
+
+/// Waits until more than a number of bytes can be received from a stream.
+fn lies_in(stream: &Stream, more_than: usize) {
+    let begun = Instant::now();
+    while ioctl_fionread(&stream.socket).unwrap() <= more_than as u64 {
+        assert!(begun.elapsed() < PATIENCE, "it never comes");
+        std::thread::yield_now();
+    }
+}
+
 /// What lies in a socket.
 fn drain(socket: &mut TcpStream) -> usize {
     socket.set_nonblocking(true).unwrap();
@@ -48,6 +72,22 @@ fn drain(socket: &mut TcpStream) -> usize {
         all += got;
     }
     all
+}
+
+/// Bytes that a peer is still to be sent of writes in bulk. What was sent may come a little later.
+fn unsent(node: &Node, peer: PeerId) -> usize {
+    let link = &node.fabric.links[&peer];
+    let ops: u64 = link.ops.iter().map(|(_, op)| op.total - op.assigned).sum();
+    let chunks: u64 = link.streams[1].chunks.iter().map(Chunk::left).sum();
+    (ops + chunks) as usize
+}
+
+/// Bytes that a peer's frame in its bulk stream still wants.
+fn left(node: &Node, peer: PeerId) -> Option<usize> {
+    match &node.fabric.links[&peer].streams[1].reading {
+        Reading::Payload { left, .. } => Some(*left as usize),
+        _ => None,
+    }
 }
 
 #[test]
@@ -61,21 +101,26 @@ fn little_of_bulk_is_sent_at_once_while_the_latency_lane_is_in_use() {
     let remote = Remote { window, key: RemoteKey { key: 0, base: 0 }, offset: 0 };
     let work = || write(local(here, &memory, 0..BYTES), remote, None);
     assert_eq!(node.post_in(Lane::Latency, peer, SIGNAL).1, Posted::Done);
-    assert_eq!(drain(&mut latency), HEAD_BYTES);
+    assert_eq!(frame(&mut latency), URGENT_SIGNAL);
     node.begin(peer, work());
-    assert_eq!(drain(&mut bulk), 0, "posting leaves it to the next poll");
-    let mut sent = 0;
+    let mut before = unsent(&node, peer);
+    assert_eq!(before, BYTES as usize, "posting leaves it to the next poll");
     for _ in 0..POLLS {
         assert_eq!(node.post_in(Lane::Latency, peer, SIGNAL).1, Posted::Done);
-        assert_eq!(drain(&mut latency), HEAD_BYTES, "what is urgent leaves in the post");
+        // Nothing but the post can have sent it.
+        assert_eq!(frame(&mut latency), URGENT_SIGNAL);
         node.poll();
-        sent += drain(&mut bulk);
+        drain(&mut bulk);
     }
+    let sent = before - unsent(&node, peer);
+    before -= sent;
     assert!(sent > 0 && sent <= POLLS * LITTLE, "{sent} bytes");
     // Alone it goes in large pieces again, a little later.
     clock.pass(Duration::from_millis(20));
-    let most = wait(&mut node, "a large piece", |_| {
-        let sent = drain(&mut bulk);
+    let most = wait(&mut node, "a large piece", |node| {
+        drain(&mut bulk);
+        let now = unsent(node, peer);
+        let sent = std::mem::replace(&mut before, now).saturating_sub(now);
         (sent > 2 * LITTLE).then_some(sent)
     });
     assert!(most <= 256 << 10, "{most} bytes in one poll");
@@ -101,6 +146,63 @@ fn messages_do_not_cut_bulk_small() {
 }
 
 #[test]
+fn signals_are_of_the_lane_of_their_operation() {
+    let (mut node, _) = still();
+    let (here, memory) = node.region(64);
+    let (peer, [mut latency, _bulk]) = by_hand(&mut node);
+    let window = WindowId { slot: 0, generation: 1 };
+    let remote = Remote { window, key: RemoteKey { key: 0, base: 0 }, offset: 0 };
+    for (lane, signal) in [(Lane::Bulk, BULK_SIGNAL), (Lane::Latency, URGENT_SIGNAL)] {
+        assert_eq!(node.post_in(lane, peer, SIGNAL).1, Posted::Done);
+        assert_eq!(frame(&mut latency), signal);
+        let (local, immediate) = (local(here, &memory, 0..0), Some(Immediate(1)));
+        let work = Work::Read { local, remote, pages: None, immediate };
+        let (op, posted) = node.post_in(lane, peer, work);
+        assert_eq!(posted, Posted::Pending);
+        let Frame::Read { tag, .. } = frame(&mut latency) else { panic!("no read") };
+        let ack = Ack { tag, verdict: Verdict::Done };
+        latency.write_all(&Frame::Acks { count: 1 }.encode()).unwrap();
+        latency.write_all(&ack.encode()).unwrap();
+        let status = wait(&mut node, "the end of the read", |node| node.status(op));
+        assert_eq!(status, Status::Done);
+        node.poll();
+        assert_eq!(frame(&mut latency), signal);
+    }
+}
+
+#[test]
+fn signals_of_bulk_hold_no_bulk_up() {
+    const BYTES: usize = 1 << 20;
+    let (mut node, _) = still();
+    let (here, _memory) = node.region(BYTES);
+    let Remote { window, key, .. } = node.grant(here, 0..BYTES as u64, ALL());
+    let (peer, [mut latency, mut bulk]) = by_hand(&mut node);
+    let place = Place { window, key: key.key, offset: 0, skip: 0, layout: 0 };
+    let (total, payload) = (BYTES as u64, BYTES as u32);
+    let write = Frame::Write { tag: 1, place, total, payload, immediate: None };
+    let writer = std::thread::spawn(move || {
+        bulk.write_all(&write.encode()).unwrap();
+        bulk.write_all(&pattern(BYTES, 1)).unwrap();
+        bulk
+    });
+    let mut before = BYTES;
+    while before > BYTES / 2 {
+        latency.write_all(&BULK_SIGNAL.encode()).unwrap();
+        let streams = &node.fabric.links[&peer].streams;
+        lies_in(&streams[0], 0);
+        lies_in(&streams[1], HEAD_BYTES);
+        node.poll();
+        assert_eq!(node.arrived(), Some(Immediate(1)));
+        let now = left(&node, peer).unwrap_or(before);
+        assert!(now < before, "bulk waits for the signal");
+        before = now;
+        assert_eq!(node.fabric.hub.pace.sends(), Pace::default().sends(), "it is cut small");
+    }
+    drop(node);
+    let _ = writer.join();
+}
+
+#[test]
 fn little_of_bulk_is_received_at_once_while_the_latency_lane_is_in_use() {
     const BYTES: usize = 1 << 20;
     let (mut node, _) = still();
@@ -110,7 +212,7 @@ fn little_of_bulk_is_received_at_once_while_the_latency_lane_is_in_use() {
     let place = Place { window, key: key.key, offset: 0, skip: 0, layout: 0 };
     let (total, payload) = (BYTES as u64, BYTES as u32);
     let frame = Frame::Write { tag: 1, place, total, payload, immediate: None };
-    let signal = Frame::Signal { immediate: Immediate(1) }.encode();
+    let signal = URGENT_SIGNAL.encode();
     latency.write_all(&signal).unwrap();
     wait(&mut node, "the first signal", Node::arrived);
     let writer = std::thread::spawn(move || {
@@ -118,15 +220,11 @@ fn little_of_bulk_is_received_at_once_while_the_latency_lane_is_in_use() {
         bulk.write_all(&pattern(BYTES, 1)).unwrap();
         bulk
     });
-    let left = |node: &Node| match &node.fabric.links[&peer].streams[1].reading {
-        Reading::Payload { left, .. } => Some(*left as usize),
-        _ => None,
-    };
     let mut before = BYTES;
     while before > BYTES / 2 {
         latency.write_all(&signal).unwrap();
         wait(&mut node, "a signal", |node| {
-            let now = left(node).unwrap_or(before);
+            let now = left(node, peer).unwrap_or(before);
             assert!(before - now <= LITTLE, "{} bytes in one poll", before - now);
             before = now;
             node.arrived()
