@@ -21,9 +21,9 @@ use crate::transfer::Transfer;
 /// over the next way at once; any other may have, and is sent again by the next call. So a member
 /// has counters of its own at each other one, and a signal carries its round in the generation of
 /// the slot: one that comes twice says nothing new, and one that comes after its round is over
-/// counts for nobody. Rounds alternate between two counters: a member can be one round ahead of
-/// another, never two, because the round between needs the other's signal. No order of arrivals is
-/// assumed.
+/// counts for nobody. It is for one engine: whoever else is at the member's address by now is not
+/// told. Rounds alternate between two counters: a member can be one round ahead of another, never
+/// two, because the round between needs the other's signal. No order of arrivals is assumed.
 #[derive(Debug)]
 pub struct Barrier {
     engine: Engine,
@@ -249,8 +249,8 @@ impl Barrier {
             let member = &self.members[*at];
             let slot = member.slots[self.before(own, member.name)][parity(self.round)];
             let generation = slot.generation.wrapping_add((self.round / 2) as u16);
-            let (peer, _) = member.ways[member.way];
-            batch.push(self.engine.signal(peer, Slot { generation, ..slot }));
+            let ((peer, _), (engine, _)) = (&member.ways[member.way], member.name);
+            batch.push(self.engine.signal_only(*peer, engine, Slot { generation, ..slot }));
         }
         let timeout = until.since(self.engine.now());
         let transfers = batch.lane(Lane::Latency).deadline(timeout).submit();

@@ -367,6 +367,34 @@ fn who_does_not_answer_keeps_nobody_else_from_the_next_fabric() {
 }
 
 #[test]
+fn a_barrier_tells_the_member_and_not_who_else_is_at_its_address() {
+    let (_network, mut engines, to) = doubly_simulated(3);
+    let stranger = engines.pop().unwrap();
+    let mut members = meet_as_told(engines, |_, invitation| {
+        invitation.addresses[0] = to[2][0].clone();
+    });
+    pass_first(&mut members, AMPLE);
+    let stats = stranger.stats();
+    assert_eq!((stats.immediates, stats.stray_immediates), (0, 0));
+}
+
+#[test]
+fn a_barrier_does_not_take_a_restarted_engine_for_the_member_that_it_was() {
+    let (network, mut members) = simulated(0);
+    let b = members[1].0.addresses()[0].clone();
+    network.kill(&b);
+    drop(members.pop());
+    network.run_for(AMPLE);
+    let builder = Engine::builder().fabric(network.provider_at(&b)).clock(network.clock());
+    let _restarted = builder.drive(Drive::Caller).polling(Polling::Busy).build().unwrap();
+    // While it is dialled, and once it is known who is there.
+    for _ in 0..2 {
+        let error = members[0].1.wait(AMPLE).unwrap_err();
+        assert_eq!(error.unreached, [(b.clone(), Outcome::Rejected(Reason::Stale))]);
+    }
+}
+
+#[test]
 fn a_barrier_names_who_cannot_be_told() {
     let mut members = meeting(2);
     drop(members.pop());
