@@ -9,18 +9,21 @@ use crate::counter::Counter;
 use crate::engine::{CountersExhausted, Engine, PeerError};
 use crate::immediate::Slot;
 use crate::lane::Lane;
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, Reason};
 use crate::peer::Peer;
 use crate::sabotage::{self, Defect};
+use crate::time::Time;
+use crate::transfer::Transfer;
 
 /// A meeting of engines: each signals all others and waits to be signalled by all.
 ///
-/// Only a signal that ended as done is known to have arrived; any other may have, and is sent again
-/// by the next call. So a member has counters of its own at each other one, and a signal carries its
-/// round in the generation of the slot: one that comes twice says nothing new, and one that comes
-/// after its round is over counts for nobody. Rounds alternate between two counters: a member can be
-/// one round ahead of another, never two, because the round between needs the other's signal. No
-/// order of arrivals is assumed.
+/// Only a signal that ended as done is known to have arrived. One that was rejected has not, and goes
+/// over the next way at once; any other may have, and is sent again by the next call. So a member
+/// has counters of its own at each other one, and a signal carries its round in the generation of
+/// the slot: one that comes twice says nothing new, and one that comes after its round is over
+/// counts for nobody. It is for one engine: whoever else is at the member's address by now is not
+/// told. Rounds alternate between two counters: a member can be one round ahead of another, never
+/// two, because the round between needs the other's signal. No order of arrivals is assumed.
 #[derive(Debug)]
 pub struct Barrier {
     engine: Engine,
@@ -39,11 +42,51 @@ struct Member {
     name: Name,
     /// The ways to it, the best first.
     ways: Vec<(Peer, Address)>,
-    /// Signals that did not end well; each goes over the next way.
-    failed: usize,
+    /// The one that its next signal takes: after each that did not lead there, the one behind it.
+    way: usize,
+    /// The last one that is known to lead there; the best until one is.
+    proven: usize,
     slots: Vec<[Slot; 2]>,
     /// It was told of this round.
     told: bool,
+}
+
+impl Member {
+    /// Takes note of how its signal ended, the `tried`th of a call; whether another way is left to
+    /// this call.
+    fn ended(&mut self, outcome: Outcome, tried: usize) -> bool {
+        self.told = outcome.is_done()
+            || sabotage::is(Defect::LostSignal) && matches!(outcome, Outcome::Lost(_));
+        if self.told {
+            self.announce();
+            return false;
+        }
+        // A way that only had what others left of the time is the first of the next call.
+        if tried > 1 && outcome.reason() == Some(Reason::Deadline) {
+            return false;
+        }
+        self.way = (self.way + 1) % self.ways.len();
+        // Any other outcome: it may have arrived.
+        matches!(outcome, Outcome::Rejected(_)) && tried < self.ways.len()
+    }
+
+    /// Says so when a slower way than before turned out to be the one that leads there.
+    fn announce(&mut self) {
+        let before = std::mem::replace(&mut self.proven, self.way);
+        if self.way > before {
+            let (from, to) = (&self.ways[before].1, &self.ways[self.way].1);
+            tracing::warn!(%from, %to, "fallback: a slower way to a member of a barrier is taken");
+        }
+    }
+}
+
+/// A signal under way.
+struct Call {
+    /// To which member.
+    member: usize,
+    /// How many ways this makes.
+    tried: usize,
+    transfer: Transfer,
 }
 
 /// What another engine needs to join a barrier: serialisable, handed over by any channel.
@@ -115,7 +158,7 @@ impl Barrier {
             ways.push(self.engine.first_peer(&invitation.addresses)?);
         }
         let slots = invitation.slots.clone();
-        self.members.push(Member { name, ways, failed: 0, slots, told: false });
+        self.members.push(Member { name, ways, way: 0, proven: 0, slots, told: false });
         Ok(())
     }
 
@@ -134,13 +177,13 @@ impl Barrier {
     /// did before is done; whether their writes have arrived is for counters to say.
     ///
     /// # Errors
-    /// When somebody did not join, did not come in time or could not be told. The round is not over:
-    /// the next call goes on with it, and tells again, over the next fabric that leads there, those
-    /// that may not have been told.
+    /// When somebody did not join, did not come in time or could not be told over any fabric that
+    /// they share. The round is not over: the next call goes on with it, and tells again those that
+    /// may not have been told, over the next fabric.
     pub fn wait(&mut self, timeout: Duration) -> Result<(), BarrierError> {
         let until = self.engine.now() + timeout;
         let unreached = if self.members.len() == self.counters.len() {
-            self.tell_all(timeout)
+            self.tell_all(until)
         } else {
             // Who has which counters is known once all have joined.
             Vec::new()
@@ -167,32 +210,52 @@ impl Barrier {
     }
 
     /// Tells those that have not been told; who may not have been, and why.
-    fn tell_all(&mut self, timeout: Duration) -> Vec<(Address, Outcome)> {
+    fn tell_all(&mut self, until: Time) -> Vec<(Address, Outcome)> {
+        let untold = (0..self.members.len()).filter(|at| !self.members[*at].told);
+        let mut next: Vec<(usize, usize)> = untold.map(|at| (at, 1)).collect();
+        let (mut calls, mut unreached) = (Vec::new(), Vec::new());
+        loop {
+            if !next.is_empty() {
+                self.call(&mut next, until, &mut calls);
+            }
+            if calls.is_empty() {
+                return unreached;
+            }
+            // Each ends by its own deadline; this one only keeps the wait from being unbounded.
+            let bound = self.engine.now() + Duration::from_secs(1);
+            let ended = |call: &Call| call.transfer.outcome().is_some();
+            // One by one, so that who does not answer keeps nobody from the next way.
+            self.engine.wait(bound, || calls.iter().any(ended));
+            let is_time_left = self.engine.now() < until;
+            calls.retain(|call| {
+                let Some(outcome) = call.transfer.outcome() else { return true };
+                let member = &mut self.members[call.member];
+                let (_, address) = member.ways[member.way].clone();
+                if member.ended(outcome, call.tried) && is_time_left {
+                    next.push((call.member, call.tried + 1));
+                } else if !member.told {
+                    unreached.push((address, outcome));
+                }
+                false
+            });
+        }
+    }
+
+    /// Signals the members in `next`, each over the way whose turn it is.
+    fn call(&self, next: &mut Vec<(usize, usize)>, until: Time, calls: &mut Vec<Call>) {
         let own = self.invitation.name();
         let mut batch = self.engine.batch();
-        let called: Vec<usize> =
-            (0..self.members.len()).filter(|at| !self.members[*at].told).collect();
-        for &at in &called {
-            let member = &self.members[at];
+        for (at, _) in &*next {
+            let member = &self.members[*at];
             let slot = member.slots[self.before(own, member.name)][parity(self.round)];
             let generation = slot.generation.wrapping_add((self.round / 2) as u16);
-            let (peer, _) = member.ways[member.failed % member.ways.len()];
-            batch.push(self.engine.signal(peer, Slot { generation, ..slot }));
+            let ((peer, _), (engine, _)) = (&member.ways[member.way], member.name);
+            batch.push(self.engine.signal_only(*peer, engine, Slot { generation, ..slot }));
         }
-        let ends = batch.lane(Lane::Latency).deadline(timeout).wait();
-        let mut unreached = Vec::new();
-        for (at, outcome) in called.into_iter().zip(ends) {
-            let member = &mut self.members[at];
-            // Any other may have arrived, or not.
-            member.told = outcome.is_done()
-                || sabotage::is(Defect::LostSignal) && matches!(outcome, Outcome::Lost(_));
-            if !member.told {
-                let (_, address) = &member.ways[member.failed % member.ways.len()];
-                unreached.push((address.clone(), outcome));
-                member.failed += 1;
-            }
-        }
-        unreached
+        let timeout = until.since(self.engine.now());
+        let transfers = batch.lane(Lane::Latency).deadline(timeout).submit();
+        let begun = next.drain(..).zip(transfers);
+        calls.extend(begun.map(|((member, tried), transfer)| Call { member, tried, transfer }));
     }
 }
 
@@ -236,7 +299,7 @@ pub struct BarrierError {
     pub round: u64,
     /// How many others did not come.
     pub missing: u64,
-    /// Those that could not be told, and why.
+    /// Those that could not be told: the last address tried of each, and why not there.
     pub unreached: Vec<(Address, Outcome)>,
     /// How long was waited.
     pub timeout: Duration,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::address::EngineId;
 use crate::fabric::{Remote, RemoteKey, Work};
 use crate::held::Held;
 use crate::immediate::{Immediate, Slot};
@@ -18,9 +19,20 @@ use crate::time::Time;
 pub(crate) enum Task<'a> {
     Write(Move<'a>),
     Read(Move<'a>),
-    Signal { to: Peer, immediate: Immediate },
-    Send { to: Peer, bytes: Vec<u8>, immediate: Option<Immediate> },
-    Map { remote: RemoteSlice },
+    /// `engine`: for that one alone; for whoever is there otherwise.
+    Signal {
+        to: Peer,
+        immediate: Immediate,
+        engine: Option<EngineId>,
+    },
+    Send {
+        to: Peer,
+        bytes: Vec<u8>,
+        immediate: Option<Immediate>,
+    },
+    Map {
+        remote: RemoteSlice,
+    },
 }
 
 /// Bytes between this side and a peer's window.
@@ -59,7 +71,7 @@ impl<'a> Task<'a> {
         match self {
             Self::Write(it) => Task::Write(it.into_owned()),
             Self::Read(it) => Task::Read(it.into_owned()),
-            Self::Signal { to, immediate } => Task::Signal { to, immediate },
+            Self::Signal { to, immediate, engine } => Task::Signal { to, immediate, engine },
             Self::Send { to, bytes, immediate } => Task::Send { to, bytes, immediate },
             Self::Map { remote } => Task::Map { remote },
         }
@@ -70,7 +82,9 @@ impl<'a> Task<'a> {
         match self {
             Self::Write(it) => Task::Write(it.keep()),
             Self::Read(it) => Task::Read(it.keep()),
-            Self::Signal { to, immediate } => Task::Signal { to: *to, immediate: *immediate },
+            Self::Signal { to, immediate, engine } => {
+                Task::Signal { to: *to, immediate: *immediate, engine: *engine }
+            }
             Self::Send { to, bytes, immediate } => {
                 Task::Send { to: *to, bytes: std::mem::take(bytes), immediate: *immediate }
             }
@@ -91,6 +105,15 @@ impl<'a> Task<'a> {
     #[inline]
     pub(crate) fn window(&self) -> Option<&Opened> {
         self.remote().map(|remote| &*remote.window.inner)
+    }
+
+    /// The engine it is for, if it is not for whoever is there.
+    #[inline]
+    pub(crate) fn engine(&self) -> Option<EngineId> {
+        match self {
+            Self::Signal { engine, .. } => *engine,
+            _ => self.window().map(|opened| opened.descriptor.engine),
+        }
     }
 
     fn peer(&self, way: u16) -> Peer {
@@ -215,5 +238,20 @@ impl<'a> Order<'a> {
 
     pub(crate) fn work(&self) -> Work<'_> {
         self.task.work(self.way)
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::transfer::Told;
+
+    /// Orders are moved by value from their description to their end. What is longer than 128 bytes
+    /// is moved by a call of `memmove`, once for each transfer of a batch.
+    #[test]
+    #[cfg(target_pointer_width = "64")]
+    fn an_order_is_moved_without_a_call() {
+        assert_eq!(size_of::<Task<'_>>(), 80);
+        assert!(size_of::<(Order<'_>, Told)>() <= 128);
     }
 }

@@ -4,12 +4,13 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tranship_transport::fabric::sim::{Config, Faults, Network};
+use tranship_transport::fabric::sim::{Action, Config, Faults, Network};
+use tranship_transport::fabric::{shm, tcp};
 use tranship_transport::{
-    Barrier, Drive, Engine, HostMemory, JoinError, Kind, Lane, Outcome, Polling, Reason, Target,
-    WatchError, Watcher,
+    Address, Barrier, Drive, Engine, HostMemory, Invitation, JoinError, Kind, Lane, Outcome,
+    Polling, Reason, Target, WatchError, Watcher,
 };
 
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -100,6 +101,14 @@ fn meeting(members: usize) -> Vec<(Engine, Barrier)> {
 }
 
 fn meet(engines: Vec<Engine>) -> Vec<(Engine, Barrier)> {
+    meet_as_told(engines, |_, _| {})
+}
+
+/// The same with invitations that were changed on their way; each is handed over with its number.
+fn meet_as_told(
+    engines: Vec<Engine>,
+    change: impl Fn(usize, &mut Invitation),
+) -> Vec<(Engine, Barrier)> {
     let members = engines.len();
     let mut all: Vec<_> = engines
         .into_iter()
@@ -108,7 +117,8 @@ fn meet(engines: Vec<Engine>) -> Vec<(Engine, Barrier)> {
             (engine, barrier)
         })
         .collect();
-    let invitations: Vec<_> = all.iter().map(|(_, barrier)| barrier.invitation()).collect();
+    let mut invitations: Vec<_> = all.iter().map(|(_, barrier)| barrier.invitation()).collect();
+    invitations.iter_mut().enumerate().for_each(|(at, invitation)| change(at, invitation));
     for (_, barrier) in &mut all {
         // Its own among them, which changes nothing.
         for invitation in &invitations {
@@ -262,22 +272,116 @@ fn a_barrier_counts_whom_it_is_told_of_twice_once() {
     }
 }
 
-#[test]
-fn a_barrier_goes_over_the_next_fabric_when_the_best_does_not_lead_there() {
+/// So many engines on a simulated network, each with two fabrics, and where they are.
+fn doubly_simulated(count: usize) -> (Network, Vec<Engine>, Vec<Vec<Address>>) {
     let network = Network::new(Config::new(0));
     let engine = |_| {
         let builder = Engine::builder().fabric(network.provider());
         let builder = builder.fabric(network.provider_as(Kind::Tcp)).clock(network.clock());
         builder.drive(Drive::Caller).polling(Polling::Busy).deadline(AMPLE).build().unwrap()
     };
-    let mut members = meet((0..2).map(engine).collect());
-    let [a, b] = [0, 1].map(|at: usize| members[at].0.addresses()[0].clone());
-    network.cut(&a, &b);
+    let engines: Vec<_> = (0..count).map(engine).collect();
+    let addresses = engines.iter().map(|engine| engine.addresses().to_vec()).collect();
+    (network, engines, addresses)
+}
+
+/// The first comes and tells the second, who then passes at once, and so does the first.
+fn pass_first(members: &mut [(Engine, Barrier)], wait: Duration) {
+    let error = members[0].1.wait(wait).unwrap_err();
+    assert_eq!((error.missing, &error.unreached[..]), (1, &[][..]));
+    members[1].1.wait(wait).unwrap();
+    members[0].1.wait(wait).unwrap();
+    (1..4).for_each(|round| pass_through(members, round));
+}
+
+#[test]
+fn a_barrier_goes_over_the_next_fabric_when_the_best_does_not_lead_there() {
+    // The call over the cut ends by itself, after 40 ms; or shortly before the deadline.
+    for wait in [5 * AMPLE, SHORT] {
+        let (network, engines, to) = doubly_simulated(2);
+        network.cut(&to[0][0], &to[1][0]);
+        pass_first(&mut meet(engines), wait);
+    }
+}
+
+#[test]
+fn a_barrier_across_hosts_passes_in_the_first_wait() {
+    let engine = |_| {
+        let builder = Engine::builder().fabric(shm::Config::new()).fabric(tcp::Config::new());
+        builder.deadline(TIMEOUT).build().unwrap()
+    };
+    let members = meet_as_told((0..2).map(engine).collect(), |_, invitation| {
+        // What is there on its own host is not here.
+        assert_eq!(invitation.addresses[0].kind, Kind::Shm);
+        invitation.addresses[0] =
+            Address::new(Kind::Shm, format!("{}-elsewhere", invitation.engine));
+    });
+    let begun = Instant::now();
+    std::thread::scope(|scope| {
+        for (_engine, mut barrier) in members {
+            scope.spawn(move || (0..3).for_each(|_| barrier.wait(TIMEOUT).unwrap()));
+        }
+    });
+    assert!(begun.elapsed() < TIMEOUT / 2, "{:?}", begun.elapsed());
+}
+
+#[test]
+fn a_fabric_that_had_little_time_is_the_first_of_the_next_wait() {
+    let (network, engines, to) = doubly_simulated(2);
+    let mut members = meet(engines);
+    (0..2).for_each(|way| network.cut(&to[0][way], &to[1][way]));
+    // 40 ms of it for the best.
+    let error = members[0].1.wait(Duration::from_millis(45)).unwrap_err();
+    assert_eq!(error.unreached, [(to[1][1].clone(), Outcome::Rejected(Reason::Deadline))]);
+    network.heal(&to[0][1], &to[1][1]);
+    assert_eq!(members[1].1.wait(5 * AMPLE).unwrap_err().unreached, []);
+    let begun = members[0].0.now();
+    members[0].1.wait(AMPLE).unwrap();
+    let took = members[0].0.now().since(begun);
+    assert!(took < SHORT, "{took:?}");
+}
+
+#[test]
+fn who_does_not_answer_keeps_nobody_else_from_the_next_fabric() {
+    let (network, engines, to) = doubly_simulated(3);
+    let nobody = network.provider().address().clone();
+    let mut members = meet_as_told(engines, |at, invitation| {
+        if at == 1 {
+            invitation.addresses[0] = nobody.clone();
+        }
+    });
+    (0..2).for_each(|way| network.cut(&to[0][way], &to[2][way]));
+    network.at(SHORT / 2, Action::Cut(to[0][1].clone(), to[1][1].clone()));
     let error = members[0].1.wait(SHORT).unwrap_err();
-    assert_eq!(error.unreached.iter().map(|(to, _)| to).collect::<Vec<_>>(), [&b]);
-    assert!(members[1].1.wait(SHORT).is_err());
-    for round in 0..4 {
-        pass_through(&mut members, round);
+    let unreached: Vec<_> = error.unreached.iter().map(|(to, _)| to).collect();
+    assert_eq!(unreached, [&to[2][1]], "{error}");
+}
+
+#[test]
+fn a_barrier_tells_the_member_and_not_who_else_is_at_its_address() {
+    let (_network, mut engines, to) = doubly_simulated(3);
+    let stranger = engines.pop().unwrap();
+    let mut members = meet_as_told(engines, |_, invitation| {
+        invitation.addresses[0] = to[2][0].clone();
+    });
+    pass_first(&mut members, AMPLE);
+    let stats = stranger.stats();
+    assert_eq!((stats.immediates, stats.stray_immediates), (0, 0));
+}
+
+#[test]
+fn a_barrier_does_not_take_a_restarted_engine_for_the_member_that_it_was() {
+    let (network, mut members) = simulated(0);
+    let b = members[1].0.addresses()[0].clone();
+    network.kill(&b);
+    drop(members.pop());
+    network.run_for(AMPLE);
+    let builder = Engine::builder().fabric(network.provider_at(&b)).clock(network.clock());
+    let _restarted = builder.drive(Drive::Caller).polling(Polling::Busy).build().unwrap();
+    // While it is dialled, and once it is known who is there.
+    for _ in 0..2 {
+        let error = members[0].1.wait(AMPLE).unwrap_err();
+        assert_eq!(error.unreached, [(b.clone(), Outcome::Rejected(Reason::Stale))]);
     }
 }
 

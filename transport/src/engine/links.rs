@@ -112,9 +112,9 @@ impl Link {
         self.parked.iter().any(|queue| !queue.is_empty())
     }
 
-    /// Whether the engine that is there is not the one whose window the order is for.
+    /// Whether the engine that is there is not the one that the order is for.
     pub(super) fn is_somebody_else(&self, order: &Order<'_>) -> bool {
-        let wanted = order.task.window().map(|opened| opened.descriptor.engine);
+        let wanted = order.task.engine();
         wanted.is_some_and(|wanted| self.engine.is_some_and(|there| there != wanted))
     }
 

@@ -4,6 +4,7 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use super::{Engine, MapError};
+use crate::address::EngineId;
 use crate::held::Held;
 use crate::immediate::Slot;
 use crate::lane::Class;
@@ -66,7 +67,12 @@ impl Engine {
 
     /// Delivers an immediate to a peer, without payload and without a window.
     pub fn signal(&self, to: Peer, slot: Slot) -> Submission<'_> {
-        Submission::new(self, Task::Signal { to, immediate: slot.into() })
+        Submission::new(self, Task::Signal { to, immediate: slot.into(), engine: None })
+    }
+
+    /// The same, for one engine alone: when somebody else is there, it ends as rejected, stale.
+    pub(crate) fn signal_only(&self, to: Peer, engine: EngineId, slot: Slot) -> Submission<'_> {
+        Submission::new(self, Task::Signal { to, immediate: slot.into(), engine: Some(engine) })
     }
 
     /// Sends a message of at most [`Engine::message_bytes_max`] bytes. `Done` means that it is on
