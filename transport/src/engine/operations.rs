@@ -81,7 +81,7 @@ impl Engine {
         Submission::new(self, Task::Send { to, bytes: bytes.into(), immediate: None })
     }
 
-    /// Maps a peer's window into this process ([`Access::MAP`]), where fabric and host allow it.
+    /// Maps a peer's window into this process ([`Access::MAP`](crate::Access::MAP)), where fabric and host allow it.
     ///
     /// # Errors
     /// The outcome, when it is not `Done`; `Unsupported` where the fabric cannot map.
