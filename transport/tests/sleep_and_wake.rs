@@ -12,7 +12,8 @@ use tranship_transport::{
     Counter, Drive, Engine, HostMemory, Incoming, Polling, Region, RemoteWindow, Slot,
 };
 
-const TIMEOUT: Duration = Duration::from_secs(20);
+/// A wake-up that is lost is lost for ever; a busy machine is only slow.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 fn engine(drive: Drive, spin: Duration) -> Engine {
     Engine::builder()
@@ -244,7 +245,7 @@ fn messages_that_found_no_room_come_when_there_is_some() {
         sent += MESSAGES;
         soon("a full inbox", || owner.stats().messages_received >= received + 4096);
         soon("the rest", || {
-            received += u64::from(owner.try_recv().is_some());
+            received += std::iter::from_fn(|| owner.try_recv()).count() as u64;
             received == sent
         });
     }
