@@ -1,8 +1,7 @@
 //! The state of one worker: a fabric, the operations on it, and who waits for what.
 //!
 //! Only the holder of the worker's lock touches it. It never blocks and never calls into user code:
-//! wakers of futures are handed to whoever releases the lock, who then also gives the sink what came
-//! in.
+//! wakers of futures are handed to whoever releases the lock, and what came in waits in the inbox.
 
 mod deadlines;
 mod fences;
