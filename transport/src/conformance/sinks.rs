@@ -1,7 +1,7 @@
 //! What comes in, given to a sink.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 
 use super::harness::Harness;
 use super::kit::{AMPLE, address, engine, region, start, until};
@@ -47,10 +47,11 @@ impl Desk {
 /// "Bounded lock-free queues that cannot deadlock when a callback submits": nor when it opens, names,
 /// revokes, cancels, or waits.
 pub fn a_sink_may_call_the_engine<H: Harness>(harness: &H) {
-    let desk: Arc<OnceLock<Desk>> = Arc::default();
-    let sink = Arc::clone(&desk);
+    let place: Arc<Mutex<Option<Arc<Desk>>>> = Arc::default();
+    let sink = Arc::clone(&place);
     let called = move |incoming| {
-        if let (Some(desk), Incoming::Message { from, .. }) = (sink.get(), incoming) {
+        let desk = sink.lock().unwrap().clone();
+        if let (Some(desk), Incoming::Message { from, .. }) = (desk, incoming) {
             desk.take(from);
         }
     };
@@ -60,16 +61,15 @@ pub fn a_sink_may_call_the_engine<H: Harness>(harness: &H) {
     source.memory().fill(0..BYTES as usize, 7).unwrap();
     let windows = (0..MESSAGES).map(|_| source.window(0..BYTES).unwrap()).collect();
     let window = target.window(0..BYTES).unwrap();
-    let given = Desk {
+    let desk = Arc::new(Desk {
         engine: a.clone(),
         source,
         descriptor: window.descriptor(),
         windows: Mutex::new(windows),
         sent: Mutex::default(),
         calls: AtomicU32::new(0),
-    };
-    assert!(desk.set(given).is_ok());
-    let desk = desk.get().expect("just set");
+    });
+    *place.lock().unwrap() = Some(Arc::clone(&desk));
     let peer = b.connect(&address(&a), AMPLE).unwrap();
     let sent: Vec<_> =
         (0..MESSAGES).map(|_| start(b.send(peer, *b"write").deadline(AMPLE))).collect();
@@ -87,4 +87,6 @@ pub fn a_sink_may_call_the_engine<H: Harness>(harness: &H) {
     let mut bytes = [0; BYTES as usize];
     target.memory().read_at(0, &mut bytes).unwrap();
     assert_eq!(bytes, [7; BYTES as usize]);
+    // What a sink keeps of its engine keeps the engine.
+    drop(place.lock().unwrap().take());
 }
