@@ -74,11 +74,12 @@ impl Path {
         }
     }
 
-    /// Copies around the caches, where the path can; `fence` has to follow.
+    /// Copies around the caches, where the path can; `fence` has to follow. What is `ahead` is
+    /// copied later.
     ///
     /// # Safety
     /// As for [`copy`], for each piece, and the path is available.
-    unsafe fn stream(self, pieces: &[Piece]) {
+    unsafe fn stream(self, pieces: &[Piece], ahead: Option<&Piece>) {
         // SAFETY: passed on from the caller.
         unsafe {
             match self {
@@ -88,9 +89,9 @@ impl Path {
                     }
                 }
                 #[cfg(target_arch = "x86_64")]
-                Path::Avx2 => stream::avx2(pieces),
+                Path::Avx2 => stream::avx2(pieces, ahead),
                 #[cfg(target_arch = "x86_64")]
-                Path::Avx512 => stream::avx512(pieces),
+                Path::Avx512 => stream::avx512(pieces, ahead),
             }
         }
     }
@@ -116,7 +117,7 @@ pub unsafe fn copy(src: *const u8, dst: *mut u8, len: usize) {
         unsafe { src.copy_to_nonoverlapping(dst, len) };
     } else {
         // SAFETY: passed on from the caller; the path was chosen among the available ones.
-        unsafe { PATH.stream(&[Piece { src, dst, len }]) };
+        unsafe { PATH.stream(&[Piece { src, dst, len }], None) };
         PATH.fence();
     }
 }
@@ -130,6 +131,8 @@ pub struct Batch {
     waiting: [MaybeUninit<Piece>; BATCH_PIECES],
     /// How many there are, from the first on.
     count: usize,
+    /// What comes after them.
+    ahead: Option<Piece>,
 }
 
 impl Batch {
@@ -138,7 +141,18 @@ impl Batch {
     #[must_use]
     pub fn new(total: u64) -> Self {
         let path = if total < STREAM_BYTES_MIN as u64 { Path::Plain } else { *PATH };
-        Self { path, waiting: [const { MaybeUninit::uninit() }; BATCH_PIECES], count: 0 }
+        Self {
+            path,
+            waiting: [const { MaybeUninit::uninit() }; BATCH_PIECES],
+            count: 0,
+            ahead: None,
+        }
+    }
+
+    /// Says what is copied after what was added, by whomever: its first bytes are fetched meanwhile.
+    #[inline]
+    pub(crate) fn look_ahead(&mut self, src: *const u8, dst: *mut u8, len: usize) {
+        self.ahead = Some(Piece { src, dst, len });
     }
 
     /// Adds a piece. Once the batch is dropped it is copied, and a release store publishes it.
@@ -165,7 +179,7 @@ impl Batch {
         let pieces = unsafe { waiting.assume_init_ref() };
         // SAFETY: `add` took them on its caller's word; the path was chosen among the available
         // ones.
-        unsafe { self.path.stream(pieces) };
+        unsafe { self.path.stream(pieces, self.ahead.take().as_ref()) };
     }
 }
 
@@ -219,7 +233,7 @@ unsafe fn in_blocks(path: Path, src: *const u8, dst: *mut u8, len: usize, stream
             let (src, dst) = (src.add(at), dst.add(at));
             state = checksum::advance_portable(state, src, block);
             if streamed {
-                path.stream(&[Piece { src, dst, len: block }]);
+                path.stream(&[Piece { src, dst, len: block }], None);
             } else {
                 src.copy_to_nonoverlapping(dst, block);
             }

@@ -14,6 +14,13 @@ const UNROLL: usize = 4;
 /// sides, this moved 4 KiB pages 13 % faster and 16 KiB pages 4 %, as fast as one stretch or faster;
 /// half as much helped less, twice as much no more.
 const PREFETCH_BYTES: usize = 1 << 10;
+/// A line of each base page of a longer piece is fetched as well, on both sides, which has their
+/// addresses translated meanwhile: in a virtual machine each takes two walks of page tables. On an AMD
+/// EPYC (Zen 4) a bare loop moved scattered 16 KiB pages at 0.70 of one stretch instead of 0.60 and
+/// 64 KiB pages at 1.0 instead of 0.83; pages of 4 KiB stay at 0.6, whatever is fetched and when.
+const BASE_PAGE_BYTES: usize = 4 << 10;
+/// As many translations as are sure to be kept until they are used.
+const TRANSLATED_BYTES_MAX: usize = 64 << 10;
 const LINE_BYTES: usize = 64;
 
 /// A streaming copy of pieces with registers of one width: the head up to an aligned destination and
@@ -26,16 +33,16 @@ macro_rules! streaming_copy {
         ///
         /// # Safety
         /// The CPU has the feature. Of each piece, `src` is valid for reads and `dst` for writes of
-        /// `len` bytes, and they do not overlap.
+        /// `len` bytes, and they do not overlap. What is `ahead` is only looked for.
         #[target_feature(enable = $feature)]
-        pub(super) unsafe fn $name(pieces: &[Piece]) {
+        pub(super) unsafe fn $name(pieces: &[Piece], ahead: Option<&Piece>) {
             const REGISTER_BYTES: usize = size_of::<$register>();
             const STEP_BYTES: usize = UNROLL * REGISTER_BYTES;
             let mut pieces = pieces.iter();
             let mut next = pieces.next();
             while let Some(&Piece { src, dst, len }) = next {
                 next = pieces.next();
-                if let Some(next) = next {
+                if let Some(next) = next.or(ahead) {
                     prefetch(next);
                 }
                 let mut at = dst.align_offset(LINE_BYTES).min(len);
@@ -70,15 +77,25 @@ macro_rules! streaming_copy {
 }
 
 /// Asks for the first lines of a piece, as far as the second-level cache: more of them are on their
-/// way at once than the first level takes.
+/// way at once than the first level takes. And for a line of each base page of both sides.
 #[inline]
 fn prefetch(piece: &Piece) {
-    let lines = piece.len.min(PREFETCH_BYTES).div_ceil(LINE_BYTES);
-    for line in 0..lines {
-        let at = piece.src.wrapping_add(line * LINE_BYTES);
-        // SAFETY: SSE is part of x86-64, and a prefetch faults at no address.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) };
+    let Piece { src, dst, len } = *piece;
+    for at in (0..len.min(PREFETCH_BYTES)).step_by(LINE_BYTES) {
+        prefetch_line(src.wrapping_add(at));
     }
+    if len > BASE_PAGE_BYTES {
+        for at in (0..len.min(TRANSLATED_BYTES_MAX)).step_by(BASE_PAGE_BYTES) {
+            prefetch_line(src.wrapping_add(at));
+            prefetch_line(dst.wrapping_add(at));
+        }
+    }
+}
+
+#[inline]
+fn prefetch_line(at: *const u8) {
+    // SAFETY: SSE is part of x86-64, and a prefetch faults at no address.
+    unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) };
 }
 
 /// # Safety

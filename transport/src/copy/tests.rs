@@ -52,7 +52,7 @@ fn check_all(paths: &[Path], fuse: bool, len: usize, src_shift: usize, dst_shift
     for path in paths {
         // SAFETY: `check` hands over separate ranges of `len` bytes; the path is available.
         check(len, src_shift, dst_shift, |src, dst| unsafe {
-            path.stream(&[Piece { src, dst, len }]);
+            path.stream(&[Piece { src, dst, len }], None);
             path.fence();
         });
     }

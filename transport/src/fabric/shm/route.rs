@@ -72,16 +72,32 @@ impl Route {
     /// reads, the destination for writes.
     pub(super) unsafe fn feed(&mut self, batch: &mut Batch, chunk: u64) -> u64 {
         let (here, there, direction) = (self.here, self.there, self.direction);
-        self.walk(chunk, |piece| {
+        let ends = |piece: Piece| {
             let here = here.wrapping_add(piece.local as usize);
             let there = there.wrapping_add(piece.remote as usize);
-            let (src, dst) = match direction {
-                Direction::Write => (here, there),
-                Direction::Read => (there, here),
-            };
+            match direction {
+                Direction::Write => (here.cast_const(), there),
+                Direction::Read => (there.cast_const(), here),
+            }
+        };
+        let fed = self.walk(chunk, |piece| {
+            let (src, dst) = ends(piece);
             // SAFETY: passed on from the caller; the piece lies on the way.
-            unsafe { batch.add(src.cast_const(), dst, piece.len as usize) };
-        })
+            unsafe { batch.add(src, dst, piece.len as usize) };
+        });
+        if let Some(next) = self.peek() {
+            let (src, dst) = ends(next);
+            batch.look_ahead(src, dst, next.len as usize);
+        }
+        fed
+    }
+
+    /// The next page of a plan.
+    fn peek(&self) -> Option<Piece> {
+        match &self.way {
+            Way::Paged(plan, cursor) => { *cursor }.next(plan, u64::MAX),
+            Way::Straight(_) => None,
+        }
     }
 
     /// Goes on behind one chunk and returns how many bytes it has.
