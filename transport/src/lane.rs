@@ -83,11 +83,36 @@ impl Class {
         self.lane
     }
 
+    /// The most urgent queue of those that wait for each other with its own; see [`Self::LINES`].
+    pub(crate) fn first_of_line(self) -> usize {
+        match self.lane {
+            Lane::Latency => self.index(),
+            Lane::Bulk => 2,
+        }
+    }
+
     /// Its queue; the most urgent is 0.
     pub(crate) fn index(self) -> usize {
         match self.lane {
             Lane::Latency => usize::from(self.message),
             Lane::Bulk => 2 + self.priority as usize,
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_class_waits_in_one_line() {
+        let bulk = [Priority::High, Priority::Normal, Priority::Low];
+        let bulk = bulk.map(|priority| Class::default().with(priority));
+        for class in [Class::LATENCY, Class::MESSAGE].into_iter().chain(bulk) {
+            let of = |(_, queues): &(Lane, Range<usize>)| queues.contains(&class.index());
+            let lines: Vec<_> = Class::LINES.into_iter().filter(of).collect();
+            assert!(matches!(&lines[..], [(lane, queues)]
+                if *lane == class.lane() && queues.start == class.first_of_line()));
         }
     }
 }

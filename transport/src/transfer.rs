@@ -168,16 +168,22 @@ enum State {
 }
 
 impl Transfer {
-    #[inline]
     pub(crate) fn new(engine: &Engine, started: Started, told: &Told) -> Self {
-        let state = match started {
-            Started::Ended(outcome) => {
-                told.tell(outcome);
-                State::Ended(outcome)
-            }
-            Started::Running(completion) => State::Running { engine: engine.clone(), completion },
-        };
-        Self { state }
+        match started {
+            Started::Ended(outcome) => Self::ended(outcome, told),
+            Started::Running(completion) => Self::running(engine, completion),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn ended(outcome: Outcome, told: &Told) -> Self {
+        told.tell(outcome);
+        Self { state: State::Ended(outcome) }
+    }
+
+    #[inline]
+    pub(crate) fn running(engine: &Engine, completion: Arc<Completion>) -> Self {
+        Self { state: State::Running { engine: engine.clone(), completion } }
     }
 
     /// Its outcome, if it has ended; does not drive the engine.

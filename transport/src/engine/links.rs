@@ -97,10 +97,7 @@ impl Credits {
 impl Link {
     /// Whether nothing that goes before this class waits.
     pub(super) fn goes_now(&self, class: Class) -> bool {
-        let at = class.index();
-        let mut lines = Class::LINES.into_iter().map(|(_, queues)| queues);
-        let line = lines.find(|queues| queues.contains(&at)).expect("each is in one");
-        self.parked[line.start..=at].iter().all(VecDeque::is_empty)
+        self.parked[class.first_of_line()..=class.index()].iter().all(VecDeque::is_empty)
     }
 
     /// What goes next of some queues.

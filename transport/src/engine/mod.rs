@@ -430,7 +430,12 @@ impl Engine {
         let worker = |(order, _): &(Order<'_>, Told)| order.peer().worker;
         for stretch in orders.chunk_by_mut(|a, b| worker(a) == worker(b)) {
             self.worker(stretch[0].0.peer()).submit_all(stretch, |started, told| {
-                all.push(Transfer::new(self, started, told));
+                // Pushed in each arm: made in one place and then moved, what was just stored would be
+                // waited for.
+                match started {
+                    Started::Ended(outcome) => all.push(Transfer::ended(outcome, told)),
+                    Started::Running(completion) => all.push(Transfer::running(self, completion)),
+                }
             });
         }
         Transfers::new(all)

@@ -31,7 +31,7 @@ impl State {
             operations: self.operations.len(),
             to_come: self.queue.len(),
             held: self.ports.iter().map(|port| port.held.len()).sum(),
-            regions: self.ports.iter().map(|port| port.regions.len()).sum(),
+            regions: self.ports.iter().map(|port| port.regions.iter().count()).sum(),
             windows: windows().filter(|granted| granted.is_live()).count(),
             landing: windows().map(Granted::landing).sum(),
             messages: ends.map(|end| end.messages.len()).sum(),

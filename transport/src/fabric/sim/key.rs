@@ -59,33 +59,6 @@ impl Granted {
     }
 }
 
-/// The windows of a port by slot: few, small numbers. A slot keeps its last window.
-#[derive(Default)]
-pub(super) struct Windows(Vec<Option<Granted>>);
-
-impl Windows {
-    #[inline]
-    pub(super) fn get(&self, slot: u32) -> Option<&Granted> {
-        self.0.get(slot as usize)?.as_ref()
-    }
-
-    fn get_mut(&mut self, slot: u32) -> Option<&mut Granted> {
-        self.0.get_mut(slot as usize)?.as_mut()
-    }
-
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Granted> {
-        self.0.iter().flatten()
-    }
-
-    fn insert(&mut self, granted: Granted) {
-        let slot = granted.grant.window.slot as usize;
-        if self.0.len() <= slot {
-            self.0.resize_with(slot + 1, || None);
-        }
-        self.0[slot] = Some(granted);
-    }
-}
-
 impl State {
     pub(super) fn grant(&mut self, port: usize, grant: &Grant) -> Result<RemoteKey, RegisterError> {
         let refuse = |what: String| Err(RegisterError { kind: Kind::Sim, what });
@@ -93,7 +66,7 @@ impl State {
         // The base is an address in a NIC's sense: knowing one window's tells nothing of another's.
         let key = RemoteKey { key: self.bits(), base: self.bits() & !0xfff };
         let state = &mut self.ports[port];
-        let Some(memory) = state.regions.get(&grant.region) else {
+        let Some(memory) = state.regions.get(grant.region.0) else {
             return refuse(format!("region {} is not registered", grant.region.0));
         };
         if grant.offset.checked_add(grant.len).is_none_or(|end| end > memory.len() as u64) {
@@ -107,7 +80,7 @@ impl State {
             assert!(last.grant.window.generation < grant.window.generation, "generations grow");
         }
         let granted = Granted { grant: *grant, key, live: true, landing: 0 };
-        state.windows.insert(granted);
+        state.windows.insert(grant.window.slot, granted);
         let WindowId { slot, generation } = grant.window;
         self.log(port, Happened::Granted, slot.into(), generation.into());
         Ok(key)
@@ -147,7 +120,7 @@ impl State {
     /// Fences all windows of a port that is closed: nothing lands there any more.
     pub(super) fn fence_all(&mut self, port: usize) {
         let open = |granted: &&mut Granted| granted.live || granted.landing > 0;
-        let windows = self.ports[port].windows.0.iter_mut().flatten().filter(open).map(|granted| {
+        let windows = self.ports[port].windows.iter_mut().filter(open).map(|granted| {
             granted.live = false;
             granted.grant.window
         });

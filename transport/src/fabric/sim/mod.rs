@@ -31,6 +31,7 @@ mod packet;
 mod payload;
 mod port;
 mod queue;
+mod slots;
 mod state;
 #[cfg(test)]
 mod tests;

@@ -155,7 +155,7 @@ impl State {
         work: Work<'_>,
     ) -> Result<Operation, Reason> {
         let payload = |local: Local, remote, pages| {
-            let memory = self.ports[port].regions.get(&local.region).ok_or(Reason::Closed)?;
+            let memory = self.ports[port].regions.get(local.region.0).ok_or(Reason::Closed)?;
             Ok(Payload::new(memory, local, remote, pages))
         };
         let (mut task, immediate) = match work {

@@ -216,7 +216,7 @@ impl State {
             true => memory::Access::ReadWrite,
             false => memory::Access::ReadOnly,
         };
-        let memory = self.ports[to].regions.get(&grant.region).and_then(|memory| {
+        let memory = self.ports[to].regions.get(grant.region.0).and_then(|memory| {
             let descriptor = memory.fd()?.try_clone_to_owned().ok()?;
             Memory::map(descriptor, memory.len(), access).ok()
         });
@@ -335,7 +335,7 @@ fn move_bytes(
     piece: Piece,
 ) {
     let Piece { local: ours, remote: theirs, len } = piece;
-    let Some(memory) = port.regions.get(&grant.region) else { return };
+    let Some(memory) = port.regions.get(grant.region.0) else { return };
     let at = grant.offset + remote.offset + theirs;
     assert!(at + len <= memory.len() as u64, "checked as it landed");
     assert!(ours + len <= local.len, "checked when it was posted");

@@ -5,12 +5,11 @@ use std::fmt;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
-use hashbrown::HashMap;
-
-use super::key::Windows;
+use super::key::Granted;
 use super::line::Line;
 use super::log::Happened;
 use super::network::Shared;
+use super::slots::Slots;
 use super::state::{Happening, State};
 use crate::address::{Address, EngineId, Kind};
 use crate::fabric::{
@@ -26,8 +25,9 @@ use crate::window::WindowId;
 pub(super) struct PortState {
     pub(super) address: Address,
     pub(super) engine: EngineId,
-    pub(super) regions: HashMap<RegionId, Arc<Memory>>,
-    pub(super) windows: Windows,
+    pub(super) regions: Slots<Arc<Memory>>,
+    /// A slot keeps its last window.
+    pub(super) windows: Slots<Granted>,
     /// The link and the end of each peer.
     pub(super) peers: Vec<(usize, usize)>,
     /// The serial number of each operation under way.
@@ -48,8 +48,8 @@ impl PortState {
         Self {
             address,
             engine,
-            regions: HashMap::new(),
-            windows: Windows::default(),
+            regions: Slots::default(),
+            windows: Slots::default(),
             peers: Vec::new(),
             operations: BTreeMap::new(),
             inbox: VecDeque::new(),
@@ -145,14 +145,14 @@ impl Fabric for Nic {
 
     fn register(&mut self, region: RegionId, memory: &Arc<Memory>) -> Result<(), RegisterError> {
         let memory = Arc::clone(memory);
-        let before = self.with(|state, port| state.ports[port].regions.insert(region, memory));
+        let before = self.with(|state, port| state.ports[port].regions.insert(region.0, memory));
         assert!(before.is_none(), "region {} is registered already", region.0);
         Ok(())
     }
 
     fn deregister(&mut self, region: RegionId) {
         // Freed outside the lock: unmapping is slow.
-        let _memory = self.with(|state, port| state.ports[port].regions.remove(&region));
+        let _memory = self.with(|state, port| state.ports[port].regions.remove(region.0));
     }
 
     fn grant(&mut self, grant: &Grant) -> Result<RemoteKey, RegisterError> {
