@@ -1,6 +1,7 @@
 //! Time as the cache sees it: milliseconds that somebody else counted.
 //!
-//! No clock is read in this crate outside the daemon, so a simulator owns time completely.
+//! No clock is read in this crate outside the daemon ([`Wall::now`] is for it), so a simulator owns
+//! time completely.
 
 use std::fmt;
 use std::ops::{Add, Sub};
@@ -60,5 +61,32 @@ impl From<Millis> for Duration {
 impl fmt::Display for Millis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ms", self.0)
+    }
+}
+
+/// Milliseconds since the start of 1970, of a clock that may jump: what times to live are kept in where
+/// a block outlives the process. A jump forward makes blocks expire early, a jump backward late;
+/// nothing else depends on it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Wall(pub u64);
+
+impl Wall {
+    /// The system's clock, now. Only the daemon asks it; tests and simulations make their own.
+    #[must_use]
+    pub fn now() -> Self {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        Self(since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)))
+    }
+
+    /// This long after; saturates.
+    #[must_use]
+    pub fn after(self, span: Millis) -> Self {
+        Self(self.0.saturating_add(span.0))
+    }
+
+    /// How long after `earlier` this is; zero when it is not.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Millis {
+        Millis(self.0.saturating_sub(earlier.0))
     }
 }

@@ -1,10 +1,16 @@
 //! Where a block may live.
 
+pub mod cold;
 pub(crate) mod dram;
+pub mod nvme;
+mod span;
+
+pub use cold::{Cold, Lane};
+pub use span::Span;
 
 use std::fmt;
 
-/// A place that keeps blocks, fastest first; more tiers join as they are built.
+/// A place that keeps blocks, fastest first.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
 )]
@@ -14,16 +20,22 @@ use std::fmt;
 pub enum Tier {
     /// This host's memory: one arena per tenant.
     Dram,
+    /// A log on a local device.
+    Nvme,
+    /// Objects in a bucket, which several hosts may share.
+    Object,
 }
 
 impl Tier {
     /// Every tier, fastest first.
-    pub const ALL: [Self; 1] = [Self::Dram];
+    pub const ALL: [Self; 3] = [Self::Dram, Self::Nvme, Self::Object];
 
     /// The name in messages and metrics.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Dram => "dram",
+            Self::Nvme => "nvme",
+            Self::Object => "object",
         }
     }
 }

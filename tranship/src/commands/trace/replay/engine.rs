@@ -85,7 +85,7 @@ pub struct Args {
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Report {
     /// A request was played.
-    Played(Played),
+    Played(Box<Played>),
     /// All were; the engine's own memory, bytes.
     Ended {
         /// Without the arena.
@@ -113,7 +113,7 @@ impl Args {
             if let Some(pace) = &pace {
                 pace.wait(planned.at_ms);
             }
-            tell(&mut stdout, &Report::Played(engine.play(&planned)))?;
+            tell(&mut stdout, &Report::Played(Box::new(engine.play(&planned))))?;
         }
         let own_bytes =
             super::coordinator::memory(std::process::id()).map_or(0, |memory| memory.own);
