@@ -70,6 +70,17 @@ pub enum Why {
         /// The arena, bytes.
         capacity: u64,
     },
+    /// Room is made by moving blocks to a tier below, which is not done yet.
+    #[error(
+        "no room for {need} bytes yet: {moving} bytes are on their way to a tier below; try again, \
+         or put less than that tier takes"
+    )]
+    Demoting {
+        /// Space needed, bytes.
+        need: u64,
+        /// Space of the blocks on their way, bytes.
+        moving: u64,
+    },
     /// No block of this length can ever be taken.
     #[error("a block of {len} bytes is too large, at most {max} are taken; use smaller blocks")]
     TooLarge {
@@ -94,6 +105,14 @@ pub enum Why {
         /// Position told.
         told: u32,
     },
+}
+
+impl Why {
+    /// True when it was room that was missing, so that a later block fares no better.
+    #[must_use]
+    pub const fn is_room(&self) -> bool {
+        matches!(self, Self::OverQuota { .. } | Self::NoRoom { .. } | Self::Demoting { .. })
+    }
 }
 
 /// A reservation refused.

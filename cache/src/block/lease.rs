@@ -14,8 +14,8 @@ use crate::store::Shard;
 pub enum Outcome {
     /// Readable, and in place until the lease ends.
     Ready(View),
-    /// Somebody is filling it.
-    InFlight,
+    /// It is not in memory yet: somebody is filling it, or a tier below has it.
+    Late,
     /// Not there.
     Gone,
     /// Its bytes do not match their checksum; the block was dropped.

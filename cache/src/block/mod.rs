@@ -100,6 +100,8 @@ pub enum Revocation {
     Disconnected,
     /// Its identity was removed.
     Closed,
+    /// The block, which was coming up from a tier below, was removed.
+    Removed,
 }
 
 impl fmt::Display for Revocation {
@@ -108,6 +110,7 @@ impl fmt::Display for Revocation {
             Self::Deadline => "its deadline passed",
             Self::Disconnected => "its session disconnected",
             Self::Closed => "its identity was removed",
+            Self::Removed => "the block was removed",
         })
     }
 }

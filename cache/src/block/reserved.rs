@@ -8,6 +8,7 @@ use crate::catalog::Slot;
 use crate::key::Key;
 use crate::lineage::Link;
 use crate::store::Shard;
+use crate::tier::Span;
 use crate::tier::dram::Dram;
 use crate::time::Millis;
 
@@ -98,6 +99,21 @@ impl Reserved {
     /// See [`Reserved::commit`].
     pub fn commit_received(self, checksum: u64, now: Millis) -> Result<Committed, CommitError> {
         self.finish(checksum, true, now)
+    }
+
+    /// [`Reserved::commit`] of bytes that a tier below has checked as it brought them.
+    pub(crate) fn commit_checked(
+        self,
+        checksum: u64,
+        now: Millis,
+    ) -> Result<Committed, CommitError> {
+        self.finish(checksum, false, now)
+    }
+
+    /// The space to fill.
+    pub(crate) fn span(&self) -> Span {
+        let memory = Arc::clone(self.shard.arena().memory());
+        Span::new(memory, self.offset..self.offset + self.len)
     }
 
     fn finish(

@@ -123,7 +123,7 @@ impl Cache {
     }
 
     /// Keeps blocks in place for reading, for at most half a minute, waiting up to `wait` for those
-    /// that are being filled. One result a block.
+    /// that are being filled or come up from a tier below. One result a block.
     ///
     /// # Errors
     /// When the daemon cannot be reached or refuses.
@@ -327,6 +327,36 @@ impl Cache {
     /// When the daemon cannot be reached or refuses.
     pub fn unpin(&self, keys: &[Key]) -> Result<u64, Error> {
         self.for_each(keys, |scope, keys| Request::Pin { scope, pin: false, keys })
+    }
+
+    /// Has blocks of tiers below brought to memory, the first ones first, so that a later
+    /// [`lease`](Self::lease) finds them there; how many are there or on their way. Does not wait, and
+    /// does not count as a use.
+    ///
+    /// # Errors
+    /// When the daemon cannot be reached or refuses.
+    pub fn prefetch(&self, keys: &[Key]) -> Result<u64, Error> {
+        self.for_each(keys, |scope, keys| Request::Prefetch { scope, keys })
+    }
+
+    /// Has blocks written to the fastest tier below memory, and waits up to `wait` until they are safe
+    /// there: they survive a crash of the daemon or the machine, until their room is needed for others,
+    /// their time to live ends or they are removed. One flag a block, set for those that are safe.
+    ///
+    /// # Errors
+    /// When the daemon cannot be reached or refuses, as it does without a tier below memory.
+    pub fn persist(&self, keys: &[Key], wait: Duration) -> Result<Vec<bool>, Error> {
+        let (session, scope) = self.enter()?;
+        let mut safe = Vec::with_capacity(keys.len());
+        for keys in keys.chunks(self.client.batches().keys) {
+            let request = Request::Persist { scope, wait_ms: millis(wait), keys: keys.to_vec() };
+            let timeout = self.client.timeout() + wait;
+            match self.client.call_within(&session, &request, timeout)? {
+                Reply::Persisted(part) if part.len() == keys.len() => safe.extend(part),
+                _ => return Err(Error::Mismatched { request: "persist" }),
+            }
+        }
+        Ok(safe)
     }
 
     /// Removes blocks, pinned or not; how many.

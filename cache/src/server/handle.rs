@@ -75,6 +75,14 @@ impl Server {
             Request::Remove { scope, keys } => {
                 Reply::Count(self.scope(from, scope)?.remove(&keys) as u64)
             }
+            Request::Prefetch { scope, keys } => {
+                let scope = self.scope(from, scope)?.clone();
+                Reply::Count(self.prefetch(&scope, &keys))
+            }
+            Request::Persist { scope, wait_ms, keys } => {
+                let scope = self.scope(from, scope)?.clone();
+                return self.persist(from, request, &scope, &keys, wait_ms);
+            }
             Request::List { start, prefix } => self.list(from, start, &prefix)?,
             Request::Stats => {
                 let stats = self.greeted(from)?.tenant.stats();

@@ -1,4 +1,4 @@
-//! Requests that wait for blocks that are being filled.
+//! Requests that wait for blocks that are being filled, or come up from a tier below.
 //!
 //! Single flight: the first client to miss a block fills it; the others park here and are served
 //! the moment it is committed, or told when their patience ends.
@@ -11,7 +11,9 @@ use tranship_transport::{Peer, RemoteWindow, Slot, Time};
 use super::Server;
 use crate::block::{Outcome, Waiter};
 use crate::key::Key;
-use crate::store::{Scope, Watch};
+use crate::mover::Wanted;
+use crate::store::Scope;
+use crate::tier::Lane;
 use crate::time::Millis;
 use crate::wire::{Blocks, Leased, Reply};
 
@@ -77,7 +79,7 @@ impl Parked {
 }
 
 impl Server {
-    /// Grants a wish now, or parks it for blocks that are being filled.
+    /// Grants a wish now, or parks it for blocks that are being filled or brought.
     pub(super) fn wish(
         &mut self,
         peer: Peer,
@@ -85,17 +87,19 @@ impl Server {
         wish: Wish,
         wait_ms: u32,
     ) -> Option<Reply> {
-        if wait_ms == 0 {
+        let keys = wish.scope().not_in_memory(&wish.keys());
+        if keys.is_empty() {
             return self.grant(peer, request, wish);
         }
         let session = self.session_id(peer);
         let token = self.parked.next_token;
         self.parked.next_token += 1;
-        let waiter = Waiter { session, token };
-        let scope = wish.scope();
-        let watched = wish.keys().into_iter().map(|key| scope.watch(key, waiter));
-        let missing = watched.filter(|watch| *watch == Watch::Waiting).count();
-        if missing == 0 {
+        // Who does not wait gets what is there now; what is below comes up all the same, for the next.
+        let waiter = Some(Waiter { session, token }).filter(|_| wait_ms > 0);
+        let (scope, now) = (wish.scope().clone(), self.now());
+        let want = |key| self.mover.want(&scope, key, Lane::Demand, waiter, now);
+        let missing = keys.into_iter().map(want).filter(|w| *w == Wanted::Coming).count();
+        if missing == 0 || waiter.is_none() {
             return self.grant(peer, request, wish);
         }
         let wait = Duration::from_millis(u64::from(wait_ms)).min(WAIT_MAX);
@@ -156,7 +160,7 @@ impl Server {
                 checksum: view.checksum,
                 generation: view.generation.0,
             },
-            Outcome::InFlight => Leased::Late,
+            Outcome::Late => Leased::Late,
             Outcome::Gone => Leased::Gone,
             Outcome::Corrupt => Leased::Corrupt,
         };

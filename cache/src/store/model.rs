@@ -303,7 +303,7 @@ impl World {
                 (Outcome::Ready(view), Some((true, generation))) => {
                     assert_eq!((view.key, view.generation), (*key, generation));
                 }
-                (Outcome::InFlight, Some((false, _))) | (Outcome::Gone, None) => {}
+                (Outcome::Late, Some((false, _))) | (Outcome::Gone, None) => {}
                 (outcome, there) => panic!("{outcome:?}, but the model has {there:?}"),
             }
         }

@@ -6,11 +6,13 @@ use std::sync::Arc;
 use super::{Shard, TenantId};
 use crate::block::{Generation, Info, Lease, Outcome, Reserved, SessionId, Waiter};
 use crate::catalog::Presence;
-use crate::error::{Refusal, Why};
+use crate::error::Refusal;
 use crate::identity::{Identity, IdentityId};
 use crate::key::Key;
 use crate::lineage::Link;
-use crate::tier::dram::{Begun, Purpose, ScopeRef};
+use crate::tier::Tier;
+use crate::tier::cold::{Job, Name, Record};
+use crate::tier::dram::{Begun, Purpose, ScopeRef, Source};
 use crate::time::Millis;
 
 /// A block to be reserved.
@@ -140,13 +142,36 @@ impl Scope {
         ttl: Option<Millis>,
         now: Millis,
     ) -> Vec<Grant> {
-        let deadline = ttl.map(|ttl| now + ttl);
+        self.begin((session, Source::Put), items, ttl.map(|ttl| now + ttl), now)
+    }
+
+    /// Reserves room for a block that comes up from a tier below; `ttl` is what is left of its time to
+    /// live.
+    pub(crate) fn reserve_promotion(
+        &self,
+        session: SessionId,
+        record: &Record,
+        ttl: Option<Millis>,
+        now: Millis,
+    ) -> Grant {
+        let item = Item { link: record.link, len: record.len, ttl };
+        let grants = self.begin((session, Source::Promotion), &[item], None, now);
+        grants.into_iter().next().expect("one answer an item")
+    }
+
+    fn begin(
+        &self,
+        by: (SessionId, Source),
+        items: &[Item],
+        deadline: Option<Millis>,
+        now: Millis,
+    ) -> Vec<Grant> {
         let begun = self.shard.change(|dram| {
             let mut full = None;
             let mut begin = |item| {
-                let begun = dram.begin(session, &self.at, item, deadline, full, now);
+                let begun = dram.begin(by, &self.at, item, deadline, full, now);
                 if let Begun::Refused(refusal) = begun
-                    && matches!(refusal.why, Why::NoRoom { .. } | Why::OverQuota { .. })
+                    && refusal.why.is_room()
                 {
                     full = Some(refusal);
                 }
@@ -190,7 +215,7 @@ impl Scope {
     ) -> Lease {
         let deadline = ttl.map(|ttl| now + ttl);
         let (id, results, slots) =
-            self.shard.look(|dram| dram.lease(session, &self.at, keys, deadline, purpose, now));
+            self.shard.change(|dram| dram.lease(session, &self.at, keys, deadline, purpose, now));
         Lease::new(Arc::clone(&self.shard), self.at.id, id, results, slots)
     }
 
@@ -212,10 +237,39 @@ impl Scope {
         self.shard.look(|dram| dram.pin(&self.at, keys, false))
     }
 
-    /// Removes the resident ones of `keys`, pinned or not; returns how many. A leased block
+    /// The name of one of its blocks in the tiers below.
+    pub(crate) fn name(&self, key: Key) -> Name {
+        Name { identity: self.at.id, key }
+    }
+
+    /// Where a block is: in memory, in the fastest tier below that has it, or nowhere. That is no
+    /// lookup, and no use.
+    pub fn presence(&self, key: Key) -> Presence {
+        self.shard.look(|dram| dram.find(&self.at, key))
+    }
+
+    /// Those of `keys` that are not in memory, whether or not they are anywhere else.
+    pub(crate) fn not_in_memory(&self, keys: &[Key]) -> Vec<Key> {
+        self.shard.look(|dram| dram.not_resident(&self.at, keys))
+    }
+
+    /// Sends the resident ones of `keys` to `tier`; see [`Move::ticket`](super::Move::ticket).
+    pub(crate) fn persist(&self, keys: &[Key], tier: Tier, ticket: u64) -> Vec<bool> {
+        self.shard.change(|dram| dram.persist(&self.at, keys, tier, ticket))
+    }
+
+    /// Removes `keys` from all tiers, pinned or not; returns how many were somewhere. A leased block
     /// disappears from lookups at once, and stays in place for its readers.
     pub fn remove(&self, keys: &[Key]) -> usize {
-        self.shard.change(|dram| dram.remove(&self.at, keys))
+        let there = |key: &&Key| matches!(self.presence(**key), Presence::Resident(_));
+        let removed = keys.iter().filter(there).count();
+        self.shard.change(|dram| dram.remove(&self.at, keys));
+        for level in self.shard.stack().levels() {
+            for key in keys {
+                level.forget(Job::Remove { name: self.name(*key) });
+            }
+        }
+        removed
     }
 
     /// Drops a block in which a reader found a wrong checksum, unless it was replaced since.
@@ -261,9 +315,12 @@ impl Scope {
         page
     }
 
-    /// Removes all blocks stored before this call, pinned or not; returns how many. Open
-    /// reservations go on.
+    /// Removes all blocks stored before this call from all tiers, pinned or not; returns how many were
+    /// in memory. Open reservations go on.
     pub fn clear(&self) -> usize {
+        for level in self.shard.stack().levels() {
+            level.forget(Job::Clear { identity: self.at.id });
+        }
         let Some(mut sweep) = self.shard.change(|dram| dram.begin_clear(&self.at)) else {
             return 0;
         };

@@ -73,7 +73,8 @@ impl Tenant {
         let arena = Arena::new(options.memory);
         let numbers = Arc::clone(&hub.numbers);
         let TenantOptions { quota, watermarks, policy, .. } = options;
-        let dram = Dram::new(arena.len(), quota, watermarks, policy, numbers);
+        let stack = hub.stack.clone();
+        let dram = Dram::new(arena.len(), quota, watermarks, policy, stack, numbers);
         let shard = Arc::new(Shard::new(id, arena, dram, hub));
         Self { name: options.name.into(), shard }
     }

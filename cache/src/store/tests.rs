@@ -120,7 +120,7 @@ fn what_never_committed_never_existed() {
     let room = world.granted(ALICE, links[0]);
     world.scope.lookup(&keys(&links), &mut presence);
     assert_eq!(presence, [Presence::InFlight, Presence::Absent]);
-    assert_eq!(world.lease(BOB, &links).results(), [Outcome::InFlight, Outcome::Gone]);
+    assert_eq!(world.lease(BOB, &links).results(), [Outcome::Late, Outcome::Gone]);
     drop(room);
     world.scope.lookup(&keys(&links), &mut presence);
     assert_eq!(presence, [Presence::Absent; 2]);

@@ -1,10 +1,12 @@
 //! Where a block may live.
 
+pub mod below;
 pub mod cold;
 pub(crate) mod dram;
 pub mod nvme;
 mod span;
 
+pub use below::{Ingest, Level, Stack};
 pub use cold::{Cold, Lane};
 pub use span::Span;
 

@@ -23,7 +23,7 @@ pub use request::{Fetch, Hello, Item, Put, Request, Source};
 pub const MAGIC: u64 = u64::from_le_bytes(*b"TRANSHIP");
 
 /// The version this build speaks; peers must speak the same.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 
 /// Most keys in one message.
 pub const BATCH_MAX: usize = 1024;
@@ -41,7 +41,7 @@ pub const TEXT_BYTES_MAX: usize = 1024;
 /// given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Batches {
-    /// Keys of a lookup, a pin or a removal.
+    /// Keys of a lookup, a pin, a removal, a prefetch or a persist.
     pub keys: usize,
     /// Keys of a lease.
     pub leases: usize,

@@ -155,6 +155,22 @@ pub enum Request {
         /// The blocks.
         keys: Vec<Key>,
     },
+    /// Has blocks of tiers below brought to memory.
+    Prefetch {
+        /// The identity.
+        scope: u32,
+        /// The blocks, the most urgent first.
+        keys: Vec<Key>,
+    },
+    /// Has blocks written where they survive a crash, and says when they are.
+    Persist {
+        /// The identity.
+        scope: u32,
+        /// How long to wait for that, milliseconds.
+        wait_ms: u32,
+        /// The blocks.
+        keys: Vec<Key>,
+    },
     /// Asks for a page of the tenant's blocks, of all its identities.
     List {
         /// Where the page starts.
@@ -194,6 +210,8 @@ mod kind {
     pub(super) const PING: u8 = 16;
     pub(super) const PUT: u8 = 17;
     pub(super) const LIST: u8 = 18;
+    pub(super) const PREFETCH: u8 = 19;
+    pub(super) const PERSIST: u8 = 20;
 }
 
 /// Bytes of an [`Item`]: key, flag, parent, position, length.
@@ -219,6 +237,8 @@ impl Request {
             Self::Fetch { .. } => "fetch",
             Self::Pin { .. } => "pin",
             Self::Remove { .. } => "remove",
+            Self::Prefetch { .. } => "prefetch",
+            Self::Persist { .. } => "persist",
             Self::List { .. } => "list",
             Self::Stats => "stats",
             Self::Subscribe { .. } => "subscribe",
@@ -306,8 +326,13 @@ impl Request {
                 to.u8(u8::from(*pin));
                 to.keys(keys);
             }
-            Self::Remove { scope, keys } => {
+            Self::Remove { scope, keys } | Self::Prefetch { scope, keys } => {
                 to.u32(*scope);
+                to.keys(keys);
+            }
+            Self::Persist { scope, wait_ms, keys } => {
+                to.u32(*scope);
+                to.u32(*wait_ms);
                 to.keys(keys);
             }
             Self::List { start, prefix } => {
@@ -337,6 +362,8 @@ impl Request {
             Self::Fetch { .. } => kind::FETCH,
             Self::Pin { .. } => kind::PIN,
             Self::Remove { .. } => kind::REMOVE,
+            Self::Prefetch { .. } => kind::PREFETCH,
+            Self::Persist { .. } => kind::PERSIST,
             Self::List { .. } => kind::LIST,
             Self::Stats => kind::STATS,
             Self::Subscribe { .. } => kind::SUBSCRIBE,
@@ -442,6 +469,12 @@ impl Request {
                 Self::Pin { scope, pin, keys: keys(&mut from)? }
             }
             kind::REMOVE => Self::Remove { scope: scope(&mut from)?, keys: keys(&mut from)? },
+            kind::PREFETCH => Self::Prefetch { scope: scope(&mut from)?, keys: keys(&mut from)? },
+            kind::PERSIST => Self::Persist {
+                scope: scope(&mut from)?,
+                wait_ms: from.u32("wait")?,
+                keys: keys(&mut from)?,
+            },
             kind::LIST => {
                 Self::List { start: Place::take(&mut from)?, prefix: from.text("prefix")? }
             }
@@ -449,7 +482,7 @@ impl Request {
             kind::SUBSCRIBE => Self::Subscribe { from: from.u64("from")? },
             kind::UNSUBSCRIBE => Self::Unsubscribe,
             kind::PING => Self::Ping,
-            other => return Err(Malformed::value("kind", other, "a request, 1 to 18")),
+            other => return Err(Malformed::value("kind", other, "a request, 1 to 20")),
         };
         from.end()?;
         Ok(request)
@@ -565,6 +598,9 @@ mod tests {
                 .prop_map(|(scope, key, generation)| Request::Corrupt { scope, key, generation }),
             (any::<u32>(), any::<bool>(), some_keys())
                 .prop_map(|(scope, pin, keys)| Request::Pin { scope, pin, keys }),
+            (any::<u32>(), some_keys()).prop_map(|(scope, keys)| Request::Prefetch { scope, keys }),
+            (any::<u32>(), any::<u32>(), some_keys())
+                .prop_map(|(scope, wait_ms, keys)| Request::Persist { scope, wait_ms, keys }),
             Just(Request::Stats),
             (key(), any::<u64>(), ".{0,40}").prop_map(|(id, from, prefix)| {
                 let identity = IdentityId::from_bytes(*id.as_bytes());
@@ -590,7 +626,7 @@ mod tests {
         }
 
         #[test]
-        fn random_bytes_never_panic(bytes: Vec<u8>, kind in 0u8..20) {
+        fn random_bytes_never_panic(bytes: Vec<u8>, kind in 0u8..23) {
             let _ = Request::decode(&bytes);
             let mut framed = vec![kind, 0, 0, 0, 1, 0, 0, 0];
             framed.extend(bytes);

@@ -1,6 +1,7 @@
 //! How blocks leave: eviction, removal, expiry.
 
-use super::{Dram, Due, ScopeRef, State, TIER};
+use super::moves::Victim;
+use super::{Dram, Due, Filling, ScopeRef, Source, State, TIER};
 use crate::arena::{Extent, footprint};
 use crate::block::{Generation, LeaseId, Revocation};
 use crate::catalog::Slot;
@@ -8,12 +9,9 @@ use crate::error::{Refusal, Why};
 use crate::events::Change;
 use crate::identity::IdentityId;
 use crate::key::Key;
-use crate::limits::{EVICT_FACTOR_MAX, RETRY_DEFAULT, RETRY_MAX, SCAN_BLOCKS};
+use crate::limits::{EVICT_FACTOR_MAX, RETRY_DEFAULT, RETRY_DEMOTING, RETRY_MAX, SCAN_BLOCKS};
 use crate::policy::{BlockId, Removal};
 use crate::time::Millis;
-
-/// Proof that a block may be evicted: resident, not leased, not pinned, and nothing follows it.
-struct Idle(Slot);
 
 /// How far an operation over all blocks got; see [`Dram::clear_some`].
 pub(crate) struct Sweep {
@@ -34,6 +32,7 @@ impl Dram {
             return Err(self.full(need, stuck, now));
         }
         let mut budget = need.saturating_mul(EVICT_FACTOR_MAX);
+        let leaving_max = need.saturating_mul(2);
         loop {
             let used = self.extents.used_bytes();
             if used + need <= self.quota
@@ -42,14 +41,26 @@ impl Dram {
                 return Ok(extent);
             }
             // A quota that was lowered may take more than one block's worth of evictions.
-            let evicted =
-                if budget > 0 || used + need > self.quota { self.evict_one(now) } else { None };
-            let Some(evicted) = evicted else { return Err(self.full(need, used, now)) };
-            budget = budget.saturating_sub(evicted);
+            let victim = match budget > 0 || used + need > self.quota {
+                true => self.evict_one(leaving_max, now),
+                false => Victim::None,
+            };
+            match victim {
+                Victim::Gone(evicted) => budget = budget.saturating_sub(evicted),
+                Victim::Leaving(_) => {}
+                Victim::Waits | Victim::None => return Err(self.full(need, used, now)),
+            }
         }
     }
 
     fn full(&self, need: u64, held: u64, now: Millis) -> Refusal {
+        let moving = self.tally.moving.bytes;
+        if moving > 0 && (held - moving.min(held)).saturating_add(need) <= self.quota {
+            return Refusal {
+                why: Why::Demoting { need, moving },
+                retry_after: Some(RETRY_DEMOTING),
+            };
+        }
         let why = if held.saturating_add(need) > self.quota {
             Why::OverQuota { need, held, quota: self.quota }
         } else {
@@ -61,26 +72,21 @@ impl Dram {
         Refusal { why, retry_after: Some(wait.clamp(Millis(1), RETRY_MAX)) }
     }
 
-    /// Evicts the policy's next victim; returns the space it gave back.
-    fn evict_one(&mut self, now: Millis) -> Option<u64> {
-        let BlockId(slot) = self.policy.victim(now)?;
-        let Some(idle) = self.idle(slot) else {
+    /// Evicts the policy's next victim, or sends it to the tiers below that want it.
+    fn evict_one(&mut self, leaving_max: u64, now: Millis) -> Victim {
+        let Some(BlockId(slot)) = self.policy.victim(now) else { return Victim::None };
+        if !self.is_idle(slot) {
             self.counters.policy_faults += 1;
-            return None;
-        };
-        Some(self.evict(&idle))
+            return Victim::None;
+        }
+        self.send_off(slot, leaving_max)
     }
 
-    fn idle(&self, slot: Slot) -> Option<Idle> {
-        let block = self.blocks.get(slot as usize)?;
+    /// Whether a block may be evicted: resident, not leased, not pinned, and nothing follows it.
+    pub(super) fn is_idle(&self, slot: Slot) -> bool {
+        let Some(block) = self.blocks.get(slot as usize) else { return false };
         let free = block.is_resident() && block.leases == 0 && !block.pinned;
-        (free && self.children(slot) == 0).then_some(Idle(slot))
-    }
-
-    fn evict(&mut self, idle: &Idle) -> u64 {
-        let bytes = self.block(idle.0).extent.bytes();
-        self.leave(idle.0, Removal::Evicted);
-        bytes
+        free && self.children(slot) == 0
     }
 
     /// Evicts until `bytes` came back or no candidate is left; returns what came back. Stops after
@@ -92,9 +98,9 @@ impl Dram {
             if freed >= bytes {
                 return (freed, false);
             }
-            match self.evict_one(now) {
-                Some(evicted) => freed += evicted,
-                None => return (freed, false),
+            match self.evict_one(0, now) {
+                Victim::Gone(some) | Victim::Leaving(some) => freed += some,
+                Victim::Waits | Victim::None => return (freed, false),
             }
         }
         (freed, freed < bytes)
@@ -104,7 +110,7 @@ impl Dram {
     pub(crate) fn excess(&self) -> u64 {
         let limit = self.quota.min(self.extents.capacity_bytes());
         let mark = |percent: u8| (u128::from(limit) * u128::from(percent) / 100) as u64;
-        let used = self.extents.used_bytes();
+        let used = self.extents.used_bytes() - self.leaving_bytes;
         if used > mark(self.watermarks.high) {
             used - mark(self.watermarks.low).min(used)
         } else {
@@ -114,7 +120,7 @@ impl Dram {
 
     /// A resident block leaves: lookups miss it from now on. Its space is free at once, or on the
     /// last release.
-    fn leave(&mut self, slot: Slot, why: Removal) {
+    pub(super) fn leave(&mut self, slot: Slot, why: Removal) {
         let block = self.block_mut(slot);
         debug_assert!(block.is_resident());
         let (link, scope, bytes, expires) =
@@ -147,16 +153,26 @@ impl Dram {
         }
     }
 
-    /// Removes the resident ones of `keys`, pinned or not; returns how many there were.
-    pub(crate) fn remove(&mut self, scope: &ScopeRef, keys: &[Key]) -> usize {
-        let mut removed = 0;
+    /// Removes the resident ones of `keys`, pinned or not, and stops those that are coming up.
+    pub(crate) fn remove(&mut self, scope: &ScopeRef, keys: &[Key]) {
         for key in keys {
             if let Some(slot) = self.resident(scope, *key) {
                 self.leave(slot, Removal::Removed);
-                removed += 1;
+            } else if let Some(slot) = self.coming_up(scope, *key) {
+                self.revoke(slot, Revocation::Removed);
             }
         }
-        removed
+    }
+
+    /// The block of `key`, if it is coming up from a tier below.
+    fn coming_up(&self, scope: &ScopeRef, key: Key) -> Option<Slot> {
+        let slot = self.catalog(scope)?.get(key)?.slot()?;
+        self.is_coming_up(slot).then_some(slot)
+    }
+
+    fn is_coming_up(&self, slot: Slot) -> bool {
+        let source = |filling: &Filling| filling.source == Source::Promotion;
+        matches!(&self.block(slot).state, State::Filling(filling) if source(filling))
     }
 
     /// Drops the block if it still is the one that a reader found wrong.
@@ -192,6 +208,11 @@ impl Dram {
             if old && block.is_resident() {
                 self.leave(slot as Slot, Removal::Cleared);
                 cleared += 1;
+            } else if block.scope == scope.index
+                && block.generation.0 < sweep.before
+                && self.is_coming_up(slot as Slot)
+            {
+                self.revoke(slot as Slot, Revocation::Removed);
             }
         }
         sweep.next = end;
