@@ -9,7 +9,9 @@ use crate::events::Change;
 use crate::identity::IdentityId;
 use crate::key::Key;
 use crate::limits::{EVICT_FACTOR_MAX, RETRY_DEFAULT, RETRY_MAX, SCAN_BLOCKS};
-use crate::policy::{BlockId, Removal};
+use crate::lineage::Link;
+use crate::policy::{BlockId, Removal, Traits};
+use crate::store::Item;
 use crate::time::Millis;
 
 /// Proof that a block may be evicted: resident, not leased, not pinned, and nothing follows it.
@@ -22,9 +24,17 @@ pub(crate) struct Sweep {
 }
 
 impl Dram {
-    /// Space for `len` bytes, evicting in the policy's order if need be.
-    pub(super) fn make_room(&mut self, len: u64, now: Millis) -> Result<Extent, Refusal> {
-        let need = footprint(len);
+    /// Space for a block, evicting in the policy's order if need be and if the policy finds it worth
+    /// that.
+    pub(super) fn make_room(
+        &mut self,
+        scope: &ScopeRef,
+        item: &Item,
+        now: Millis,
+    ) -> Result<Extent, Refusal> {
+        let need = footprint(item.len);
+        let Link { key, parent, position } = item.link;
+        let newcomer = Traits { scope: scope.index, key, parent, position, bytes: need };
         // What stays whatever is evicted. Without this check a request that cannot succeed would
         // empty the cache first.
         let tally = &self.tally;
@@ -37,15 +47,19 @@ impl Dram {
         loop {
             let used = self.extents.used_bytes();
             if used + need <= self.quota
-                && let Some(extent) = self.extents.take(len)
+                && let Some(extent) = self.extents.take(item.len)
             {
                 return Ok(extent);
             }
             // A quota that was lowered may take more than one block's worth of evictions.
-            let evicted =
-                if budget > 0 || used + need > self.quota { self.evict_one(now) } else { None };
-            let Some(evicted) = evicted else { return Err(self.full(need, used, now)) };
-            budget = budget.saturating_sub(evicted);
+            let more = budget > 0 || used + need > self.quota;
+            let idle = if more { self.next_victim(now) } else { None };
+            let Some(idle) = idle else { return Err(self.full(need, used, now)) };
+            if !self.policy.admit(&newcomer, BlockId(idle.0), now) {
+                self.counters.not_admitted += 1;
+                return Err(Refusal { why: Why::NotAdmitted(key), retry_after: None });
+            }
+            budget = budget.saturating_sub(self.evict(&idle));
         }
     }
 
@@ -63,12 +77,17 @@ impl Dram {
 
     /// Evicts the policy's next victim; returns the space it gave back.
     fn evict_one(&mut self, now: Millis) -> Option<u64> {
-        let BlockId(slot) = self.policy.victim(now)?;
-        let Some(idle) = self.idle(slot) else {
-            self.counters.policy_faults += 1;
-            return None;
-        };
+        let idle = self.next_victim(now)?;
         Some(self.evict(&idle))
+    }
+
+    fn next_victim(&mut self, now: Millis) -> Option<Idle> {
+        let BlockId(slot) = self.policy.victim(now)?;
+        let idle = self.idle(slot);
+        if idle.is_none() {
+            self.counters.policy_faults += 1;
+        }
+        idle
     }
 
     fn idle(&self, slot: Slot) -> Option<Idle> {
