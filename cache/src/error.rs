@@ -89,6 +89,12 @@ pub enum Why {
         /// Largest length, bytes.
         max: u64,
     },
+    /// The cache is full of blocks that are more likely to be used again.
+    #[error(
+        "block {0} was not admitted: what is in the cache is more likely to be used again; \
+         compute it when it is needed, or use a larger arena"
+    )]
+    NotAdmitted(Key),
     /// The store is being drained.
     #[error("the cache is draining and takes no new blocks; reads go on")]
     Draining,
@@ -111,7 +117,13 @@ impl Why {
     /// True when it was room that was missing, so that a later block fares no better.
     #[must_use]
     pub const fn is_room(&self) -> bool {
-        matches!(self, Self::OverQuota { .. } | Self::NoRoom { .. } | Self::Demoting { .. })
+        matches!(
+            self,
+            Self::OverQuota { .. }
+                | Self::NoRoom { .. }
+                | Self::Demoting { .. }
+                | Self::NotAdmitted(_)
+        )
     }
 }
 

@@ -83,6 +83,8 @@ pub struct Counters {
     pub cleared: u64,
     /// Victims a policy proposed although they were held; not evicted. Any is a bug in the policy.
     pub policy_faults: u64,
+    /// Reservations refused because the policy kept what was there; also counted in `refused`.
+    pub not_admitted: u64,
 }
 
 impl Counters {

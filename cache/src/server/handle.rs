@@ -119,7 +119,8 @@ impl Server {
 
     fn lookup(&mut self, from: Peer, scope: u32, keys: &[Key]) -> Result<Reply, Fault> {
         let mut presence = Vec::with_capacity(keys.len());
-        let found = self.scope(from, scope)?.lookup(keys, &mut presence);
+        let now = self.now();
+        let found = self.scope(from, scope)?.lookup(keys, &mut presence, now);
         let code = |presence| match presence {
             Presence::Absent => Lookup::ABSENT,
             Presence::InFlight => Lookup::IN_FLIGHT,

@@ -464,7 +464,7 @@ impl World {
         let mut presence = Vec::new();
         for chain in self.links.chunks(DEPTH) {
             let keys: Vec<Key> = chain.iter().map(|link| link.key).collect();
-            let found = self.scope.lookup(&keys, &mut presence);
+            let found = self.scope.lookup(&keys, &mut presence, self.now);
             let expected = |key: &Key| match self.present.get(key) {
                 None => Presence::Absent,
                 Some(Present { stored: None, .. }) => Presence::InFlight,

@@ -125,9 +125,10 @@ impl Scope {
     /// Finds `keys`, the blocks of one sequence in order.
     ///
     /// `presence` is overwritten with one entry a key, also beyond the prefix; a caller that passes
-    /// the same vector again makes the lookup free of allocation. A lookup does not count as a use.
-    pub fn lookup(&self, keys: &[Key], presence: &mut Vec<Presence>) -> Found {
-        Found { prefix: self.shard.look(|dram| dram.lookup(&self.at, keys, presence)) }
+    /// the same vector again makes the lookup free of allocation. A lookup does not count as a use,
+    /// but tells the policy what is wanted.
+    pub fn lookup(&self, keys: &[Key], presence: &mut Vec<Presence>, now: Millis) -> Found {
+        Found { prefix: self.shard.look(|dram| dram.lookup(&self.at, keys, presence, now)) }
     }
 
     /// Reserves room for blocks; one answer an item, in order.

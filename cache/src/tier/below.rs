@@ -16,7 +16,7 @@ pub enum Ingest {
     All,
     /// Blocks that were used after they were stored, at their first use.
     Hot,
-    /// Blocks that leave memory, if the policy gives them a chance to be used again (write-back).
+    /// Blocks that leave memory (write-back).
     Evicted,
 }
 
@@ -111,6 +111,11 @@ impl Stack {
     /// True when there is nothing below memory.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Whether a level takes blocks that were never used.
+    pub(crate) fn takes_new(&self) -> bool {
+        self.0.iter().any(|level| level.is_open() && level.ingest != Ingest::Hot)
     }
 
     /// The level of a tier.

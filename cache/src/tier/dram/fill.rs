@@ -90,7 +90,7 @@ impl Dram {
             return Err(refusal);
         }
         self.adopt(scope, item.link)?;
-        let extent = match self.make_room(item.len, now) {
+        let extent = match self.make_room((scope, source), item, now) {
             Ok(extent) => extent,
             Err(refusal) => {
                 self.orphan(scope.index, item.link);

@@ -10,7 +10,9 @@ use crate::events::Change;
 use crate::identity::IdentityId;
 use crate::key::Key;
 use crate::limits::{EVICT_FACTOR_MAX, RETRY_DEFAULT, RETRY_DEMOTING, RETRY_MAX, SCAN_BLOCKS};
-use crate::policy::{BlockId, Removal};
+use crate::lineage::Link;
+use crate::policy::{BlockId, Removal, Traits};
+use crate::store::Item;
 use crate::time::Millis;
 
 /// How far an operation over all blocks got; see [`Dram::clear_some`].
@@ -20,9 +22,20 @@ pub(crate) struct Sweep {
 }
 
 impl Dram {
-    /// Space for `len` bytes, evicting in the policy's order if need be.
-    pub(super) fn make_room(&mut self, len: u64, now: Millis) -> Result<Extent, Refusal> {
-        let need = footprint(len);
+    /// Space for a block, evicting in the policy's order if need be and if the policy finds it worth
+    /// that.
+    pub(super) fn make_room(
+        &mut self,
+        (scope, source): (&ScopeRef, Source),
+        item: &Item,
+        now: Millis,
+    ) -> Result<Extent, Refusal> {
+        // What somebody asks for comes up whatever it displaces, and what a tier below takes passes
+        // through here.
+        let choosy = source == Source::Put && !self.stack.takes_new();
+        let need = footprint(item.len);
+        let Link { key, parent, position } = item.link;
+        let newcomer = Traits { scope: scope.index, key, parent, position, bytes: need };
         // What stays whatever is evicted. Without this check a request that cannot succeed would
         // empty the cache first.
         let tally = &self.tally;
@@ -36,19 +49,22 @@ impl Dram {
         loop {
             let used = self.extents.used_bytes();
             if used + need <= self.quota
-                && let Some(extent) = self.extents.take(len)
+                && let Some(extent) = self.extents.take(item.len)
             {
                 return Ok(extent);
             }
             // A quota that was lowered may take more than one block's worth of evictions.
-            let victim = match budget > 0 || used + need > self.quota {
-                true => self.evict_one(leaving_max, now),
-                false => Victim::None,
-            };
-            match victim {
+            let more = budget > 0 || used + need > self.quota;
+            let victim = if more { self.next_victim(now) } else { None };
+            let Some(victim) = victim else { return Err(self.full(need, used, now)) };
+            if choosy && !self.policy.admit(&newcomer, BlockId(victim), now) {
+                self.counters.not_admitted += 1;
+                return Err(Refusal { why: Why::NotAdmitted(key), retry_after: None });
+            }
+            match self.send_off(victim, leaving_max) {
                 Victim::Gone(evicted) => budget = budget.saturating_sub(evicted),
                 Victim::Leaving(_) => {}
-                Victim::Waits | Victim::None => return Err(self.full(need, used, now)),
+                Victim::Waits => return Err(self.full(need, used, now)),
             }
         }
     }
@@ -72,14 +88,14 @@ impl Dram {
         Refusal { why, retry_after: Some(wait.clamp(Millis(1), RETRY_MAX)) }
     }
 
-    /// Evicts the policy's next victim, or sends it to the tiers below that want it.
-    fn evict_one(&mut self, leaving_max: u64, now: Millis) -> Victim {
-        let Some(BlockId(slot)) = self.policy.victim(now) else { return Victim::None };
-        if !self.is_idle(slot) {
+    /// The policy's next victim, which may leave: nothing holds it.
+    fn next_victim(&mut self, now: Millis) -> Option<Slot> {
+        let BlockId(slot) = self.policy.victim(now)?;
+        let idle = self.is_idle(slot);
+        if !idle {
             self.counters.policy_faults += 1;
-            return Victim::None;
         }
-        self.send_off(slot, leaving_max)
+        idle.then_some(slot)
     }
 
     /// Whether a block may be evicted: resident, not leased, not pinned, and nothing follows it.
@@ -98,9 +114,10 @@ impl Dram {
             if freed >= bytes {
                 return (freed, false);
             }
-            match self.evict_one(0, now) {
+            let Some(victim) = self.next_victim(now) else { return (freed, false) };
+            match self.send_off(victim, 0) {
                 Victim::Gone(some) | Victim::Leaving(some) => freed += some,
-                Victim::Waits | Victim::None => return (freed, false),
+                Victim::Waits => return (freed, false),
             }
         }
         (freed, freed < bytes)

@@ -31,7 +31,7 @@ use crate::events::Change;
 use crate::identity::{Identity, IdentityId};
 use crate::key::Key;
 use crate::lineage::Link;
-use crate::policy::{BlockId, Policy, Traits};
+use crate::policy::{BlockId, Policy, Request, Traits};
 use crate::stats::{Amount, Counters};
 use crate::tier::cold::Name;
 use crate::tier::{Stack, Tier};
@@ -245,6 +245,7 @@ impl Dram {
         scope: &ScopeRef,
         keys: &[Key],
         out: &mut Vec<Presence>,
+        now: Millis,
     ) -> usize {
         out.clear();
         match self.catalog(scope) {
@@ -259,6 +260,7 @@ impl Dram {
         }
         self.counters.lookups += keys.len() as u64;
         self.counters.misses += (keys.len() - prefix) as u64;
+        self.policy.on_request(&Request { scope: scope.index, keys, present: prefix }, now);
         prefix
     }
 
@@ -313,7 +315,7 @@ impl Dram {
     fn traits(&self, slot: Slot) -> Traits {
         let block = self.block(slot);
         let Link { key, parent, position } = block.link;
-        Traits { key, parent, position, bytes: block.extent.bytes() }
+        Traits { scope: block.scope, key, parent, position, bytes: block.extent.bytes() }
     }
 
     /// Brings what is counted and what the policy knows in line with the block's state; to be

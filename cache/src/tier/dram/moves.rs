@@ -35,7 +35,7 @@ pub(crate) struct Departing {
     pub(crate) ticket: Option<u64>,
 }
 
-/// What became of the policy's next victim.
+/// What became of a victim.
 pub(super) enum Victim {
     /// It is gone; its space, bytes.
     Gone(u64),
@@ -43,8 +43,6 @@ pub(super) enum Victim {
     Leaving(u64),
     /// It may not leave now: enough is on its way already.
     Waits,
-    /// There is none.
-    None,
 }
 
 impl Dram {
