@@ -16,6 +16,9 @@
 mod down;
 mod up;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;

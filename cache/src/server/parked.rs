@@ -9,7 +9,7 @@ use std::time::Duration;
 use tranship_transport::{Peer, RemoteWindow, Slot, Time};
 
 use super::Server;
-use crate::block::{Outcome, Waiter};
+use crate::block::{Lease, Outcome, Waiter};
 use crate::key::Key;
 use crate::mover::Wanted;
 use crate::store::Scope;
@@ -49,6 +49,8 @@ struct Waiting {
     wish: Wish,
     /// Blocks still being filled.
     missing: usize,
+    /// Keeps what is there already in place meanwhile, so that what comes up does not displace it.
+    held: Vec<Lease>,
     deadline: Time,
 }
 
@@ -105,16 +107,23 @@ impl Server {
         let wait = Duration::from_millis(u64::from(wait_ms)).min(WAIT_MAX);
         let deadline = self.engine.now() + wait;
         self.parked.deadlines.insert((deadline, token));
-        self.parked.waiting.insert(token, Waiting { peer, request, wish, missing, deadline });
+        let held = vec![scope.hold(session, &wish.keys(), now)];
+        let waiting = Waiting { peer, request, wish, missing, held, deadline };
+        self.parked.waiting.insert(token, waiting);
         None
     }
 
     /// Goes on with requests whose blocks were filled or given up.
     pub(super) fn unpark_woken(&mut self) {
+        let now = self.now();
         for woken in self.store.woken() {
             let token = woken.waiter.token;
             let Some(waiting) = self.parked.waiting.get_mut(&token) else { continue };
             waiting.missing = waiting.missing.saturating_sub(1);
+            if woken.filled {
+                let scope = waiting.wish.scope();
+                waiting.held.push(scope.hold(woken.waiter.session, &[woken.key], now));
+            }
             if waiting.missing == 0 {
                 self.unpark(token);
             }
@@ -135,7 +144,8 @@ impl Server {
     }
 
     fn unpark(&mut self, token: u64) {
-        let Some(Waiting { peer, request, wish, .. }) = self.parked.take(token) else { return };
+        let Some(waiting) = self.parked.take(token) else { return };
+        let Waiting { peer, request, wish, held: _held, .. } = waiting;
         if let Some(reply) = self.grant(peer, request, wish) {
             self.reply(peer, request, &reply);
         }

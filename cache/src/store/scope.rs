@@ -206,6 +206,11 @@ impl Scope {
         self.lease_for(Purpose::Use, session, keys, ttl, now)
     }
 
+    /// Keeps the resident ones of `keys` in place, which is no use of theirs.
+    pub(crate) fn hold(&self, session: SessionId, keys: &[Key], now: Millis) -> Lease {
+        self.lease_for(Purpose::Check, session, keys, None, now)
+    }
+
     fn lease_for(
         &self,
         purpose: Purpose,
@@ -281,7 +286,7 @@ impl Scope {
     /// Checks the resident ones of `keys` against their checksums, and drops what is wrong.
     /// That is no use of theirs, but keeps them in place meanwhile.
     pub fn scrub(&self, session: SessionId, keys: &[Key], now: Millis) -> Scrubbed {
-        let mut lease = self.lease_for(Purpose::Check, session, keys, None, now);
+        let mut lease = self.hold(session, keys, now);
         let checked = lease.results().iter().filter(|o| matches!(o, Outcome::Ready(_))).count();
         Scrubbed { checked, corrupt: lease.verify() }
     }

@@ -55,12 +55,18 @@ impl Dram {
             }
             // A quota that was lowered may take more than one block's worth of evictions.
             let more = budget > 0 || used + need > self.quota;
-            let victim = if more { self.next_victim(now) } else { None };
-            let Some(victim) = victim else { return Err(self.full(need, used, now)) };
-            if choosy && !self.policy.admit(&newcomer, BlockId(victim), now) {
+            let leaf = if more { self.next_victim(now) } else { None };
+            if let Some(leaf) = leaf
+                && choosy
+                && !self.policy.admit(&newcomer, BlockId(leaf), now)
+            {
                 self.counters.not_admitted += 1;
                 return Err(Refusal { why: Why::NotAdmitted(key), retry_after: None });
             }
+            let inner = |dram: &mut Self| if more { dram.inner_victim() } else { None };
+            let Some(victim) = leaf.or_else(|| inner(self)) else {
+                return Err(self.full(need, used, now));
+            };
             match self.send_off(victim, leaving_max) {
                 Victim::Gone(evicted) => budget = budget.saturating_sub(evicted),
                 Victim::Leaving(_) => {}
@@ -98,11 +104,33 @@ impl Dram {
         idle.then_some(slot)
     }
 
+    /// A block that may leave memory although others follow it, because a tier below has it or takes
+    /// it, so that its chain gets no hole. Chains longer than memory pass through it that way; it is
+    /// asked for when no leaf is left, and looks at some of the blocks in turn.
+    fn inner_victim(&mut self) -> Option<Slot> {
+        if self.stack.is_empty() {
+            return None;
+        }
+        let slots = self.blocks.capacity();
+        for _ in 0..slots.min(SCAN_BLOCKS) {
+            self.hand = if self.hand + 1 < slots { self.hand + 1 } else { 0 };
+            let slot = self.hand as Slot;
+            if self.blocks.contains(self.hand) && self.is_free(slot) && self.has_a_way_down(slot) {
+                return Some(slot);
+            }
+        }
+        None
+    }
+
+    /// Whether nobody holds a block in place: resident, not leased and not pinned.
+    pub(super) fn is_free(&self, slot: Slot) -> bool {
+        let block = self.block(slot);
+        block.is_resident() && block.leases == 0 && !block.pinned
+    }
+
     /// Whether a block may be evicted: resident, not leased, not pinned, and nothing follows it.
     pub(super) fn is_idle(&self, slot: Slot) -> bool {
-        let Some(block) = self.blocks.get(slot as usize) else { return false };
-        let free = block.is_resident() && block.leases == 0 && !block.pinned;
-        free && self.children(slot) == 0
+        self.blocks.contains(slot as usize) && self.is_free(slot) && self.children(slot) == 0
     }
 
     /// Evicts until `bytes` came back or no candidate is left; returns what came back. Stops after

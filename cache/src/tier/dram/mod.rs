@@ -186,6 +186,8 @@ pub(crate) struct Dram {
     tally: Tally,
     /// Space of blocks that leave once a tier below has them.
     leaving_bytes: u64,
+    /// Where the search for blocks that others follow goes on.
+    hand: usize,
     counters: Counters,
     numbers: Arc<AtomicU64>,
     pub(crate) effects: Effects,
@@ -214,6 +216,7 @@ impl Dram {
             draining: false,
             tally: Tally::default(),
             leaving_bytes: 0,
+            hand: 0,
             counters: Counters::default(),
             numbers,
             effects: Effects::default(),

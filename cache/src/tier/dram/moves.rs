@@ -45,6 +45,14 @@ pub(super) enum Victim {
     Waits,
 }
 
+/// Whether a tier takes a block that was used so often, and leaves memory.
+fn takes_evicted(ingest: Ingest, hits: u64) -> bool {
+    match ingest {
+        Ingest::All | Ingest::Evicted => true,
+        Ingest::Hot => hits > 0,
+    }
+}
+
 impl Dram {
     /// The name of a block in the tiers below.
     pub(super) fn name(&self, slot: Slot) -> Name {
@@ -84,15 +92,23 @@ impl Dram {
         wanting.filter(|level| !level.cold.contains(&name)).map(|level| level.cold.tier()).collect()
     }
 
+    /// Whether a tier below has the block.
+    fn is_below(&self, slot: Slot) -> bool {
+        self.stack.holder(&self.name(slot)).is_some()
+    }
+
+    /// Whether a tier below has the block, or takes it.
+    pub(super) fn has_a_way_down(&self, slot: Slot) -> bool {
+        let hits = self.block(slot).hits;
+        self.is_below(slot) || !self.wanting(slot, |ingest| takes_evicted(ingest, hits)).is_empty()
+    }
+
     /// Asks a resident block, which nothing holds, to leave: at once, or by way of the tiers that
     /// want it.
     pub(super) fn send_off(&mut self, slot: Slot, limit: u64) -> Victim {
         let block = self.block(slot);
         let (bytes, hits) = (block.extent.bytes(), block.hits);
-        let wanting = self.wanting(slot, |ingest| match ingest {
-            Ingest::All | Ingest::Evicted => true,
-            Ingest::Hot => hits > 0,
-        });
+        let wanting = self.wanting(slot, |ingest| takes_evicted(ingest, hits));
         if wanting.is_empty() {
             self.leave(slot, Removal::Evicted);
             return Victim::Gone(bytes);
@@ -187,7 +203,8 @@ impl Dram {
         if let Some(hits) = leaves
             && wanted
             && self.block(slot).hits == hits
-            && self.is_idle(slot)
+            && self.is_free(slot)
+            && (self.children(slot) == 0 || self.is_below(slot))
         {
             self.leave(slot, Removal::Evicted);
         }
