@@ -102,6 +102,8 @@ pub enum Revocation {
     Closed,
     /// The block, which was coming up from a tier below, was removed.
     Removed,
+    /// The block came up from a tier below, and its place in its chain contradicts what is known.
+    Lineage,
 }
 
 impl fmt::Display for Revocation {
@@ -111,6 +113,7 @@ impl fmt::Display for Revocation {
             Self::Disconnected => "its session disconnected",
             Self::Closed => "its identity was removed",
             Self::Removed => "the block was removed",
+            Self::Lineage => "its place in its chain contradicts what is known",
         })
     }
 }

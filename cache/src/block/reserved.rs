@@ -101,13 +101,15 @@ impl Reserved {
         self.finish(checksum, true, now)
     }
 
-    /// [`Reserved::commit`] of bytes that a tier below has checked as it brought them.
-    pub(crate) fn commit_checked(
+    /// [`Reserved::commit`] of a block that a tier below has brought and checked, and whose place in its
+    /// chain came with it.
+    pub(crate) fn commit_promoted(
         self,
+        link: Link,
         checksum: u64,
         now: Millis,
     ) -> Result<Committed, CommitError> {
-        self.finish(checksum, false, now)
+        self.settle(checksum, |dram, slot| dram.finish_promotion(slot, link, checksum, now))
     }
 
     /// The space to fill.
@@ -116,12 +118,7 @@ impl Reserved {
         Span::new(memory, self.offset..self.offset + self.len)
     }
 
-    fn finish(
-        mut self,
-        checksum: u64,
-        verify: bool,
-        now: Millis,
-    ) -> Result<Committed, CommitError> {
+    fn finish(self, checksum: u64, verify: bool, now: Millis) -> Result<Committed, CommitError> {
         if verify {
             let found = self.shard.arena().checksum(self.offset, self.len);
             if found != checksum {
@@ -129,8 +126,16 @@ impl Reserved {
                 return Err(CommitError::Mismatch { reserved: self, expected: checksum, found });
             }
         }
+        self.settle(checksum, |dram, slot| dram.finish(slot, checksum, now))
+    }
+
+    fn settle(
+        mut self,
+        checksum: u64,
+        finish: impl FnOnce(&mut Dram, Slot) -> Result<usize, Revocation>,
+    ) -> Result<Committed, CommitError> {
         let (slot, key) = (self.slot, self.link.key);
-        match self.shard.change(|dram| dram.finish(slot, checksum, now)) {
+        match self.shard.change(|dram| finish(dram, slot)) {
             Ok(woken) => {
                 self.open = false;
                 let (offset, len, generation) = (self.offset, self.len, self.generation);

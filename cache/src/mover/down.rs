@@ -126,7 +126,7 @@ impl Mover {
     }
 
     /// A tier has answered.
-    pub(super) fn went_down(&mut self, token: u64, result: &Result<(), Failure>) {
+    pub(super) fn went_down(&mut self, token: u64, result: &Result<Option<Record>, Failure>) {
         if let Some(ticket) = self.down.syncs.remove(&token) {
             self.synced(ticket, result);
             return;
@@ -174,7 +174,7 @@ impl Mover {
         }
     }
 
-    fn synced(&mut self, ticket: u64, result: &Result<(), Failure>) {
+    fn synced(&mut self, ticket: u64, result: &Result<Option<Record>, Failure>) {
         let Some(persisting) = self.down.persisting.remove(&ticket) else { return };
         let Persisting { tier, scope, keys, .. } = persisting;
         if let Err(failure) = result {

@@ -9,7 +9,7 @@ use crate::block::{Reserved, Waiter, Woken};
 use crate::catalog::Presence;
 use crate::key::Key;
 use crate::store::{Grant, Scope, Watch};
-use crate::tier::cold::{Failure, Job, Lane, Name, Record};
+use crate::tier::cold::{Failure, Found, Job, Lane, Name, Record};
 use crate::tier::{Tier, Tiers};
 use crate::time::Millis;
 
@@ -35,7 +35,7 @@ pub enum Wanted {
 struct Loading {
     reserved: Reserved,
     name: Name,
-    record: Record,
+    found: Found,
     lane: Lane,
     from: Tier,
     /// Tiers that were asked, the present one included.
@@ -111,12 +111,12 @@ impl Mover {
     /// Starts to bring a block that a tier below has.
     fn start(&mut self, scope: &Scope, key: Key, lane: Lane, now: Millis) -> Started {
         let name = scope.name(key);
-        let Some((level, record)) = self.stack.find(&name, Tiers::NONE) else {
+        let Some((level, found)) = self.stack.find(&name, Tiers::NONE) else {
             return Started::Never;
         };
         let from = level.cold.tier();
-        let ttl = record.expires.map(|at| at.since((self.wall)()));
-        let reserved = match scope.reserve_promotion(SESSION, &record, ttl, now) {
+        let ttl = found.expires.map(|at| at.since((self.wall)()));
+        let reserved = match scope.reserve_promotion(SESSION, (key, found.len), ttl, now) {
             Grant::Granted(reserved) => reserved,
             Grant::Exists | Grant::InFlight => return Started::Yes,
             Grant::Refused(refusal) if refusal.why.is_room() => return Started::NoRoom,
@@ -128,7 +128,7 @@ impl Mover {
         let mut tried = Tiers::NONE;
         tried.insert(from);
         let token = self.token(Way::Up);
-        let loading = Loading { reserved, name, record, lane, from, tried };
+        let loading = Loading { reserved, name, found, lane, from, tried };
         self.up.loading.insert(token, loading);
         self.load(token, now);
         Started::Yes
@@ -140,7 +140,7 @@ impl Mover {
         let job = Job::Load {
             token,
             name: loading.name,
-            range: 0..loading.record.len,
+            range: 0..loading.found.len,
             into: loading.reserved.span(),
             lane: loading.lane,
             within: LOAD_WITHIN,
@@ -157,22 +157,34 @@ impl Mover {
     }
 
     /// A tier has answered.
-    pub(super) fn came_up(&mut self, token: u64, result: Result<(), Failure>, now: Millis) {
+    pub(super) fn came_up(
+        &mut self,
+        token: u64,
+        result: Result<Option<Record>, Failure>,
+        now: Millis,
+    ) {
         let Some(mut loading) = self.up.loading.remove(&token) else { return };
-        match result {
-            Ok(()) => {
-                let checksum = loading.record.checksum;
+        let brought = result.and_then(|record| {
+            record.ok_or_else(|| Failure::Io("a load was answered without a record".to_owned()))
+        });
+        match brought {
+            Ok(record) => {
+                let key = loading.name.key;
                 // One that was taken back meanwhile is free again, and whoever waited was told.
-                let _ = loading.reserved.commit_checked(checksum, now);
+                if let Err(error) =
+                    loading.reserved.commit_promoted(record.link, record.checksum, now)
+                {
+                    tracing::debug!(%key, "came up for nothing: {error}");
+                }
             }
             Err(failure) => {
                 warn(loading.from, "a block cannot be brought", &failure);
                 let next = self.stack.find(&loading.name, loading.tried);
-                let same = next.filter(|(_, record)| record.len == loading.record.len);
-                let Some((level, record)) = same else { return };
+                let same = next.filter(|(_, found)| found.len == loading.found.len);
+                let Some((level, found)) = same else { return };
                 loading.from = level.cold.tier();
                 loading.tried.insert(loading.from);
-                loading.record = record;
+                loading.found = found;
                 let token = self.token(Way::Up);
                 self.up.loading.insert(token, loading);
                 self.load(token, now);

@@ -11,7 +11,7 @@ use crate::identity::{Identity, IdentityId};
 use crate::key::Key;
 use crate::lineage::Link;
 use crate::tier::Tier;
-use crate::tier::cold::{Job, Name, Record};
+use crate::tier::cold::{Job, Name};
 use crate::tier::dram::{Begun, Purpose, ScopeRef, Source};
 use crate::time::Millis;
 
@@ -151,11 +151,13 @@ impl Scope {
     pub(crate) fn reserve_promotion(
         &self,
         session: SessionId,
-        record: &Record,
+        (key, len): (Key, u64),
         ttl: Option<Millis>,
         now: Millis,
     ) -> Grant {
-        let item = Item { link: record.link, len: record.len, ttl };
+        // Its place in its chain comes with the bytes.
+        let link = Link { key, parent: None, position: 0 };
+        let item = Item { link, len, ttl };
         let grants = self.begin((session, Source::Promotion), &[item], None, now);
         grants.into_iter().next().expect("one answer an item")
     }

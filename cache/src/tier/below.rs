@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::cold::{Cold, Health, Job, Name, Record, Refusal};
+use super::cold::{Cold, Found, Health, Job, Name, Refusal};
 use super::{Tier, Tiers};
 
 /// Which blocks a tier below takes in.
@@ -129,7 +129,7 @@ impl Stack {
     }
 
     /// What the fastest tier that has a block, other than those in `tried`, knows of it.
-    pub(crate) fn find(&self, name: &Name, tried: Tiers) -> Option<(&Level, Record)> {
+    pub(crate) fn find(&self, name: &Name, tried: Tiers) -> Option<(&Level, Found)> {
         let levels = self.0.iter().filter(|level| !tried.contains(level.cold.tier()));
         levels.into_iter().find_map(|level| Some((level, level.cold.find(name)?)))
     }

@@ -8,9 +8,8 @@ use std::time::Duration;
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 
-use crate::tier::cold::{
-    Cold, Done, Failure, Figures, Health, Job, Name, Record, Refusal, Refused,
-};
+use crate::tier::cold::{Cold, Done, Failure, Figures, Found, Health, Job, Mark, Name, Record};
+use crate::tier::cold::{Refusal, Refused};
 use crate::tier::{Span, Tier};
 use crate::time::Wall;
 
@@ -28,6 +27,13 @@ pub(super) struct Weather {
 struct Held {
     record: Record,
     bytes: Vec<u8>,
+}
+
+impl Held {
+    fn found(&self) -> Found {
+        let Record { len, checksum, expires, .. } = self.record;
+        Found { len, checksum, expires, mark: Mark::default() }
+    }
 }
 
 struct State {
@@ -87,11 +93,13 @@ impl State {
     fn end(&mut self, job: Job) {
         let failing = self.percent(self.weather.failing);
         let io = || Failure::Io("simulated".to_owned());
-        let (token, result) = match job {
+        let (token, result): (_, Result<Option<Record>, Failure>) = match job {
             Job::Store { token, .. } | Job::Load { token, .. } | Job::Sync { token } if failing => {
                 (token, Err(io()))
             }
-            Job::Store { token, record, from, .. } => (token, self.store(record, &from)),
+            Job::Store { token, record, from, .. } => {
+                (token, self.store(record, &from).map(|()| None))
+            }
             Job::Load { token, name, range, into, .. } => {
                 let damaged = self.percent(self.weather.damaged);
                 let range = range.start as usize..range.end as usize;
@@ -105,12 +113,12 @@ impl State {
                     }
                     Some(held) => {
                         into.write_at(0, &held.bytes[range]);
-                        Ok(())
+                        Ok(Some(held.record))
                     }
                 };
                 (token, result)
             }
-            Job::Sync { token } => (token, Ok(())),
+            Job::Sync { token } => (token, Ok(None)),
             Job::Remove { .. } | Job::Clear { .. } => unreachable!("done as they are taken"),
         };
         self.done.push(Done { token, result });
@@ -136,10 +144,10 @@ impl Cold for Simulated {
         self.tier
     }
 
-    fn find(&self, name: &Name) -> Option<Record> {
+    fn find(&self, name: &Name) -> Option<Found> {
         let state = self.state.lock().unwrap();
         let held = state.blocks.get(name)?;
-        held.record.expires.is_none_or(|at| at > state.wall).then_some(held.record)
+        held.record.expires.is_none_or(|at| at > state.wall).then(|| held.found())
     }
 
     fn submit(&self, job: Job) -> Result<(), Box<Refused>> {
@@ -160,8 +168,13 @@ impl Cold for Simulated {
         out.append(&mut self.state.lock().unwrap().done);
     }
 
-    fn visit(&self, _from: u64, visit: &mut dyn FnMut(&Record)) -> Option<u64> {
-        self.state.lock().unwrap().blocks.values().for_each(|held| visit(&held.record));
+    fn visit(&self, _from: u64, visit: &mut dyn FnMut(&Name, &Found)) -> Option<u64> {
+        self.state
+            .lock()
+            .unwrap()
+            .blocks
+            .iter()
+            .for_each(|(name, held)| visit(name, &held.found()));
         None
     }
 

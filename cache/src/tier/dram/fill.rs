@@ -89,11 +89,15 @@ impl Dram {
         if let Some(refusal) = full {
             return Err(refusal);
         }
-        self.adopt(scope, item.link)?;
+        if source == Source::Put {
+            self.adopt(scope, item.link)?;
+        }
         let extent = match self.make_room((scope, source), item, now) {
             Ok(extent) => extent,
             Err(refusal) => {
-                self.orphan(scope.index, item.link);
+                if source == Source::Put {
+                    self.orphan(scope.index, item.link);
+                }
                 return Err(refusal);
             }
         };
@@ -121,7 +125,11 @@ impl Dram {
             committed: now,
             hits: 0,
         }) as Slot;
-        self.scopes[scope.index as usize].catalog.fill(item.link, slot);
+        let catalog = &mut self.scopes[scope.index as usize].catalog;
+        match source {
+            Source::Put => catalog.fill(item.link, slot),
+            Source::Promotion => catalog.fill_unplaced(item.link.key, slot),
+        }
         self.holdings(session).fills.insert(slot);
         self.due(deadline, Due::Fill(slot));
         match source {
@@ -188,6 +196,30 @@ impl Dram {
         self.tell(scope, Change::Stored { link, len, tier: TIER });
         self.write_through(slot);
         Ok(self.wake(link.key, filling.waiters, true))
+    }
+
+    /// [`finish`](Self::finish) of a block that came up from a tier below: only now is its place in its
+    /// chain known.
+    pub(crate) fn finish_promotion(
+        &mut self,
+        slot: Slot,
+        link: Link,
+        checksum: u64,
+        now: Millis,
+    ) -> Result<usize, Revocation> {
+        let block = self.block(slot);
+        if let State::Revoked(why) = block.state {
+            return Err(why);
+        }
+        let scope = block.scope as usize;
+        let Ok(parent) = self.scopes[scope].catalog.place(link) else {
+            return Err(Revocation::Lineage);
+        };
+        self.block_mut(slot).link = link;
+        if let Some(parent) = parent {
+            self.weigh(parent);
+        }
+        self.finish(slot, checksum, now)
     }
 
     /// Ends a reservation without a commit; its holder is gone, so the space is free.
