@@ -112,6 +112,15 @@ impl Reserved {
         self.settle(checksum, |dram, slot| dram.finish_promotion(slot, link, checksum, now))
     }
 
+    /// [`Reserved::commit`] of bytes that a tier below has checked as it brought them.
+    pub(crate) fn commit_checked(
+        self,
+        checksum: u64,
+        now: Millis,
+    ) -> Result<Committed, CommitError> {
+        self.finish(checksum, false, now)
+    }
+
     /// The space to fill.
     pub(crate) fn span(&self) -> Span {
         let memory = Arc::clone(self.shard.arena().memory());

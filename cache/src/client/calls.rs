@@ -1,6 +1,7 @@
 //! What can be asked about the blocks of one identity.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use crate::identity::{Identity, IdentityId};
 use crate::key::Key;
 use crate::lineage::Link;
 use crate::tier::Tier;
-use crate::wire::{self, Item, Lookup, Reply, Request};
+use crate::wire::{self, Item, Lookup, Part, Reply, Request};
 
 /// How long a lease stands unless told otherwise.
 const LEASE_TTL: Duration = Duration::from_secs(30);
@@ -149,6 +150,36 @@ impl Cache {
                     lease.extend(keys, &blocks);
                 }
                 _ => return Err(Error::Mismatched { request: "lease" }),
+            }
+        }
+        Ok(lease)
+    }
+
+    /// [`Cache::lease`] of some bytes of each block, such as some of its layers or heads: of a block that
+    /// is not in memory, no more than those are brought from the tier that has it. The results, and
+    /// what is copied or viewed, are of the parts.
+    ///
+    /// # Errors
+    /// When the daemon cannot be reached or refuses, as it does for a part that leaves its block.
+    pub fn lease_parts(&self, parts: &[(Key, Range<u64>)], wait: Duration) -> Result<Lease, Error> {
+        let (session, scope) = self.enter()?;
+        let mut lease = Lease::new(self.client.clone(), Arc::clone(&session), scope);
+        let (wait_ms, ttl_ms) = (millis(wait), millis(LEASE_TTL));
+        for parts in parts.chunks(self.client.batches().leases) {
+            let part = |(key, range): &(Key, Range<u64>)| Part {
+                key: *key,
+                start: range.start,
+                end: range.end,
+            };
+            let keys: Vec<Key> = parts.iter().map(|(key, _)| *key).collect();
+            let parts = parts.iter().map(part).collect();
+            let request = Request::LeaseParts { scope, wait_ms, ttl_ms, parts };
+            let timeout = self.client.timeout() + wait;
+            match self.client.call_within(&session, &request, timeout)? {
+                Reply::Leased(blocks) if blocks.results.len() == keys.len() => {
+                    lease.extend(&keys, &blocks);
+                }
+                _ => return Err(Error::Mismatched { request: "lease_parts" }),
             }
         }
         Ok(lease)

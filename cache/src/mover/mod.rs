@@ -34,6 +34,7 @@ use crate::tier::{Level, Stack, Tier};
 use crate::time::{Millis, Wall};
 
 pub use down::Persisted;
+pub(crate) use up::Piece;
 pub use up::Wanted;
 
 use self::down::Down;

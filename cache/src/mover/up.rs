@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::collections::hash_map::{Entry, HashMap};
+use std::ops::Range;
 use std::time::Duration;
 
 use super::{Mover, SESSION, Submitted, Way, submit, warn};
@@ -17,6 +18,8 @@ use crate::time::Millis;
 const LOAD_WITHIN: Duration = Duration::from_secs(10);
 /// How long a promotion may wait for room in memory.
 const ROOM_WITHIN: Millis = Millis(5_000);
+/// How long some bytes of a block stay in memory when the rest of it is not there.
+const PART_TTL: Millis = Millis(60_000);
 /// Promotions that may wait for room in memory; more are refused.
 const WAITING_MAX: usize = 1 << 16;
 
@@ -31,10 +34,27 @@ pub enum Wanted {
     Absent,
 }
 
+/// What shall come up.
+#[derive(Clone, Debug)]
+pub(crate) struct Piece {
+    /// The block.
+    pub(crate) key: Key,
+    /// Which bytes of it; all of them without.
+    pub(crate) range: Option<Range<u64>>,
+}
+
+impl Piece {
+    /// The key that it has in memory.
+    pub(crate) fn key(&self) -> Key {
+        self.range.as_ref().map_or(self.key, |range| self.key.part(range))
+    }
+}
+
 /// A block that is being brought.
 struct Loading {
     reserved: Reserved,
     name: Name,
+    range: Option<Range<u64>>,
     found: Found,
     lane: Lane,
     from: Tier,
@@ -45,7 +65,7 @@ struct Loading {
 /// A block that cannot be brought yet: there is no room for it in memory.
 struct Waiting {
     scope: Scope,
-    key: Key,
+    piece: Piece,
     lane: Lane,
     deadline: Millis,
     waiters: Vec<Waiter>,
@@ -83,15 +103,29 @@ impl Mover {
         waiter: Option<Waiter>,
         now: Millis,
     ) -> Wanted {
+        self.want_piece(scope, &Piece { key, range: None }, lane, waiter, now)
+    }
+
+    /// [`want`](Self::want) of a block, or of some bytes of one that a tier below has.
+    pub(crate) fn want_piece(
+        &mut self,
+        scope: &Scope,
+        piece: &Piece,
+        lane: Lane,
+        waiter: Option<Waiter>,
+        now: Millis,
+    ) -> Wanted {
+        let key = piece.key();
         match watch(scope, key, waiter) {
             Presence::Resident(Tier::Dram) => return Wanted::Resident,
             Presence::InFlight => return Wanted::Coming,
             Presence::Resident(_) => {}
+            Presence::Absent if piece.range.is_some() => {}
             Presence::Absent => return Wanted::Absent,
         }
         let name = scope.name(key);
         if !self.up.names.contains_key(&name) {
-            match self.start(scope, key, lane, now) {
+            match self.start(scope, piece, lane, now) {
                 Started::Yes => {
                     watch(scope, key, waiter);
                     return Wanted::Coming;
@@ -101,22 +135,31 @@ impl Mover {
             }
         }
         // Behind those that wait for room already, so that none is passed over.
-        let (scope, deadline) = (scope.clone(), now + ROOM_WITHIN);
+        let (scope, piece, deadline) = (scope.clone(), piece.clone(), now + ROOM_WITHIN);
         let waiters = waiter.into_iter().collect();
-        self.up.waiting.push_back(Waiting { scope, key, lane, deadline, waiters });
+        self.up.waiting.push_back(Waiting { scope, piece, lane, deadline, waiters });
         *self.up.names.entry(name).or_default() += 1;
         Wanted::Coming
     }
 
     /// Starts to bring a block that a tier below has.
-    fn start(&mut self, scope: &Scope, key: Key, lane: Lane, now: Millis) -> Started {
+    fn start(&mut self, scope: &Scope, piece: &Piece, lane: Lane, now: Millis) -> Started {
+        let (key, range) = (piece.key, piece.range.clone());
         let name = scope.name(key);
         let Some((level, found)) = self.stack.find(&name, Tiers::NONE) else {
             return Started::Never;
         };
         let from = level.cold.tier();
         let ttl = found.expires.map(|at| at.since((self.wall)()));
-        let reserved = match scope.reserve_promotion(SESSION, (key, found.len), ttl, now) {
+        let grant = match &range {
+            None => scope.reserve_promotion(SESSION, (key, found.len), ttl, now),
+            Some(range) if range.start <= range.end && range.end <= found.len => {
+                let ttl = ttl.map_or(PART_TTL, |ttl| ttl.min(PART_TTL));
+                scope.reserve_part(SESSION, (piece.key(), range.end - range.start), ttl, now)
+            }
+            Some(_) => return Started::Never,
+        };
+        let reserved = match grant {
             Grant::Granted(reserved) => reserved,
             Grant::Exists | Grant::InFlight => return Started::Yes,
             Grant::Refused(refusal) if refusal.why.is_room() => return Started::NoRoom,
@@ -128,7 +171,7 @@ impl Mover {
         let mut tried = Tiers::NONE;
         tried.insert(from);
         let token = self.token(Way::Up);
-        let loading = Loading { reserved, name, found, lane, from, tried };
+        let loading = Loading { reserved, name, range, found, lane, from, tried };
         self.up.loading.insert(token, loading);
         self.load(token, now);
         Started::Yes
@@ -140,7 +183,7 @@ impl Mover {
         let job = Job::Load {
             token,
             name: loading.name,
-            range: 0..loading.found.len,
+            range: loading.range.clone().unwrap_or(0..loading.found.len),
             into: loading.reserved.span(),
             lane: loading.lane,
             within: LOAD_WITHIN,
@@ -169,11 +212,16 @@ impl Mover {
         });
         match brought {
             Ok(record) => {
-                let key = loading.name.key;
+                let (key, reserved) = (loading.name.key, loading.reserved);
+                let committed = match loading.range {
+                    None => reserved.commit_promoted(record.link, record.checksum, now),
+                    Some(_) => {
+                        let checksum = reserved.span().checksum();
+                        reserved.commit_checked(checksum, now)
+                    }
+                };
                 // One that was taken back meanwhile is free again, and whoever waited was told.
-                if let Err(error) =
-                    loading.reserved.commit_promoted(record.link, record.checksum, now)
-                {
+                if let Err(error) = committed {
                     tracing::debug!(%key, "came up for nothing: {error}");
                 }
             }
@@ -199,8 +247,9 @@ impl Mover {
             self.load(token, now);
         }
         while let Some(first) = self.up.waiting.front() {
-            let (scope, key, lane) = (first.scope.clone(), first.key, first.lane);
-            let started = self.start(&scope, key, lane, now);
+            let (scope, piece, lane) = (first.scope.clone(), first.piece.clone(), first.lane);
+            let key = piece.key();
+            let started = self.start(&scope, &piece, lane, now);
             if matches!(started, Started::NoRoom) && first_deadline(&self.up) > now {
                 break;
             }

@@ -4,6 +4,7 @@ use tranship_transport::Peer;
 
 use super::Server;
 use super::parked::Wish;
+use super::parts;
 use crate::block::{Generation, SessionId};
 use crate::catalog::Presence;
 use crate::key::Key;
@@ -52,13 +53,22 @@ impl Server {
                 let wish = Wish::Lease { scope, ttl, keys };
                 return Ok(self.wish(from, request, wish, wait_ms));
             }
+            Request::LeaseParts { scope, wait_ms, ttl_ms, parts } => {
+                let scope = self.scope(from, scope)?.clone();
+                parts::check(&scope, &parts)?;
+                let ttl = Millis(u64::from(ttl_ms)).min(HOLD_MAX);
+                let wish = Wish::Parts { scope, ttl, parts };
+                return Ok(self.wish(from, request, wish, wait_ms));
+            }
             Request::Release { leases } => {
                 self.greeted(from)?;
                 Reply::Count(self.release(from, &leases))
             }
             Request::Corrupt { scope, key, generation } => {
-                let dropped = self.scope(from, scope)?.mark_corrupt(key, Generation(generation));
-                tracing::error!(%key, generation, dropped, "a reader found a wrong checksum");
+                let generation = Generation(generation);
+                let key = self.leased_as(from, key, generation);
+                let dropped = self.scope(from, scope)?.mark_corrupt(key, generation);
+                tracing::error!(%key, generation = generation.0, dropped, "a reader found a wrong checksum");
                 Reply::Count(u64::from(dropped))
             }
             Request::Fetch { scope, fetch } => {

@@ -14,6 +14,7 @@ mod handle;
 mod list;
 mod observe;
 mod parked;
+mod parts;
 mod persist;
 mod puts;
 mod session;

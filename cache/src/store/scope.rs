@@ -10,9 +10,9 @@ use crate::error::Refusal;
 use crate::identity::{Identity, IdentityId};
 use crate::key::Key;
 use crate::lineage::Link;
-use crate::tier::Tier;
 use crate::tier::cold::{Job, Name};
 use crate::tier::dram::{Begun, Purpose, ScopeRef, Source};
+use crate::tier::{Tier, Tiers};
 use crate::time::Millis;
 
 /// A block to be reserved.
@@ -162,6 +162,20 @@ impl Scope {
         grants.into_iter().next().expect("one answer an item")
     }
 
+    /// Reserves room for some bytes of a block that a tier below has.
+    pub(crate) fn reserve_part(
+        &self,
+        session: SessionId,
+        (part, len): (Key, u64),
+        ttl: Millis,
+        now: Millis,
+    ) -> Grant {
+        let link = Link { key: part, parent: None, position: 0 };
+        let item = Item { link, len, ttl: Some(ttl) };
+        let grants = self.begin((session, Source::Part), &[item], None, now);
+        grants.into_iter().next().expect("one answer an item")
+    }
+
     fn begin(
         &self,
         by: (SessionId, Source),
@@ -254,6 +268,18 @@ impl Scope {
     /// lookup, and no use.
     pub fn presence(&self, key: Key) -> Presence {
         self.shard.look(|dram| dram.find(&self.at, key))
+    }
+
+    /// How long a block is, in memory or in a tier below.
+    pub(crate) fn len(&self, key: Key) -> Option<u64> {
+        let here = self.info(key).map(|info| info.view.len);
+        let below = || self.shard.stack().find(&self.name(key), Tiers::NONE);
+        here.or_else(|| below().map(|(_, found)| found.len))
+    }
+
+    /// CRC-64/NVMe of bytes of the tenant's arena.
+    pub(crate) fn checksum(&self, offset: u64, len: u64) -> u64 {
+        self.shard.arena().checksum(offset, len)
     }
 
     /// Those of `keys` that are not in memory, whether or not they are anywhere else.

@@ -17,7 +17,7 @@ pub use codec::{Malformed, Reader, Writer};
 pub use entry::{Committed, Event, Fetched, Leased, Reserved};
 pub use list::{Listed, Page, Place};
 pub use reply::{Blocks, Fault, FaultCode, Lookup, Reply, Welcome};
-pub use request::{Fetch, Hello, Item, Put, Request, Source};
+pub use request::{Fetch, Hello, Item, Part, Put, Request, Source};
 
 /// "TRANSHIP", read as a little-endian word.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"TRANSHIP");

@@ -3,13 +3,14 @@
 mod simulated;
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 use proptest::prelude::*;
 use tranship_transport::memory::HostMemory;
 
 use self::simulated::{Simulated, Weather};
-use super::{Bell, Mover, Wanted};
+use super::{Bell, Mover, Piece, Wanted};
 use crate::arena::checksum;
 use crate::block::{Lease, Outcome, SessionId, Waiter};
 use crate::catalog::Presence;
@@ -43,6 +44,8 @@ struct World {
     tickets: HashMap<u64, Vec<Key>>,
     /// Blocks that were removed and not put since: nobody may find them.
     removed: HashSet<Key>,
+    /// Keys of parts: of which block, and which bytes.
+    parts: HashMap<Key, (Key, Range<u64>)>,
 }
 
 /// What a block is filled with: a function of its key, as blocks are content-addressed.
@@ -75,7 +78,7 @@ impl World {
             links.extend((0..DEPTH as u32).map(|block| blocks.push_tokens(&[chain, block])));
         }
         let mover = Mover::new(store.clone(), Bell::new(|| {}), || Wall(1_000_000));
-        let (waiting, removed) = Default::default();
+        let (waiting, removed, parts) = Default::default();
         let (leases, tickets) = Default::default();
         let (now, tokens) = (Millis(100), 0);
         Self {
@@ -91,6 +94,7 @@ impl World {
             leases,
             tickets,
             removed,
+            parts,
         }
     }
 
@@ -122,6 +126,18 @@ impl World {
             self.waiting.insert(self.tokens);
         }
         wanted
+    }
+
+    fn want_part(&mut self, block: usize, range: Range<u64>) -> (Key, Wanted) {
+        let piece = Piece { key: self.links[block].key, range: Some(range.clone()) };
+        self.tokens += 1;
+        let waiter = Some(Waiter { session: ME, token: self.tokens });
+        let wanted = self.mover.want_piece(&self.scope, &piece, Lane::Demand, waiter, self.now);
+        if wanted == Wanted::Coming {
+            self.waiting.insert(self.tokens);
+        }
+        self.parts.insert(piece.key(), (piece.key, range));
+        (piece.key(), wanted)
     }
 
     fn lease(&mut self, block: usize) -> bool {
@@ -168,7 +184,13 @@ impl World {
             for (index, view) in lease.ready() {
                 let mut bytes = vec![0; view.len as usize];
                 assert!(lease.read_at(index, 0, &mut bytes).unwrap());
-                assert!(bytes == bytes_of(view.key, view.len), "wrong bytes of {}", view.key);
+                let right = match self.parts.get(&view.key) {
+                    None => bytes == bytes_of(view.key, view.len),
+                    Some((key, range)) => {
+                        bytes == bytes_of(*key, range.end)[range.start as usize..]
+                    }
+                };
+                assert!(right, "wrong bytes of {}", view.key);
             }
         }
     }
@@ -197,6 +219,7 @@ enum Op {
     Put(usize),
     Want(usize, bool),
     Lease(usize),
+    Part(usize, u64, u64),
     Release(prop::sample::Index),
     Remove(usize),
     Persist(usize, usize),
@@ -210,6 +233,8 @@ fn op() -> impl Strategy<Value = Op> {
         8 => block().prop_map(Op::Put),
         6 => (block(), any::<bool>()).prop_map(|(block, wait)| Op::Want(block, wait)),
         4 => block().prop_map(Op::Lease),
+        2 => (block(), 0..GRANULE, 0..GRANULE)
+            .prop_map(|(block, a, b)| Op::Part(block, a.min(b), a.max(b))),
         4 => any::<prop::sample::Index>().prop_map(Op::Release),
         1 => block().prop_map(Op::Remove),
         1 => (block(), 1_usize..4).prop_map(|(first, count)| Op::Persist(first, count)),
@@ -224,6 +249,11 @@ fn play(world: &mut World, ops: &[Op]) {
             Op::Put(block) => drop(world.put(*block)),
             Op::Want(block, wait) => drop(world.want(*block, *wait)),
             Op::Lease(block) => drop(world.lease(*block)),
+            Op::Part(block, start, end) => {
+                let (part, _) = world.want_part(*block, *start..*end);
+                let lease = world.scope.lease(ME, &[part], None, world.now);
+                world.leases.push(lease);
+            }
             Op::Release(at) if !world.leases.is_empty() => {
                 drop(world.leases.swap_remove(at.index(world.leases.len())));
             }
@@ -368,6 +398,27 @@ fn a_block_removed_on_its_way_stays_removed() {
     world.remove(1);
     world.settle();
     assert_eq!(tiers(&world)[1], Presence::Absent);
+}
+
+#[test]
+fn of_a_block_below_no_more_than_the_part_comes_up() {
+    let mut world = World::new(64, 1, FINE, &[(Tier::Nvme, Ingest::All)]);
+    world.put(0);
+    world.settle();
+    world.tenant.evict(u64::MAX, world.now);
+    assert_eq!(world.want_part(0, 5000..5001).1, Wanted::Absent, "it leaves the block");
+    let (part, wanted) = world.want_part(0, 100..300);
+    assert_eq!(wanted, Wanted::Coming);
+    world.work(usize::MAX);
+    world.work(usize::MAX);
+    assert_eq!(world.tenant.stats().gauges.used_bytes, GRANULE);
+    assert_eq!(tiers(&world)[0], Presence::Resident(Tier::Nvme), "the whole stayed below");
+    let lease = world.scope.lease(ME, &[part], None, world.now);
+    assert!(matches!(lease.results()[0], Outcome::Ready(view) if view.len == 200));
+    world.leases.push(lease);
+    world.check();
+    world.settle();
+    assert_eq!(world.tiers[0].len(), 1, "a part is not sent down");
 }
 
 #[test]

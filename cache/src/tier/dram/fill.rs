@@ -29,6 +29,8 @@ pub(crate) enum Source {
     Put,
     /// A tier below.
     Promotion,
+    /// A tier below, of which only some bytes of a block are wanted.
+    Part,
 }
 
 impl Dram {
@@ -118,6 +120,7 @@ impl Dram {
             moves: 0,
             leaving: None,
             pinned: false,
+            part: source == Source::Part,
             held: false,
             candidate: false,
             ttl: item.ttl,
@@ -129,12 +132,13 @@ impl Dram {
         match source {
             Source::Put => catalog.fill(item.link, slot),
             Source::Promotion => catalog.fill_unplaced(item.link.key, slot),
+            Source::Part => catalog.fill(item.link, slot),
         }
         self.holdings(session).fills.insert(slot);
         self.due(deadline, Due::Fill(slot));
         match source {
             Source::Put => self.counters.granted += 1,
-            Source::Promotion => self.counters.promotions += 1,
+            Source::Promotion | Source::Part => self.counters.promotions += 1,
         }
         Ok(Begun::Granted { slot, generation, offset })
     }
@@ -184,7 +188,7 @@ impl Dram {
                 self.counters.committed += 1;
                 self.counters.committed_bytes += len;
             }
-            Source::Promotion => {
+            Source::Promotion | Source::Part => {
                 self.counters.promoted += 1;
                 self.counters.promoted_bytes += len;
             }

@@ -216,7 +216,7 @@ impl Dram {
     }
 
     fn is_coming_up(&self, slot: Slot) -> bool {
-        let source = |filling: &Filling| filling.source == Source::Promotion;
+        let source = |filling: &Filling| filling.source != Source::Put;
         matches!(&self.block(slot).state, State::Filling(filling) if source(filling))
     }
 

@@ -55,6 +55,8 @@ struct Block {
     /// Set when it shall leave once it got there; its hits at that time.
     leaving: Option<u64>,
     pinned: bool,
+    /// Some bytes of another block, which the tiers below have: not for them.
+    part: bool,
     /// Protected by a lease or a pin, as last counted.
     held: bool,
     /// Known to the policy as free to go.

@@ -83,7 +83,7 @@ impl Dram {
 
     /// Tiers that take the block in and do not have it.
     fn wanting(&self, slot: Slot, wanted: impl Fn(Ingest) -> bool) -> Vec<Tier> {
-        if self.stack.is_empty() {
+        if self.stack.is_empty() || self.block(slot).part {
             return Vec::new();
         }
         let name = self.name(slot);
@@ -161,6 +161,9 @@ impl Dram {
     ) -> Vec<bool> {
         let one = |key: &Key| {
             let Some(slot) = self.resident(scope, *key) else { return false };
+            if self.block(slot).part {
+                return false;
+            }
             let name = self.name(slot);
             let missing = self.stack.level(to).is_some_and(|level| !level.cold.contains(&name));
             if missing {
