@@ -47,6 +47,8 @@ use crate::wire::{Fault, FaultCode, Reply, Request};
 
 /// How often deadlines and watermarks are looked after.
 const TICK: Duration = Duration::from_millis(50);
+/// Bytes on their way down at once when everything goes.
+const EVACUATED_BYTES: u64 = 256 << 20;
 /// Messages handled before the rest gets its turn.
 const MESSAGES_PER_STEP: usize = 64;
 
@@ -285,10 +287,50 @@ impl Server {
         worked
     }
 
-    /// Stops the tiers below memory: they finish what is under way and make it durable, each within this
-    /// time. To be called when [`Server::run`] has returned.
+    /// Sends what memory alone has to the tiers below that take it, and stops them: they finish what is
+    /// under way and make it durable. To be called when [`Server::run`] has returned; takes at most
+    /// about twice this time.
     pub fn close_tiers(&mut self, within: Duration) {
+        if self.store.stack().is_empty() {
+            return;
+        }
+        let until = self.engine.now() + within;
+        if !self.evacuate(until) {
+            tracing::warn!(?within, "not all blocks in memory could be moved below in time");
+        }
         self.mover.close(within);
+    }
+
+    /// Sends everything down; whether it got there in time.
+    fn evacuate(&mut self, until: Time) -> bool {
+        for tenant in self.store.tenants() {
+            let mut from = Some(0);
+            while let Some(place) = from {
+                from = tenant.evacuate(place, EVACUATED_BYTES);
+                if !self.settle(until) {
+                    return false;
+                }
+            }
+        }
+        self.settle(until)
+    }
+
+    /// Waits until nothing is on its way between memory and the tiers below; whether that was so in time.
+    fn settle(&mut self, until: Time) -> bool {
+        loop {
+            self.mover.step(self.now());
+            if self.mover.is_idle() {
+                return true;
+            }
+            let now = self.engine.now();
+            if now >= until {
+                return false;
+            }
+            let (mover, woken) = (&self.mover, &self.woken);
+            let wait = until.since(now).min(TICK);
+            self.engine
+                .wait_until(wait, || mover.has_work() || woken.swap(false, Ordering::AcqRel));
+        }
     }
 
     /// When [`Server::step`] has something to do by itself.

@@ -142,6 +142,12 @@ impl Tenant {
         }
     }
 
+    /// Sends blocks to the tiers below that would get them when they are evicted; see
+    /// [`Server::close_tiers`](crate::server::Server::close_tiers).
+    pub(crate) fn evacuate(&self, from: usize, bytes: u64) -> Option<usize> {
+        self.shard.change(|dram| dram.evacuate_some(from, bytes))
+    }
+
     pub(super) fn reclaim(&self, now: Millis) -> u64 {
         match self.shard.look(|dram| dram.excess()) {
             0 => 0,

@@ -438,3 +438,22 @@ fn what_is_persisted_is_below_when_that_is_said() {
     assert_eq!((persisted[0].ticket, &persisted[0].safe[..]), (ticket, &[true, true, false][..]));
     world.settle();
 }
+
+#[test]
+fn everything_can_be_sent_down() {
+    for (ingest, below) in [(Ingest::All, 3), (Ingest::Evicted, 3), (Ingest::Hot, 1)] {
+        let mut world = World::new(64, 1, FINE, &[(Tier::Nvme, ingest)]);
+        for block in 0..3 {
+            world.put(block);
+        }
+        assert!(world.lease(1));
+        let mut from = Some(0);
+        while let Some(place) = from {
+            from = world.tenant.evacuate(place, GRANULE);
+            world.work(usize::MAX);
+        }
+        world.settle();
+        assert_eq!(world.tiers[0].len(), below, "{ingest:?}");
+        assert_eq!(world.tenant.stats().gauges.resident.blocks, 3, "and stays in memory");
+    }
+}

@@ -9,6 +9,7 @@ use crate::catalog::Slot;
 use crate::events::Change;
 use crate::identity::IdentityId;
 use crate::key::Key;
+use crate::limits::SCAN_BLOCKS;
 use crate::lineage::Link;
 use crate::policy::Removal;
 use crate::tier::cold::Name;
@@ -172,6 +173,25 @@ impl Dram {
             missing
         };
         keys.iter().map(one).collect()
+    }
+
+    /// Sends blocks, from the place `from` on, to the tiers that would get them when they are evicted,
+    /// until `bytes` are on their way. Returns where to go on, if blocks may be left.
+    pub(crate) fn evacuate_some(&mut self, from: usize, bytes: u64) -> Option<usize> {
+        let places = self.blocks.capacity();
+        for place in from..places.min(from.saturating_add(SCAN_BLOCKS)) {
+            if self.tally.moving.bytes >= bytes {
+                return Some(place);
+            }
+            let Some(block) = self.blocks.get(place) else { continue };
+            if block.is_resident() && block.moves == 0 {
+                let hits = block.hits;
+                for tier in self.wanting(place as Slot, |ingest| takes_evicted(ingest, hits)) {
+                    self.depart(place as Slot, tier, None);
+                }
+            }
+        }
+        Some(from.saturating_add(SCAN_BLOCKS)).filter(|next| *next < places)
     }
 
     /// Whether a block that departs is still wanted: it was not removed meanwhile.
