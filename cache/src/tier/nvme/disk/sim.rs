@@ -50,8 +50,8 @@ struct Shared {
 struct State {
     rng: u64,
     media: Vec<u8>,
-    /// Versions of a page that are not flushed, oldest first, with the number of their write.
-    dirty: BTreeMap<u64, Vec<(u64, Box<[u8]>)>>,
+    /// Versions of a page that are not flushed, oldest first.
+    dirty: BTreeMap<u64, Vec<Version>>,
     /// Writes that have ended.
     writes: u64,
     polls: u64,
@@ -63,6 +63,9 @@ struct State {
     faults: Faults,
     counts: Counts,
 }
+
+/// The number of a write, and what it brought to a page.
+type Version = (u64, Box<[u8]>);
 
 struct Pending {
     op: Op,
@@ -308,8 +311,8 @@ impl Disk for Handle {
         if let Kind::Read { at, into: span } | Kind::Write { at, from: span } = &op.kind {
             let len = span.len() as u64;
             let fits = at.checked_add(len).is_some_and(|end| end <= self.bytes);
-            let aligned = at % PAGE_BYTES == 0
-                && len % PAGE_BYTES == 0
+            let aligned = at.is_multiple_of(PAGE_BYTES)
+                && len.is_multiple_of(PAGE_BYTES)
                 && (span.as_ptr() as usize).is_multiple_of(PAGE);
             assert!(fits && aligned, "{len} bytes at {at} are not whole pages inside the disk");
         }

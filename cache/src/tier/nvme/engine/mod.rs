@@ -16,12 +16,15 @@
 //! 5. What was not written to the end is never read: a segment is written once in a life, from its
 //!    start, and after a crash it is closed where its last whole frame ends.
 
+mod apply;
 mod audit;
 mod close;
 mod device;
 mod fail;
+mod frames;
 mod intake;
 mod load;
+mod log_end;
 mod notes;
 mod open;
 mod reclaim;
@@ -36,11 +39,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::device::{Device, End, Purpose};
+use self::frames::Frames;
 use self::load::Loads;
 use self::notes::Notes;
 use self::reclaim::Reclaim;
 use self::settle::Settling;
-use self::write::Frames;
 use super::budget::Budget;
 use super::desk::{Desk, Weight};
 use super::disk::Waker;
@@ -168,8 +171,8 @@ impl Engine {
                 Purpose::Log => self.log_ended(result),
                 Purpose::Snapshot => self.snapshot_ended(result),
                 Purpose::Flush => self.flush_ended(result),
-                Purpose::VictimSummary => self.victim_summary_ended(result),
-                Purpose::VictimBlock(moving) => self.victim_block_ended(moving, result),
+                Purpose::VictimSummary => self.victim_summary_ended(result.is_ok()),
+                Purpose::VictimBlock(moving) => self.victim_block_ended(moving, result.is_ok()),
             }
         }
         self.ended = ended;

@@ -10,7 +10,7 @@ use crate::identity::IdentityId;
 use crate::key::Key;
 use crate::tier::Lane;
 use crate::tier::cold::{Mark, Name};
-use crate::tier::nvme::disk::{Error, PAGE_BYTES};
+use crate::tier::nvme::disk::PAGE_BYTES;
 use crate::tier::nvme::format::log::Note;
 use crate::tier::nvme::format::record::pages;
 use crate::tier::nvme::format::{Entry, PAGE, summary};
@@ -129,7 +129,7 @@ impl Engine {
         self.device.read(Purpose::VictimSummary, Lane::Write, at, into);
     }
 
-    pub(super) fn victim_summary_ended(&mut self, result: Result<(), Error>) {
+    pub(super) fn victim_summary_ended(&mut self, read: bool) {
         self.again = true;
         let Some(victim) = &mut self.reclaim.victim else { return };
         let tail = victim.tail.take().expect("its summary was being read");
@@ -142,7 +142,7 @@ impl Engine {
         let mut bytes = vec![0; tail.span.len()];
         tail.span.read_at(0, &mut bytes);
         self.meta.give_back(tail);
-        let trailer = summary::peek(&bytes, self.uuid).ok().filter(|_| result.is_ok());
+        let trailer = summary::peek(&bytes, self.uuid).ok().filter(|_| read);
         let trailer = trailer.filter(|trailer| trailer.pages <= self.layout.segment_pages);
         if let Some(trailer) = trailer
             && trailer.pages as usize * PAGE > bytes.len()
@@ -154,7 +154,7 @@ impl Engine {
             return;
         }
         let entries = match summary::decode(&bytes, self.uuid) {
-            Ok((trailer, entries)) if trailer.seq == seq && result.is_ok() => entries,
+            Ok((trailer, entries)) if trailer.seq == seq && read => entries,
             // Nobody knows what is in it: everything goes.
             _ => Vec::new(),
         };
@@ -217,10 +217,10 @@ impl Engine {
         }
     }
 
-    pub(super) fn victim_block_ended(&mut self, moving: usize, result: Result<(), Error>) {
+    pub(super) fn victim_block_ended(&mut self, moving: usize, read: bool) {
         self.again = true;
         let (entry, place, piece) = self.reclaim.moving.remove(moving);
-        if result.is_err() || self.reclaim.victim.is_none() {
+        if !read || self.reclaim.victim.is_none() {
             // It is taken out with its segment.
             self.moved.give_back(piece);
             return;

@@ -2,7 +2,7 @@
 
 use super::Engine;
 use super::device::Purpose;
-use super::write::Closed;
+use super::frames::Closed;
 use crate::tier::cold::{Failure, Job};
 use crate::tier::nvme::desk::Weight;
 use crate::tier::nvme::disk::{Error, PAGE_BYTES};

@@ -1,14 +1,13 @@
 //! Frames: from the jobs that wait to the device, and into the index.
 
-use std::collections::VecDeque;
-
 use super::Engine;
 use super::device::Purpose;
+use super::frames::{Closed, Frame, Open, Origin, Placed};
 use super::reclaim::Ready;
 use crate::tier::Span;
-use crate::tier::cold::{Failure, Found, Job, Mark, Name, Record};
+use crate::tier::cold::{Failure, Job, Mark, Record};
 use crate::tier::nvme::desk::Weight;
-use crate::tier::nvme::disk::{Error, PAGE_BYTES};
+use crate::tier::nvme::disk::PAGE_BYTES;
 use crate::tier::nvme::format::frame::{self, Block, Head, REACH_PAGES, ROOM_BYTES};
 use crate::tier::nvme::format::record::{CODEC_NONE, pages};
 use crate::tier::nvme::format::{Entry, PAGE, summary, sums};
@@ -16,132 +15,11 @@ use crate::tier::nvme::index::Place;
 use crate::tier::nvme::pool::Piece;
 use crate::tier::nvme::sabotage::{Defect, is};
 use crate::tier::nvme::segments::State;
-use crate::time::Wall;
 
 /// Free segments that only blocks which are written again may open.
 const RESERVE: usize = 1;
 /// Payload of a frame after which no block is added to it, pages.
 const FRAME_PAGES: u32 = 2048;
-
-/// The segment that frames are added to.
-#[derive(Debug)]
-struct Open {
-    segment: u32,
-    seq: u64,
-    opened: Wall,
-    /// First page that is free.
-    next: u32,
-    /// Checksum of the last header.
-    chain: u64,
-    /// Number of the last frame.
-    last: u64,
-    entries: Vec<Entry>,
-}
-
-impl Open {
-    /// Whether so many more pages, with so many more blocks, leave room for the summary.
-    fn fits(&self, more: u32, blocks: usize, segment_pages: u32) -> bool {
-        let summary = summary::pages(self.entries.len() + blocks);
-        u64::from(self.next) + u64::from(more) + u64::from(summary) <= u64::from(segment_pages)
-    }
-}
-
-/// A segment to which no more frames are added, and what its summary will say.
-#[derive(Debug)]
-pub(super) struct Closed {
-    pub(super) segment: u32,
-    pub(super) seq: u64,
-    pub(super) opened: Wall,
-    pub(super) end: u32,
-    pub(super) last: u64,
-    pub(super) entries: Vec<Entry>,
-}
-
-/// Whose block it is.
-#[derive(Debug)]
-pub(super) enum Origin {
-    /// A store's.
-    Store { token: u64, weight: Weight, durable: bool },
-    /// One from here, written again.
-    Moved { from: Place },
-}
-
-#[derive(Debug)]
-pub(super) struct Placed {
-    record: Record,
-    mark: Mark,
-    place: Place,
-    origin: Origin,
-    /// What the device reads from; the store's span is kept by the operation.
-    piece: Option<Piece>,
-    /// Removed while on its way.
-    doomed: bool,
-}
-
-/// A frame on its way.
-#[derive(Debug)]
-pub(super) struct Frame {
-    number: u64,
-    segment: u32,
-    /// Operations that have not ended.
-    parts: usize,
-    failed: Option<String>,
-    pub(super) applied: bool,
-    /// Notes that must be in the log before this frame counts as durable, if it failed.
-    settled_by: u64,
-    blocks: Vec<Placed>,
-    header: Option<Piece>,
-    /// Durable stores that wait for the flush.
-    pub(super) waiting: Vec<(u64, Weight)>,
-    bytes: u64,
-}
-
-/// All frames that are not durable.
-#[derive(Debug, Default)]
-pub(super) struct Frames {
-    open: Option<Open>,
-    pub(super) queue: VecDeque<Frame>,
-    /// Number of the last frame.
-    pub(super) last: u64,
-    /// All frames up to this number are on the device for good.
-    pub(super) durable: u64,
-    /// Bytes of frames that are not.
-    pub(super) unflushed_bytes: u64,
-}
-
-impl Frames {
-    pub(super) fn starting_at(last: u64) -> Self {
-        Self { last, durable: last, ..Self::default() }
-    }
-
-    /// No more frames go to the segment.
-    pub(super) fn retired(&mut self, segment: u32) {
-        if self.open.as_ref().is_some_and(|open| open.segment == segment) {
-            self.open = None;
-        }
-    }
-
-    /// Number up to which frames would be durable if what was written were flushed, with so many notes
-    /// in the log.
-    pub(super) fn would_cover(&self, notes: u64) -> u64 {
-        let done = |frame: &&Frame| frame.applied && frame.settled_by <= notes;
-        self.queue.iter().take_while(done).last().map_or(self.durable, |frame| frame.number)
-    }
-
-    /// Whether a frame that failed waits for notes before it counts as durable.
-    pub(super) fn has_unsettled(&self, notes: u64) -> bool {
-        self.queue.iter().any(|frame| frame.settled_by > notes)
-    }
-
-    pub(super) fn is_open(&self) -> bool {
-        self.open.is_some()
-    }
-
-    /// Frames that the device is writing.
-    fn writing(&self) -> usize {
-        self.queue.iter().filter(|frame| frame.parts > 0).count()
-    }
-}
 
 impl Engine {
     pub(super) fn fill_frames(&mut self) {
@@ -203,7 +81,7 @@ impl Engine {
                 Take::Refused => continue,
                 Take::Wait => break,
             };
-            let Taken { record, mark, origin, source, piece, sums } = taken;
+            let Taken { record, mark, origin, source, piece, sums } = *taken;
             let stored = record.len as u32;
             let entry = Entry { record, mark, codec: CODEC_NONE, stored, page, frame };
             let place =
@@ -394,7 +272,7 @@ impl Engine {
         let Job::Store { token, durable, .. } = job else { unreachable!("looked at") };
         let origin = Origin::Store { token, weight, durable };
         let sums = if sums.len() > 1 { sums } else { Vec::new() };
-        Take::Block(Taken { record, mark: Mark::default(), origin, source, piece, sums })
+        Take::Block(Box::new(Taken { record, mark: Mark::default(), origin, source, piece, sums }))
     }
 
     /// The block that is to be written again, if it is still what its name stands for, and whole.
@@ -425,175 +303,13 @@ impl Engine {
         let source = (record.len > 0).then(|| piece.span.slice(0..padded));
         let sums = if sums.len() > 1 { sums } else { Vec::new() };
         let origin = Origin::Moved { from: place };
-        Take::Block(Taken { record, mark, origin, source, piece: Some(piece), sums })
-    }
-
-    pub(super) fn frame_part_ended(&mut self, number: u64, result: Result<(), Error>) {
-        let frames = &mut self.frames.queue;
-        let frame = frames.iter_mut().find(|frame| frame.number == number);
-        let frame = frame.expect("a frame waits for its parts");
-        frame.parts -= 1;
-        if let Err(why) = result {
-            frame.failed = Some(why.to_string());
-        }
-    }
-
-    /// Lets frames take effect, in their order, as soon as they are written.
-    pub(super) fn advance_frames(&mut self) {
-        loop {
-            let mut waiting = self.frames.queue.iter_mut().filter(|frame| !frame.applied);
-            let Some(frame) = waiting.next().filter(|frame| frame.parts == 0) else { return };
-            frame.applied = true;
-            let (number, segment) = (frame.number, frame.segment);
-            let (blocks, header) = (std::mem::take(&mut frame.blocks), frame.header.take());
-            let mut failed = frame.failed.take();
-            header.into_iter().for_each(|header| self.meta.give_back(header));
-            if self.segments.get(segment).state == State::Retired && failed.is_none() {
-                // It cannot be found again behind a frame that is not whole.
-                failed = Some("a frame before it could not be written".to_owned());
-            }
-            match failed {
-                None => self.apply(number, blocks),
-                Some(why) => self.undo(number, segment, blocks, &why),
-            }
-        }
-    }
-
-    fn apply(&mut self, number: u64, blocks: Vec<Placed>) {
-        self.writes_work();
-        let mut waiting = Vec::new();
-        for Placed { record, mark, place, origin, piece, doomed } in blocks {
-            match origin {
-                Origin::Store { token, weight, durable } => {
-                    piece.into_iter().for_each(|piece| self.bounce.give_back(piece));
-                    let there_is_room = self.put(number, &record, mark, place, doomed);
-                    if !there_is_room {
-                        self.answer(token, weight, Err(Failure::NoRoom));
-                        continue;
-                    }
-                    self.figures.stored += 1;
-                    self.figures.stored_bytes += record.len;
-                    if durable && let Some(why) = self.refuses_writes() {
-                        self.answer(token, weight, Err(Failure::Unavailable(why)));
-                    } else if durable && !is(Defect::NoFlush) {
-                        waiting.push((token, weight));
-                    } else {
-                        self.answer(token, weight, Ok(None));
-                    }
-                }
-                Origin::Moved { from } => {
-                    piece.into_iter().for_each(|piece| self.moved.give_back(piece));
-                    self.relocate(&record, mark, from, place);
-                }
-            }
-        }
-        let frame = self.frames.queue.iter_mut().find(|frame| frame.number == number);
-        frame.expect("a frame stays until it is durable").waiting = waiting;
-    }
-
-    /// Puts a new block into the index; whether there was room for its identity.
-    fn put(
-        &mut self,
-        number: u64,
-        record: &Record,
-        mark: Mark,
-        place: Place,
-        doomed: bool,
-    ) -> bool {
-        let (name, len) = (record.name(), record.len);
-        self.segments.add(place.page, len);
-        if doomed {
-            let note = self.segments.sub(place.page, len);
-            self.note(0, note);
-            return true;
-        }
-        let found = Found { len, checksum: record.checksum, expires: record.expires, mark };
-        let mut index = self.desk.index.lock();
-        let before = index.get(&name);
-        let there_is_room = index.insert(&name, place, &found).is_some();
-        if there_is_room {
-            mark_parent(&mut index, record);
-        }
-        drop(index);
-        if !there_is_room {
-            let note = self.segments.sub(place.page, len);
-            self.note(0, note);
-        } else if let Some(before) = before
-            && !is(Defect::LostSpace)
-        {
-            let note = self.segments.sub(before.place.page, before.found.len);
-            // The old copy stands in for the new one until that is safe.
-            self.note(if is(Defect::EarlyDead) { 0 } else { number }, note);
-        }
-        there_is_room
-    }
-
-    /// Lets the index name the new copy of a block that was written again.
-    fn relocate(&mut self, record: &Record, mark: Mark, from: Place, to: Place) {
-        self.segments.add(to.page, record.len);
-        let mut index = self.desk.index.lock();
-        let known = index.get(&record.name()).filter(|known| known.place == from);
-        if let Some(known) = known {
-            let hits = mark.hits.max(known.found.mark.hits / 2);
-            index.relocate(known.slot, to, Mark { hits, ..mark });
-            mark_parent(&mut index, record);
-        }
-        drop(index);
-        if known.is_some() {
-            // No note: the whole segment that it was in goes.
-            self.segments.sub(from.page, record.len);
-            self.figures.reinserted += 1;
-        } else {
-            let note = self.segments.sub(to.page, record.len);
-            self.note(0, note);
-        }
-    }
-
-    /// Takes back a frame that could not be written.
-    fn undo(&mut self, number: u64, segment: u32, blocks: Vec<Placed>, why: &str) {
-        for Placed { place, origin, piece, .. } in blocks {
-            let (_, page) = self.layout.split(place.page);
-            let note = self.dead(segment, page as u16);
-            self.note(0, note);
-            match origin {
-                Origin::Store { token, weight, .. } => {
-                    piece.into_iter().for_each(|piece| self.bounce.give_back(piece));
-                    self.answer(token, weight, Err(Failure::Io(why.to_owned())));
-                }
-                Origin::Moved { .. } => {
-                    piece.into_iter().for_each(|piece| self.moved.give_back(piece));
-                }
-            }
-        }
-        let settled_by = self.notes.queued();
-        let frame = self.frames.queue.iter_mut().find(|frame| frame.number == number);
-        frame.expect("a frame stays until it is durable").settled_by = settled_by;
-        self.retire(segment, why);
-    }
-
-    /// Takes what is on its way and named so for removed.
-    pub(super) fn doom(&mut self, named: &dyn Fn(&Name) -> bool) {
-        for block in self.frames.queue.iter_mut().flat_map(|frame| &mut frame.blocks) {
-            block.doomed |= named(&block.record.name());
-        }
-    }
-
-    /// Frames up to `number` are on the device for good.
-    pub(super) fn frames_durable(&mut self, number: u64) {
-        self.frames.durable = number;
-        while self.frames.queue.front().is_some_and(|frame| frame.number <= number) {
-            let frame = self.frames.queue.pop_front().expect("looked at");
-            self.frames.unflushed_bytes -= frame.bytes;
-            for (token, weight) in frame.waiting {
-                self.answer(token, weight, Ok(None));
-            }
-        }
+        Take::Block(Box::new(Taken { record, mark, origin, source, piece: Some(piece), sums }))
     }
 }
 
 /// What came of the block that is next.
 enum Take {
-    Block(Taken),
+    Block(Box<Taken>),
     /// It was refused, or is not wanted any more.
     Refused,
     /// It has to wait for memory.
@@ -626,13 +342,5 @@ pub(super) fn copy(from: &Span, to: &Span) {
         let len = PAGE.min(from.len() - at);
         from.read_at(at, &mut some[..len]);
         to.write_at(at, &some[..len]);
-    }
-}
-
-/// Remembers that a block which follows was written.
-fn mark_parent(index: &mut crate::tier::nvme::index::Index, record: &Record) {
-    let Some(key) = record.link.parent else { return };
-    if let Some(parent) = index.get(&Name { identity: record.identity, key }) {
-        index.mark(parent.slot, |mark| mark.parent = true);
     }
 }

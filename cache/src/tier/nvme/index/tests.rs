@@ -11,8 +11,8 @@ fn name(identity: u8, key: u16) -> Name {
 }
 
 fn found(len: u64, hits: u8) -> Found {
-    let expires = (len % 3 == 0).then_some(Wall((len + 1) * 1000));
-    let mark = Mark { hits: hits.min(Mark::HITS_MAX), parent: hits % 2 == 1 };
+    let expires = len.is_multiple_of(3).then_some(Wall((len + 1) * 1000));
+    let mark = Mark { hits: hits.min(Mark::HITS_MAX), parent: hits.is_multiple_of(2) };
     Found { len, checksum: len.wrapping_mul(0xDEAD_BEEF_1234_5678), expires, mark }
 }
 
