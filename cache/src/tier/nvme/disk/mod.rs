@@ -12,6 +12,8 @@
 //! 3. Operations that are not aligned or leave the device are refused as a bug of the caller (panic in
 //!    debug builds, [`Error::Invalid`] otherwise), never rounded.
 
+pub mod sim;
+
 use std::time::Duration;
 
 use super::super::{Lane, Span};
