@@ -10,8 +10,8 @@ use super::kit::{PATIENCE, done, fill, memory, write};
 use crate::tier::nvme::disk::PAGE_BYTES;
 use crate::tier::{Lane, Span};
 
-/// A wait that nothing ends would last this long.
-const LONG: Duration = Duration::from_secs(600);
+/// A wait that nothing ends lasts longer than a test may.
+const LONG: Duration = Duration::from_secs(PATIENCE.as_secs() + 1);
 
 /// Whichever thread calls it, before the wait or during it, and again and again.
 pub fn a_waker_ends_a_wait<H: Harness>(device: &mut H) {

@@ -52,8 +52,7 @@ pub(super) fn open(path: &Path, wanted: Wanted, options: &Options) -> Result<Mem
         .map_err(|error| explain(path, "open", error))?;
     lock(&file, path)?;
     let has = file.metadata().map_err(|error| explain(path, "open", error))?.len();
-    if has == 0 && options.create {
-        let made = wanted.of(path, 0)?;
+    if let (0, true, Wanted::Bytes(made)) = (has, options.create, wanted) {
         allocate(&file, path, made).inspect_err(|_| {
             // Empty it was, and empty it stays.
             let _ = file.set_len(0);

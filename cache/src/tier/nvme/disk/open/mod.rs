@@ -197,15 +197,13 @@ enum Wanted {
 }
 
 impl Wanted {
-    /// The bytes to use of a member that has `has`; of one that is empty, and to be made, 0.
+    /// The bytes to use of a member that has `has`.
     fn of(self, path: &Path, has: u64) -> Result<u64, OpenError> {
         let path = path.to_owned();
         match self {
             Self::All if has == 0 => Err(OpenError::TooSmall { path, has, wanted: PAGE_BYTES }),
             Self::All => Ok(has),
-            Self::Bytes(wanted) if has > 0 && has < wanted => {
-                Err(OpenError::TooSmall { path, has, wanted })
-            }
+            Self::Bytes(wanted) if has < wanted => Err(OpenError::TooSmall { path, has, wanted }),
             Self::Bytes(wanted) => Ok(wanted),
         }
     }
