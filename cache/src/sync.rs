@@ -1,6 +1,7 @@
 //! Mutexes with a rank: a thread may only take locks of rising rank.
 //!
-//! Lock order of the crate, outermost first: [`REGISTRY`] → [`DRAM`] → [`WAKES`] → [`EVENTS`].
+//! Lock order of the crate, outermost first: [`REGISTRY`] → [`DRAM`] → [`WAKES`] → [`EVENTS`] →
+//! [`OBJECT`] → [`OBJECT_BREAKER`] → [`OBJECT_ENDED`].
 //! Debug builds (all tests) panic on the spot where the order is broken, whether or not the
 //! deadlock would have happened this time; release builds pay nothing. Two locks of one rank are
 //! never held together, so no thread holds two tenants' bookkeeping at once.
@@ -16,6 +17,12 @@ pub(crate) const DRAM: u8 = 2;
 pub(crate) const WAKES: u8 = 3;
 /// The event ring.
 pub(crate) const EVENTS: u8 = 4;
+/// The object tier's index and bookkeeping.
+pub(crate) const OBJECT: u8 = 16;
+/// Whether its service works.
+pub(crate) const OBJECT_BREAKER: u8 = 17;
+/// Its jobs that ended.
+pub(crate) const OBJECT_ENDED: u8 = 18;
 
 #[cfg(debug_assertions)]
 thread_local! {

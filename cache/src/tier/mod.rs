@@ -1,8 +1,10 @@
 //! Where a block may live.
 
+pub mod codec;
 pub mod cold;
 pub(crate) mod dram;
 pub mod nvme;
+pub mod object;
 mod span;
 
 pub use cold::{Cold, Lane};

@@ -44,7 +44,7 @@ pub enum Malformed {
 }
 
 impl Malformed {
-    pub(super) fn value(field: &'static str, value: impl Display, expected: &'static str) -> Self {
+    pub(crate) fn value(field: &'static str, value: impl Display, expected: &'static str) -> Self {
         Self::Value { field, value: format!("{value}"), expected }
     }
 }
@@ -64,7 +64,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The next `n` bytes.
-    pub(super) fn raw(&mut self, n: usize, field: &'static str) -> Result<&'a [u8], Malformed> {
+    pub(crate) fn raw(&mut self, n: usize, field: &'static str) -> Result<&'a [u8], Malformed> {
         let (at, len) = (self.at, self.bytes.len());
         let short = Malformed::Short { field, at, need: n, len };
         let end = at.checked_add(n).filter(|end| *end <= len).ok_or(short)?;
@@ -76,28 +76,28 @@ impl<'a> Reader<'a> {
         Ok(self.raw(N, field)?.try_into().expect("raw gives as many as asked for"))
     }
 
-    pub(super) fn u8(&mut self, field: &'static str) -> Result<u8, Malformed> {
+    pub(crate) fn u8(&mut self, field: &'static str) -> Result<u8, Malformed> {
         Ok(self.array::<1>(field)?[0])
     }
 
-    pub(super) fn u16(&mut self, field: &'static str) -> Result<u16, Malformed> {
+    pub(crate) fn u16(&mut self, field: &'static str) -> Result<u16, Malformed> {
         self.array(field).map(u16::from_le_bytes)
     }
 
-    pub(super) fn u32(&mut self, field: &'static str) -> Result<u32, Malformed> {
+    pub(crate) fn u32(&mut self, field: &'static str) -> Result<u32, Malformed> {
         self.array(field).map(u32::from_le_bytes)
     }
 
-    pub(super) fn u64(&mut self, field: &'static str) -> Result<u64, Malformed> {
+    pub(crate) fn u64(&mut self, field: &'static str) -> Result<u64, Malformed> {
         self.array(field).map(u64::from_le_bytes)
     }
 
-    pub(super) fn key(&mut self, field: &'static str) -> Result<Key, Malformed> {
+    pub(crate) fn key(&mut self, field: &'static str) -> Result<Key, Malformed> {
         self.array::<KEY_BYTES>(field).map(Key::from_bytes)
     }
 
     /// How many follow, checked against a limit and against the bytes that are left.
-    pub(super) fn count(
+    pub(crate) fn count(
         &mut self,
         field: &'static str,
         max: usize,
@@ -114,23 +114,23 @@ impl<'a> Reader<'a> {
         Ok(count)
     }
 
-    pub(super) fn bytes(&mut self, field: &'static str, max: usize) -> Result<&'a [u8], Malformed> {
+    pub(crate) fn bytes(&mut self, field: &'static str, max: usize) -> Result<&'a [u8], Malformed> {
         let len = self.count(field, max, 1)?;
         self.raw(len, field)
     }
 
-    pub(super) fn text(&mut self, field: &'static str) -> Result<String, Malformed> {
+    pub(crate) fn text(&mut self, field: &'static str) -> Result<String, Malformed> {
         let bytes = self.bytes(field, TEXT_BYTES_MAX)?;
         let wrong = |_| Malformed::value(field, bytes.escape_ascii(), "UTF-8 text");
         std::str::from_utf8(bytes).map(str::to_owned).map_err(wrong)
     }
 
-    pub(super) fn keys(&mut self, field: &'static str, max: usize) -> Result<Vec<Key>, Malformed> {
+    pub(crate) fn keys(&mut self, field: &'static str, max: usize) -> Result<Vec<Key>, Malformed> {
         let count = self.count(field, max, KEY_BYTES)?;
         (0..count).map(|_| self.key(field)).collect()
     }
 
-    pub(super) fn descriptor(&mut self) -> Result<Descriptor, Malformed> {
+    pub(crate) fn descriptor(&mut self) -> Result<Descriptor, Malformed> {
         let engine = EngineId(u128::from_le_bytes(self.array("engine")?));
         let window = WindowId { slot: self.u32("window")?, generation: self.u32("generation")? };
         let len = self.u64("window length")?;
@@ -147,7 +147,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Ends the message.
-    pub(super) fn end(self) -> Result<(), Malformed> {
+    pub(crate) fn end(self) -> Result<(), Malformed> {
         match self.bytes.len() - self.at {
             0 => Ok(()),
             extra => Err(Malformed::Long { extra }),
@@ -162,45 +162,45 @@ pub struct Writer {
 }
 
 impl Writer {
-    pub(super) fn with_capacity(bytes: usize) -> Self {
+    pub(crate) fn with_capacity(bytes: usize) -> Self {
         Self { bytes: Vec::with_capacity(bytes) }
     }
 
-    pub(super) fn raw(&mut self, bytes: &[u8]) {
+    pub(crate) fn raw(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
     }
 
-    pub(super) fn u8(&mut self, value: u8) {
+    pub(crate) fn u8(&mut self, value: u8) {
         self.bytes.push(value);
     }
 
-    pub(super) fn u16(&mut self, value: u16) {
+    pub(crate) fn u16(&mut self, value: u16) {
         self.raw(&value.to_le_bytes());
     }
 
-    pub(super) fn u32(&mut self, value: u32) {
+    pub(crate) fn u32(&mut self, value: u32) {
         self.raw(&value.to_le_bytes());
     }
 
-    pub(super) fn u64(&mut self, value: u64) {
+    pub(crate) fn u64(&mut self, value: u64) {
         self.raw(&value.to_le_bytes());
     }
 
-    pub(super) fn count(&mut self, count: usize) {
+    pub(crate) fn count(&mut self, count: usize) {
         self.u32(u32::try_from(count).expect("batches are limited"));
     }
 
-    pub(super) fn bytes(&mut self, bytes: &[u8]) {
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) {
         self.count(bytes.len());
         self.raw(bytes);
     }
 
     /// Text, cut at a character boundary if it is longer than a message may carry.
-    pub(super) fn text(&mut self, text: &str) {
+    pub(crate) fn text(&mut self, text: &str) {
         self.text_within(text, TEXT_BYTES_MAX);
     }
 
-    pub(super) fn text_within(&mut self, text: &str, bytes_max: usize) {
+    pub(crate) fn text_within(&mut self, text: &str, bytes_max: usize) {
         let mut end = text.len().min(bytes_max);
         while !text.is_char_boundary(end) {
             end -= 1;
@@ -208,14 +208,14 @@ impl Writer {
         self.bytes(&text.as_bytes()[..end]);
     }
 
-    pub(super) fn keys(&mut self, keys: &[Key]) {
+    pub(crate) fn keys(&mut self, keys: &[Key]) {
         self.count(keys.len());
         for key in keys {
             self.raw(key.as_bytes());
         }
     }
 
-    pub(super) fn descriptor(&mut self, descriptor: &Descriptor) {
+    pub(crate) fn descriptor(&mut self, descriptor: &Descriptor) {
         self.raw(&descriptor.engine.0.to_le_bytes());
         self.u32(descriptor.window.slot);
         self.u32(descriptor.window.generation);
@@ -232,7 +232,7 @@ impl Writer {
         }
     }
 
-    pub(super) fn finish(self) -> Vec<u8> {
+    pub(crate) fn finish(self) -> Vec<u8> {
         self.bytes
     }
 }
