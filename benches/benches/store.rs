@@ -65,7 +65,7 @@ fn lookup(c: &mut Criterion) {
             b.iter(|| {
                 // A stride that is coprime to the count, so that neighbours are not asked in turn.
                 at = (at + 7919) % chains;
-                let found = scope.lookup(black_box(&asked[at]), &mut presence);
+                let found = scope.lookup(black_box(&asked[at]), &mut presence, NOW);
                 assert_eq!(found.prefix, KEYS);
             });
         });

@@ -26,11 +26,14 @@ pub enum Presence {
 /// Index of a block in its tenant's DRAM bookkeeping.
 pub(crate) type Slot = u32;
 
+/// Position of a block that comes up from a tier below, until its place in its chain came with it.
+const UNPLACED: u32 = u32::MAX;
+
 /// What is known about one key.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Entry {
     key: Key,
-    /// Position of the block, or the one its children expect.
+    /// Position of the block, or the one its children expect; [`UNPLACED`] while nobody knows.
     position: u32,
     /// Present (filling or resident) blocks that name this one as their parent.
     children: u32,
@@ -108,6 +111,7 @@ impl Catalog {
     pub(crate) fn adopt(&mut self, link: Link) -> Result<Option<Slot>, Contradiction> {
         if let Some(entry) = self.get(link.key)
             && entry.position != link.position
+            && entry.position != UNPLACED
         {
             let known = entry.position;
             return Err(Contradiction { key: link.key, known, told: link.position });
@@ -120,6 +124,9 @@ impl Catalog {
             return Err(Contradiction { key: parent, known: position, told: link.position });
         }
         let entry = self.entry(parent, position);
+        if entry.position == UNPLACED {
+            entry.position = position;
+        }
         if entry.position != position {
             let known = entry.position;
             return Err(Contradiction { key: parent, known, told: position });
@@ -136,6 +143,20 @@ impl Catalog {
         let slot = entry.slot();
         self.forget(parent);
         slot
+    }
+
+    /// Says where a block belongs that was filled [unplaced](Self::fill_unplaced), and counts it as a child
+    /// of its parent, as [`adopt`](Self::adopt) does.
+    pub(crate) fn place(&mut self, link: Link) -> Result<Option<Slot>, Contradiction> {
+        let parent = self.adopt(link)?;
+        self.get_mut(link.key).expect("a filling block has an entry").position = link.position;
+        Ok(parent)
+    }
+
+    /// Records that `slot` is being filled with the block of `key`, whose place in its chain is not known
+    /// yet.
+    pub(crate) fn fill_unplaced(&mut self, key: Key, slot: Slot) {
+        self.fill(Link { key, parent: None, position: UNPLACED }, slot);
     }
 
     /// Records that `slot` is being filled with the block of `link`.
@@ -230,6 +251,21 @@ mod tests {
         catalog.unlink(key(2));
         assert_eq!(catalog.orphan(link(2, Some(1), 1)), None);
         assert_eq!(catalog.len(), 0);
+    }
+
+    #[test]
+    fn a_block_may_be_placed_late() {
+        let mut catalog = Catalog::new();
+        catalog.fill_unplaced(key(3), 0);
+        assert_eq!(catalog.adopt(link(4, Some(3), 4)), Ok(Some(0)), "its child places it");
+        let wrong = Contradiction { key: key(3), known: 3, told: 2 };
+        assert_eq!(catalog.place(link(3, Some(2), 2)), Err(wrong));
+        assert_eq!(catalog.place(link(3, Some(2), 3)), Ok(None));
+        assert_eq!(catalog.get(key(2)).unwrap().children(), 1);
+
+        catalog.fill_unplaced(key(7), 1);
+        assert_eq!(catalog.place(link(7, None, 0)), Ok(None));
+        assert!(catalog.adopt(link(8, Some(7), 9)).is_err(), "it is placed now");
     }
 
     #[test]

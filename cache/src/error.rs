@@ -70,6 +70,17 @@ pub enum Why {
         /// The arena, bytes.
         capacity: u64,
     },
+    /// Room is made by moving blocks to a tier below, which is not done yet.
+    #[error(
+        "no room for {need} bytes yet: {moving} bytes are on their way to a tier below; try again, \
+         or put less than that tier takes"
+    )]
+    Demoting {
+        /// Space needed, bytes.
+        need: u64,
+        /// Space of the blocks on their way, bytes.
+        moving: u64,
+    },
     /// No block of this length can ever be taken.
     #[error("a block of {len} bytes is too large, at most {max} are taken; use smaller blocks")]
     TooLarge {
@@ -78,6 +89,12 @@ pub enum Why {
         /// Largest length, bytes.
         max: u64,
     },
+    /// The cache is full of blocks that are more likely to be used again.
+    #[error(
+        "block {0} was not admitted: what is in the cache is more likely to be used again; \
+         compute it when it is needed, or use a larger arena"
+    )]
+    NotAdmitted(Key),
     /// The store is being drained.
     #[error("the cache is draining and takes no new blocks; reads go on")]
     Draining,
@@ -94,6 +111,20 @@ pub enum Why {
         /// Position told.
         told: u32,
     },
+}
+
+impl Why {
+    /// True when it was room that was missing, so that a later block fares no better.
+    #[must_use]
+    pub const fn is_room(&self) -> bool {
+        matches!(
+            self,
+            Self::OverQuota { .. }
+                | Self::NoRoom { .. }
+                | Self::Demoting { .. }
+                | Self::NotAdmitted(_)
+        )
+    }
 }
 
 /// A reservation refused.

@@ -1,6 +1,7 @@
 //! The 128-bit content address of a block.
 
 use std::fmt;
+use std::ops::Range;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -10,6 +11,8 @@ pub const KEY_BYTES: usize = 16;
 
 /// Domain of [`Key::from_digest`]; changing it changes every key made that way.
 const DIGEST_CONTEXT: &str = "tranship 2026-11 block key from an engine's digest v1";
+/// Domain of [`Key::part`].
+const PART_CONTEXT: &str = "tranship 2026-11 part of a block v1";
 
 /// Content address of a block: what its tokens, and all the tokens before it, are.
 ///
@@ -37,6 +40,13 @@ impl Key {
         }
         let wide = blake3::Hasher::new_derive_key(DIGEST_CONTEXT).update(digest).finalize();
         Self::truncate(&wide)
+    }
+
+    /// The key under which bytes `range` of this block are kept in memory when the rest of it is not.
+    pub(crate) fn part(self, range: &Range<u64>) -> Self {
+        let mut hasher = blake3::Hasher::new_derive_key(PART_CONTEXT);
+        hasher.update(&self.0).update(&range.start.to_le_bytes()).update(&range.end.to_le_bytes());
+        Self::truncate(&hasher.finalize())
     }
 
     /// The first half of a 256-bit hash.

@@ -11,6 +11,7 @@
 //! | [`block`] | typestates: [`Reserved`] → resident → [`Lease`] |
 //! | [`policy`] | which block leaves when room is needed |
 //! | [`tier`], [`catalog`] | where blocks live |
+//! | [`mover`] | moves blocks between memory and the tiers below |
 //! | [`store`] | tenants and scopes; everything a daemon serves |
 //! | [`events`], [`stats`] | what happened, and how much of it |
 //! | [`error`], [`limits`], [`time`] | shared vocabulary |
@@ -27,6 +28,7 @@ pub mod identity;
 pub mod key;
 pub mod limits;
 pub mod lineage;
+pub mod mover;
 pub mod policy;
 pub mod server;
 pub mod stats;

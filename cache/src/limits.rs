@@ -33,5 +33,8 @@ pub const SCAN_BLOCKS: usize = 1024;
 /// Advice to a refused client when nothing with a deadline stands in its way.
 pub const RETRY_DEFAULT: Millis = Millis(10);
 
+/// Advice to a client whose space is freed by blocks that are on their way to a tier below.
+pub const RETRY_DEMOTING: Millis = Millis(2);
+
 /// Longest advice to a refused client.
 pub const RETRY_MAX: Millis = Millis(1000);

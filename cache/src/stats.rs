@@ -49,7 +49,17 @@ pub struct Counters {
     pub committed_bytes: u64,
     /// Commits whose checksum did not match the bytes.
     pub mismatched: u64,
-    /// Reservations that ended without a commit.
+    /// Blocks that began to come up from a tier below.
+    pub promotions: u64,
+    /// Blocks that came up from a tier below.
+    pub promoted: u64,
+    /// Payload bytes that came up.
+    pub promoted_bytes: u64,
+    /// Blocks that were taken by a tier below, by tier ([`Tier::ALL`]).
+    pub demoted: [u64; Tier::ALL.len()],
+    /// Blocks that a tier below was offered and did not take, by tier.
+    pub undemoted: [u64; Tier::ALL.len()],
+    /// Reservations and promotions that ended without a commit.
     pub abandoned: u64,
     /// Reservations revoked by deadline, disconnect or removal of their identity.
     pub revoked: u64,
@@ -73,6 +83,8 @@ pub struct Counters {
     pub cleared: u64,
     /// Victims a policy proposed although they were held; not evicted. Any is a bug in the policy.
     pub policy_faults: u64,
+    /// Reservations refused because the policy kept what was there; also counted in `refused`.
+    pub not_admitted: u64,
 }
 
 impl Counters {
@@ -117,6 +129,9 @@ pub struct Gauges {
     pub held: Amount,
     /// Readable and pinned (also counted in `resident`).
     pub pinned: Amount,
+    /// Readable and on its way to a tier below (also counted in `held`, or in `doomed` when it was
+    /// removed meanwhile).
+    pub moving: Amount,
     /// Leases not released.
     pub leases: u64,
     /// Identities registered.
@@ -148,11 +163,15 @@ impl TenantStats {
         let sums = [
             ("hits_by_tier + misses == lookups", c.hits.iter().sum::<u64>() + c.misses, c.lookups),
             (
-                "committed + abandoned + filling + revoking == granted",
-                c.committed + c.abandoned + open,
-                c.granted,
+                "committed + promoted + abandoned + filling + revoking == granted + promotions",
+                c.committed + c.promoted + c.abandoned + open,
+                c.granted + c.promotions,
             ),
-            ("resident + departed == committed", g.resident.blocks + c.departed(), c.committed),
+            (
+                "resident + departed == committed + promoted",
+                g.resident.blocks + c.departed(),
+                c.committed + c.promoted,
+            ),
             ("filling + revoking + resident + doomed == used bytes", kept, g.used_bytes),
         ];
         for (sum, left, right) in sums {

@@ -1,6 +1,7 @@
 //! Mutexes with a rank: a thread may only take locks of rising rank.
 //!
 //! Lock order of the crate, outermost first: [`REGISTRY`] → [`DRAM`] → [`WAKES`] → [`EVENTS`] →
+//! [`MOVES`]; then those of the tiers below memory, which are taken alone or inside [`DRAM`]:
 //! [`OBJECT`] → [`OBJECT_BREAKER`] → [`OBJECT_ENDED`].
 //! Debug builds (all tests) panic on the spot where the order is broken, whether or not the
 //! deadlock would have happened this time; release builds pay nothing. Two locks of one rank are
@@ -17,6 +18,8 @@ pub(crate) const DRAM: u8 = 2;
 pub(crate) const WAKES: u8 = 3;
 /// The event ring.
 pub(crate) const EVENTS: u8 = 4;
+/// Blocks on their way to the tiers below.
+pub(crate) const MOVES: u8 = 5;
 /// The object tier's index and bookkeeping.
 pub(crate) const OBJECT: u8 = 16;
 /// Whether its service works.

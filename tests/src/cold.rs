@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use tranship_cache::identity::IdentityId;
 use tranship_cache::tier::Span;
-use tranship_cache::tier::cold::{Cold, Done, Failure, Job, Lane, Name, Notify, Record, Refused};
+use tranship_cache::tier::cold::{
+    Cold, Done, Failure, Found, Job, Lane, Name, Notify, Record, Refused,
+};
 use tranship_cache::tier::object::{Bucket, OpenError, Options};
 use tranship_cache::time::Wall;
 use tranship_cache::{Key, Link};
@@ -60,7 +62,7 @@ pub struct Rig {
     /// The tier.
     pub bucket: Bucket,
     bell: Arc<Bell>,
-    answers: Mutex<HashMap<u64, Result<(), Failure>>>,
+    answers: Mutex<HashMap<u64, Result<Option<Record>, Failure>>>,
     next: Mutex<u64>,
 }
 
@@ -93,7 +95,7 @@ impl Rig {
     ///
     /// # Panics
     /// When it does not come, or comes twice.
-    pub fn answer(&self, token: u64) -> Result<(), Failure> {
+    pub fn answer(&self, token: u64) -> Result<Option<Record>, Failure> {
         self.bell.wait(|| {
             let mut answers = self.answers.lock().unwrap();
             let mut done = Vec::new();
@@ -129,7 +131,7 @@ impl Rig {
     pub fn store(&self, record: Record, bytes: &[u8], durable: bool) -> Result<(), Failure> {
         let token = self.token();
         self.submit(Job::Store { token, record, from: span_of(bytes), durable });
-        self.answer(token)
+        self.answer(token).map(|told| assert_eq!(told, None))
     }
 
     /// Loads bytes and waits.
@@ -159,7 +161,8 @@ impl Rig {
         let (token, into) = (self.token(), empty(range.end - range.start));
         let job = Job::Load { token, name, range, into: into.clone(), lane: Lane::Demand, within };
         self.submit(job);
-        self.answer(token)?;
+        let told = self.answer(token)?.expect("a load tells what was stored");
+        assert_eq!(told.name(), name);
         let mut bytes = vec![0; into.len()];
         into.read_at(0, &mut bytes);
         Ok(bytes)
@@ -172,17 +175,27 @@ impl Rig {
     pub fn sync(&self) -> Result<(), Failure> {
         let token = self.token();
         self.submit(Job::Sync { token });
-        self.answer(token)
+        self.answer(token).map(|told| assert_eq!(told, None))
     }
 
     /// All blocks, by going through all of them.
     #[must_use]
-    pub fn all(&self) -> Vec<Record> {
+    pub fn all(&self) -> Vec<(Name, Found)> {
         let (mut all, mut from) = (Vec::new(), Some(0));
         while let Some(at) = from {
-            from = self.bucket.visit(at, &mut |record| all.push(*record));
+            from = self.bucket.visit(at, &mut |name, found| all.push((*name, *found)));
         }
         all
+    }
+
+    /// Whether it is found, as it was stored.
+    #[must_use]
+    pub fn finds(&self, record: &Record) -> bool {
+        self.bucket.find(&record.name()).is_some_and(|found| {
+            let early = |at: Wall| Wall(at.0 / 1000 * 1000);
+            let expires = record.expires.map(early);
+            (found.len, found.checksum, found.expires) == (record.len, record.checksum, expires)
+        })
     }
 }
 

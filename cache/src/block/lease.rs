@@ -14,8 +14,8 @@ use crate::store::Shard;
 pub enum Outcome {
     /// Readable, and in place until the lease ends.
     Ready(View),
-    /// Somebody is filling it.
-    InFlight,
+    /// It is not in memory yet: somebody is filling it, or a tier below has it.
+    Late,
     /// Not there.
     Gone,
     /// Its bytes do not match their checksum; the block was dropped.
@@ -76,15 +76,21 @@ impl Lease {
         Ok(true)
     }
 
+    /// Whether the `index`-th block, if it is ready, matches its checksum; one that does not is dropped
+    /// from the store and counted.
+    pub(crate) fn is_intact(&self, index: usize) -> bool {
+        let Some(Outcome::Ready(view)) = self.results.get(index) else { return false };
+        intact(&self.shard, self.scope, view)
+    }
+
     /// Checks every ready block against its checksum, outside any lock. A block that fails turns to
     /// [`Outcome::Corrupt`], is dropped from the store and counted. Returns how many failed.
     pub fn verify(&mut self) -> usize {
         let mut failed = 0;
         for outcome in &mut self.results {
             let Outcome::Ready(view) = *outcome else { continue };
-            if self.shard.arena().checksum(view.offset, view.len) != view.checksum {
+            if !intact(&self.shard, self.scope, &view) {
                 *outcome = Outcome::Corrupt;
-                self.shard.change(|dram| dram.mark_corrupt(self.scope, view.key, view.generation));
                 failed += 1;
             }
         }
@@ -105,6 +111,15 @@ impl fmt::Debug for Lease {
             .field("results", &self.results)
             .finish_non_exhaustive()
     }
+}
+
+/// Whether a block matches its checksum; one that does not is dropped.
+fn intact(shard: &Arc<Shard>, scope: IdentityId, view: &View) -> bool {
+    let intact = shard.arena().checksum(view.offset, view.len) == view.checksum;
+    if !intact {
+        shard.change(|dram| dram.mark_corrupt(scope, view.key, view.generation));
+    }
+    intact
 }
 
 /// An access that leaves its block.

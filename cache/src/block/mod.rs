@@ -100,6 +100,10 @@ pub enum Revocation {
     Disconnected,
     /// Its identity was removed.
     Closed,
+    /// The block, which was coming up from a tier below, was removed.
+    Removed,
+    /// The block came up from a tier below, and its place in its chain contradicts what is known.
+    Lineage,
 }
 
 impl fmt::Display for Revocation {
@@ -108,6 +112,8 @@ impl fmt::Display for Revocation {
             Self::Deadline => "its deadline passed",
             Self::Disconnected => "its session disconnected",
             Self::Closed => "its identity was removed",
+            Self::Removed => "the block was removed",
+            Self::Lineage => "its place in its chain contradicts what is known",
         })
     }
 }

@@ -8,6 +8,7 @@ use crate::catalog::Slot;
 use crate::key::Key;
 use crate::lineage::Link;
 use crate::store::Shard;
+use crate::tier::Span;
 use crate::tier::dram::Dram;
 use crate::time::Millis;
 
@@ -100,12 +101,33 @@ impl Reserved {
         self.finish(checksum, true, now)
     }
 
-    fn finish(
-        mut self,
+    /// [`Reserved::commit`] of a block that a tier below has brought and checked, and whose place in its
+    /// chain came with it.
+    pub(crate) fn commit_promoted(
+        self,
+        link: Link,
         checksum: u64,
-        verify: bool,
         now: Millis,
     ) -> Result<Committed, CommitError> {
+        self.settle(checksum, |dram, slot| dram.finish_promotion(slot, link, checksum, now))
+    }
+
+    /// [`Reserved::commit`] of bytes that a tier below has checked as it brought them.
+    pub(crate) fn commit_checked(
+        self,
+        checksum: u64,
+        now: Millis,
+    ) -> Result<Committed, CommitError> {
+        self.finish(checksum, false, now)
+    }
+
+    /// The space to fill.
+    pub(crate) fn span(&self) -> Span {
+        let memory = Arc::clone(self.shard.arena().memory());
+        Span::new(memory, self.offset..self.offset + self.len)
+    }
+
+    fn finish(self, checksum: u64, verify: bool, now: Millis) -> Result<Committed, CommitError> {
         if verify {
             let found = self.shard.arena().checksum(self.offset, self.len);
             if found != checksum {
@@ -113,8 +135,16 @@ impl Reserved {
                 return Err(CommitError::Mismatch { reserved: self, expected: checksum, found });
             }
         }
+        self.settle(checksum, |dram, slot| dram.finish(slot, checksum, now))
+    }
+
+    fn settle(
+        mut self,
+        checksum: u64,
+        finish: impl FnOnce(&mut Dram, Slot) -> Result<usize, Revocation>,
+    ) -> Result<Committed, CommitError> {
         let (slot, key) = (self.slot, self.link.key);
-        match self.shard.change(|dram| dram.finish(slot, checksum, now)) {
+        match self.shard.change(|dram| finish(dram, slot)) {
             Ok(woken) => {
                 self.open = false;
                 let (offset, len, generation) = (self.offset, self.len, self.generation);

@@ -1,6 +1,7 @@
 //! What can be asked about the blocks of one identity.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use crate::identity::{Identity, IdentityId};
 use crate::key::Key;
 use crate::lineage::Link;
 use crate::tier::Tier;
-use crate::wire::{self, Item, Lookup, Reply, Request};
+use crate::wire::{self, Item, Lookup, Part, Reply, Request};
 
 /// How long a lease stands unless told otherwise.
 const LEASE_TTL: Duration = Duration::from_secs(30);
@@ -123,7 +124,7 @@ impl Cache {
     }
 
     /// Keeps blocks in place for reading, for at most half a minute, waiting up to `wait` for those
-    /// that are being filled. One result a block.
+    /// that are being filled or come up from a tier below. One result a block.
     ///
     /// # Errors
     /// When the daemon cannot be reached or refuses.
@@ -149,6 +150,36 @@ impl Cache {
                     lease.extend(keys, &blocks);
                 }
                 _ => return Err(Error::Mismatched { request: "lease" }),
+            }
+        }
+        Ok(lease)
+    }
+
+    /// [`Cache::lease`] of some bytes of each block, such as some of its layers or heads: of a block that
+    /// is not in memory, no more than those are brought from the tier that has it. The results, and
+    /// what is copied or viewed, are of the parts.
+    ///
+    /// # Errors
+    /// When the daemon cannot be reached or refuses, as it does for a part that leaves its block.
+    pub fn lease_parts(&self, parts: &[(Key, Range<u64>)], wait: Duration) -> Result<Lease, Error> {
+        let (session, scope) = self.enter()?;
+        let mut lease = Lease::new(self.client.clone(), Arc::clone(&session), scope);
+        let (wait_ms, ttl_ms) = (millis(wait), millis(LEASE_TTL));
+        for parts in parts.chunks(self.client.batches().leases) {
+            let part = |(key, range): &(Key, Range<u64>)| Part {
+                key: *key,
+                start: range.start,
+                end: range.end,
+            };
+            let keys: Vec<Key> = parts.iter().map(|(key, _)| *key).collect();
+            let parts = parts.iter().map(part).collect();
+            let request = Request::LeaseParts { scope, wait_ms, ttl_ms, parts };
+            let timeout = self.client.timeout() + wait;
+            match self.client.call_within(&session, &request, timeout)? {
+                Reply::Leased(blocks) if blocks.results.len() == keys.len() => {
+                    lease.extend(&keys, &blocks);
+                }
+                _ => return Err(Error::Mismatched { request: "lease_parts" }),
             }
         }
         Ok(lease)
@@ -327,6 +358,36 @@ impl Cache {
     /// When the daemon cannot be reached or refuses.
     pub fn unpin(&self, keys: &[Key]) -> Result<u64, Error> {
         self.for_each(keys, |scope, keys| Request::Pin { scope, pin: false, keys })
+    }
+
+    /// Has blocks of tiers below brought to memory, the first ones first, so that a later
+    /// [`lease`](Self::lease) finds them there; how many are there or on their way. Does not wait, and
+    /// does not count as a use.
+    ///
+    /// # Errors
+    /// When the daemon cannot be reached or refuses.
+    pub fn prefetch(&self, keys: &[Key]) -> Result<u64, Error> {
+        self.for_each(keys, |scope, keys| Request::Prefetch { scope, keys })
+    }
+
+    /// Has blocks written to the fastest tier below memory, and waits up to `wait` until they are safe
+    /// there: they survive a crash of the daemon or the machine, until their room is needed for others,
+    /// their time to live ends or they are removed. One flag a block, set for those that are safe.
+    ///
+    /// # Errors
+    /// When the daemon cannot be reached or refuses, as it does without a tier below memory.
+    pub fn persist(&self, keys: &[Key], wait: Duration) -> Result<Vec<bool>, Error> {
+        let (session, scope) = self.enter()?;
+        let mut safe = Vec::with_capacity(keys.len());
+        for keys in keys.chunks(self.client.batches().keys) {
+            let request = Request::Persist { scope, wait_ms: millis(wait), keys: keys.to_vec() };
+            let timeout = self.client.timeout() + wait;
+            match self.client.call_within(&session, &request, timeout)? {
+                Reply::Persisted(part) if part.len() == keys.len() => safe.extend(part),
+                _ => return Err(Error::Mismatched { request: "persist" }),
+            }
+        }
+        Ok(safe)
     }
 
     /// Removes blocks, pinned or not; how many.

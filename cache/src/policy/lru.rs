@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{BlockId, Policy, Removal, Traits};
+use super::{BlockId, Mark, Policy, Removal, Traits, worth};
 use crate::time::Millis;
 
 /// Evicts the candidate that was used longest ago.
@@ -72,6 +72,18 @@ impl Policy for Lru {
     fn victim(&mut self, _now: Millis) -> Option<BlockId> {
         self.candidates.first().map(|&(_, id)| id)
     }
+
+    fn mark(&self, _id: BlockId) -> Mark {
+        Mark::default()
+    }
+
+    fn on_hit_below(&mut self, mark: Mark, _age: Millis, _now: Millis) -> Mark {
+        mark
+    }
+
+    fn worth(&self, _mark: Mark, age: Millis, _now: Millis) -> f32 {
+        worth::by_recency(age)
+    }
 }
 
 #[cfg(test)]
@@ -85,7 +97,7 @@ mod tests {
         let mut lru = Lru::new();
         for id in 0..blocks {
             let key = Key::from_bytes([id as u8; 16]);
-            let block = Traits { key, parent: None, position: 0, bytes: 1 };
+            let block = Traits { scope: 0, key, parent: None, position: 0, bytes: 1 };
             lru.on_insert(BlockId(id), &block, NOW);
         }
         lru
@@ -126,7 +138,8 @@ mod tests {
         let mut lru = lru(2);
         lru.on_hold(BlockId(0));
         lru.on_remove(BlockId(0), Removal::Removed);
-        let block = Traits { key: Key::from_bytes([9; 16]), parent: None, position: 0, bytes: 1 };
+        let block =
+            Traits { scope: 0, key: Key::from_bytes([9; 16]), parent: None, position: 0, bytes: 1 };
         lru.on_insert(BlockId(0), &block, NOW);
         assert_eq!(drain(lru), [1, 0]);
     }

@@ -8,11 +8,23 @@
 //! Policies read no clock and draw no hidden randomness: whoever drives one, the daemon or a trace
 //! simulator, passes the time and gets the same decisions for the same calls.
 //!
+//! A policy hears of requests before it hears of their blocks: [`on_request`](Policy::on_request)
+//! comes with a lookup and names the whole chain, present or not. It is a hint: a client may never
+//! look up, or do it twice, and calls of different requests interleave.
+//!
+//! When room is needed, [`victim`](Policy::victim) names the candidate that should leave, and
+//! [`admit`](Policy::admit) may answer that the newcomer is worth less than that candidate. Free
+//! space is given to whoever asks.
+//!
+//! Tiers below memory keep no policy of their own. What is known of a block fits into four bytes, a
+//! [`Mark`], taken when the block leaves memory; [`worth`](Policy::worth) judges it from then on.
+//!
 //! Order of the calls for one block: `on_insert`, then any of `on_hit`, `on_hold` and `on_free`
 //! (these two in turn, beginning with `on_hold`), then `on_remove`. An id may be used again after
 //! that.
 
 mod lru;
+mod worth;
 
 use crate::key::Key;
 use crate::time::Millis;
@@ -26,6 +38,8 @@ pub struct BlockId(pub u32);
 /// What a policy may know of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Traits {
+    /// Which identity it is of; keys of different scopes have nothing to do with each other.
+    pub scope: u32,
     /// Its key, which survives the block: ghosts and predictions remember it.
     pub key: Key,
     /// The block before it.
@@ -35,6 +49,23 @@ pub struct Traits {
     /// Space that evicting it gives back, bytes.
     pub bytes: u64,
 }
+
+/// A lookup, as a policy hears of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// Which identity is asked for.
+    pub scope: u32,
+    /// The blocks of one sequence, from its start.
+    pub keys: &'a [Key],
+    /// How many of them, from the first, are resident without a break.
+    pub present: usize,
+}
+
+/// What a policy remembers of a block that is in no memory of its own: opaque, four bytes.
+///
+/// [`Mark::default`] stands for a block that nothing is known of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Mark(pub u32);
 
 /// Why a block left a tier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -65,12 +96,15 @@ impl Removal {
     }
 }
 
-/// An order of eviction; see the module's notes for the rules of the calls.
+/// An order of eviction, and a judgement of worth; see the module's notes for the rules of the calls.
 ///
 /// Each call should cost O(1) or O(log blocks).
 pub trait Policy: Send {
     /// The name in configuration, messages and metrics.
     fn name(&self) -> &'static str;
+
+    /// Somebody asks for the blocks of a sequence; those that are leased or stored for it follow.
+    fn on_request(&mut self, _request: &Request<'_>, _now: Millis) {}
 
     /// A block became resident; it is a candidate until it is held.
     fn on_insert(&mut self, id: BlockId, block: &Traits, now: Millis);
@@ -90,4 +124,27 @@ pub trait Policy: Send {
     /// The candidate that should leave next; the driver then evicts it and says so by
     /// [`on_remove`](Self::on_remove). None when there is no candidate.
     fn victim(&mut self, now: Millis) -> Option<BlockId>;
+
+    /// Whether `block` may come in although `victim`, which [`victim`](Self::victim) just named, has
+    /// to leave for it.
+    fn admit(&mut self, _block: &Traits, _victim: BlockId, _now: Millis) -> bool {
+        true
+    }
+
+    /// What to remember of a resident block in a tier below.
+    fn mark(&self, id: BlockId) -> Mark;
+
+    /// A block with this mark, last used `age` ago, was used in a tier below: its new mark.
+    fn on_hit_below(&mut self, mark: Mark, age: Millis, now: Millis) -> Mark;
+
+    /// Expected uses a second of a block with this mark that was last used `age` ago, if it is kept
+    /// for as long as pays best. It compares blocks with each other: to choose among them by
+    /// space, divide by their bytes. Never negative, never NaN.
+    fn worth(&self, mark: Mark, age: Millis, now: Millis) -> f32;
+
+    /// A block came back from a tier below with this mark; otherwise as
+    /// [`on_insert`](Self::on_insert).
+    fn on_return(&mut self, id: BlockId, block: &Traits, _mark: Mark, now: Millis) {
+        self.on_insert(id, block, now);
+    }
 }

@@ -117,7 +117,7 @@ impl Server {
         let started =
             lease.results().iter().zip(blocks).map(|(result, (_, offset))| match result {
                 Outcome::Ready(view) => self.write_block(peer, view, window, *offset, slot),
-                Outcome::InFlight => Block::Ended(Fetched::Late),
+                Outcome::Late => Block::Ended(Fetched::Late),
                 Outcome::Gone | Outcome::Corrupt => Block::Ended(Fetched::Gone),
             });
         let blocks: Vec<_> = started.collect();

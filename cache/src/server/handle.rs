@@ -4,6 +4,7 @@ use tranship_transport::Peer;
 
 use super::Server;
 use super::parked::Wish;
+use super::parts;
 use crate::block::{Generation, SessionId};
 use crate::catalog::Presence;
 use crate::key::Key;
@@ -52,13 +53,22 @@ impl Server {
                 let wish = Wish::Lease { scope, ttl, keys };
                 return Ok(self.wish(from, request, wish, wait_ms));
             }
+            Request::LeaseParts { scope, wait_ms, ttl_ms, parts } => {
+                let scope = self.scope(from, scope)?.clone();
+                parts::check(&scope, &parts)?;
+                let ttl = Millis(u64::from(ttl_ms)).min(HOLD_MAX);
+                let wish = Wish::Parts { scope, ttl, parts };
+                return Ok(self.wish(from, request, wish, wait_ms));
+            }
             Request::Release { leases } => {
                 self.greeted(from)?;
                 Reply::Count(self.release(from, &leases))
             }
             Request::Corrupt { scope, key, generation } => {
-                let dropped = self.scope(from, scope)?.mark_corrupt(key, Generation(generation));
-                tracing::error!(%key, generation, dropped, "a reader found a wrong checksum");
+                let generation = Generation(generation);
+                let key = self.leased_as(from, key, generation);
+                let dropped = self.scope(from, scope)?.mark_corrupt(key, generation);
+                tracing::error!(%key, generation = generation.0, dropped, "a reader found a wrong checksum");
                 Reply::Count(u64::from(dropped))
             }
             Request::Fetch { scope, fetch } => {
@@ -74,6 +84,14 @@ impl Server {
             }
             Request::Remove { scope, keys } => {
                 Reply::Count(self.scope(from, scope)?.remove(&keys) as u64)
+            }
+            Request::Prefetch { scope, keys } => {
+                let scope = self.scope(from, scope)?.clone();
+                Reply::Count(self.prefetch(&scope, &keys))
+            }
+            Request::Persist { scope, wait_ms, keys } => {
+                let scope = self.scope(from, scope)?.clone();
+                return self.persist(from, request, &scope, &keys, wait_ms);
             }
             Request::List { start, prefix } => self.list(from, start, &prefix)?,
             Request::Stats => {
@@ -111,7 +129,8 @@ impl Server {
 
     fn lookup(&mut self, from: Peer, scope: u32, keys: &[Key]) -> Result<Reply, Fault> {
         let mut presence = Vec::with_capacity(keys.len());
-        let found = self.scope(from, scope)?.lookup(keys, &mut presence);
+        let now = self.now();
+        let found = self.scope(from, scope)?.lookup(keys, &mut presence, now);
         let code = |presence| match presence {
             Presence::Absent => Lookup::ABSENT,
             Presence::InFlight => Lookup::IN_FLIGHT,

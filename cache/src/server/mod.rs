@@ -14,6 +14,8 @@ mod handle;
 mod list;
 mod observe;
 mod parked;
+mod parts;
+mod persist;
 mod puts;
 mod session;
 mod subscribers;
@@ -31,17 +33,22 @@ use self::commits::Commits;
 use self::fetches::Fetches;
 use self::observe::Observed;
 use self::parked::Parked;
+use self::persist::Persists;
 use self::puts::Puts;
 use self::session::Session;
 use self::subscribers::Subscribers;
 use crate::block::{Reserved, SessionId};
 use crate::error::Error;
+use crate::mover::{Bell, Mover};
 use crate::store::{Options as StoreOptions, Store, TenantOptions, Watermarks};
-use crate::time::Millis;
+use crate::tier::Stack;
+use crate::time::{Millis, Wall};
 use crate::wire::{Fault, FaultCode, Reply, Request};
 
 /// How often deadlines and watermarks are looked after.
 const TICK: Duration = Duration::from_millis(50);
+/// Bytes on their way down at once when everything goes.
+const EVACUATED_BYTES: u64 = 256 << 20;
 /// Messages handled before the rest gets its turn.
 const MESSAGES_PER_STEP: usize = 64;
 
@@ -67,12 +74,22 @@ pub struct Options {
     pub sessions_max: usize,
     /// Check the bytes of every commit against its checksum.
     pub verify_on_commit: bool,
+    /// The tiers below memory.
+    pub stack: Stack,
+    /// What they ring; it wakes the server's engine ([`Bell::of`]).
+    pub bell: Bell,
 }
 
 impl Default for Options {
     fn default() -> Self {
         let name = concat!("tranship/", env!("CARGO_PKG_VERSION")).to_owned();
-        Self { name, sessions_max: 1024, verify_on_commit: true }
+        Self {
+            name,
+            sessions_max: 1024,
+            verify_on_commit: true,
+            stack: Stack::default(),
+            bell: Bell::new(|| {}),
+        }
     }
 }
 
@@ -105,6 +122,8 @@ pub struct Server {
     peers: HashMap<SessionId, Peer>,
     next_session: u64,
     parked: Parked,
+    mover: Mover,
+    persists: Persists,
     fetches: Fetches,
     puts: Puts,
     commits: Commits,
@@ -145,6 +164,7 @@ impl Server {
         let store = Store::new(StoreOptions {
             verify_on_commit: options.verify_on_commit,
             notify: Some(notify),
+            stack: options.stack.clone(),
             ..StoreOptions::default()
         });
         let mut arenas = HashMap::new();
@@ -162,6 +182,7 @@ impl Server {
         let started = engine.now();
         let subscribers = Subscribers::new(&store);
         let commits = Commits::new(engine.clone());
+        let mover = Mover::new(store.clone(), options.bell.clone(), Wall::now);
         Ok(Self {
             engine,
             store,
@@ -173,6 +194,8 @@ impl Server {
             peers: HashMap::new(),
             next_session: 1,
             parked: Parked::default(),
+            mover,
+            persists: Persists::default(),
             fetches: Fetches::default(),
             puts: Puts::default(),
             commits,
@@ -220,13 +243,14 @@ impl Server {
             let now = self.engine.now();
             let until = self.next_deadline();
             let (woken, commits, engine) = (&self.woken, &self.commits, &self.engine);
-            let (fetches, puts) = (&self.fetches, &self.puts);
+            let (fetches, puts, mover) = (&self.fetches, &self.puts, &self.mover);
             engine.wait_until(until.since(now), || {
                 engine.has_incoming()
                     || woken.load(Ordering::Acquire)
                     || commits.have_results()
                     || fetches.have_ended()
                     || puts.have_ended()
+                    || mover.has_work()
                     || stop.load(Ordering::Acquire)
             });
         }
@@ -247,11 +271,15 @@ impl Server {
         worked |= self.finish_commits();
         worked |= self.finish_fetches();
         worked |= self.finish_puts();
-        if self.woken.swap(false, Ordering::AcqRel) {
+        let woken = self.woken.swap(false, Ordering::AcqRel);
+        if woken || self.mover.has_work() {
             worked = true;
+            self.mover.step(self.now());
+            self.finish_persists();
             self.unpark_woken();
         }
         self.unpark_late();
+        self.give_up_persists();
         worked |= self.publish();
         if self.engine.now() >= self.next_tick {
             self.tick();
@@ -259,10 +287,56 @@ impl Server {
         worked
     }
 
+    /// Sends what memory alone has to the tiers below that take it, and stops them: they finish what is
+    /// under way and make it durable. To be called when [`Server::run`] has returned; takes at most
+    /// about twice this time.
+    pub fn close_tiers(&mut self, within: Duration) {
+        if self.store.stack().is_empty() {
+            return;
+        }
+        let until = self.engine.now() + within;
+        if !self.evacuate(until) {
+            tracing::warn!(?within, "not all blocks in memory could be moved below in time");
+        }
+        self.mover.close(within);
+    }
+
+    /// Sends everything down; whether it got there in time.
+    fn evacuate(&mut self, until: Time) -> bool {
+        for tenant in self.store.tenants() {
+            let mut from = Some(0);
+            while let Some(place) = from {
+                from = tenant.evacuate(place, EVACUATED_BYTES);
+                if !self.settle(until) {
+                    return false;
+                }
+            }
+        }
+        self.settle(until)
+    }
+
+    /// Waits until nothing is on its way between memory and the tiers below; whether that was so in time.
+    fn settle(&mut self, until: Time) -> bool {
+        loop {
+            self.mover.step(self.now());
+            if self.mover.is_idle() {
+                return true;
+            }
+            let now = self.engine.now();
+            if now >= until {
+                return false;
+            }
+            let (mover, woken) = (&self.mover, &self.woken);
+            let wait = until.since(now).min(TICK);
+            self.engine
+                .wait_until(wait, || mover.has_work() || woken.swap(false, Ordering::AcqRel));
+        }
+    }
+
     /// When [`Server::step`] has something to do by itself.
     #[must_use]
     pub fn next_deadline(&self) -> Time {
-        self.parked.next_deadline().min(self.next_tick)
+        self.parked.next_deadline().min(self.persists.next_deadline()).min(self.next_tick)
     }
 
     /// Time, as the store counts it.
@@ -324,6 +398,9 @@ impl Server {
             session.drop_expired(&expired);
         }
         self.store.reclaim(self.now());
+        self.mover.tick();
+        self.mover.step(self.now());
+        self.finish_persists();
         self.puts.release_proven();
         self.fetches.release_proven();
         let silent = self.sessions.iter().filter(|(_, session)| session.is_silent(now));

@@ -1,19 +1,21 @@
-//! Requests that wait for blocks that are being filled.
+//! Requests that wait for blocks that are being filled, or come up from a tier below.
 //!
 //! Single flight: the first client to miss a block fills it; the others park here and are served
 //! the moment it is committed, or told when their patience ends.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use tranship_transport::{Peer, RemoteWindow, Slot, Time};
 
-use super::Server;
-use crate::block::{Outcome, Waiter};
+use super::{Server, parts};
+use crate::block::{Lease, Outcome, Waiter};
 use crate::key::Key;
-use crate::store::{Scope, Watch};
+use crate::mover::{Piece, Wanted};
+use crate::store::Scope;
+use crate::tier::Lane;
 use crate::time::Millis;
-use crate::wire::{Blocks, Leased, Reply};
+use crate::wire::{Blocks, Leased, Part, Reply};
 
 /// The longest anybody may wait.
 const WAIT_MAX: Duration = Duration::from_secs(60);
@@ -22,6 +24,8 @@ const WAIT_MAX: Duration = Duration::from_secs(60);
 pub(super) enum Wish {
     /// To have them kept in place.
     Lease { scope: Scope, ttl: Millis, keys: Vec<Key> },
+    /// To have some bytes of each kept in place.
+    Parts { scope: Scope, ttl: Millis, parts: Vec<Part> },
     /// To have them written into its window.
     Fetch { scope: Scope, window: RemoteWindow, slot: Slot, blocks: Vec<(Key, u64)> },
 }
@@ -29,14 +33,19 @@ pub(super) enum Wish {
 impl Wish {
     fn scope(&self) -> &Scope {
         match self {
-            Self::Lease { scope, .. } | Self::Fetch { scope, .. } => scope,
+            Self::Lease { scope, .. } | Self::Parts { scope, .. } | Self::Fetch { scope, .. } => {
+                scope
+            }
         }
     }
 
-    fn keys(&self) -> Vec<Key> {
+    /// What must be in memory for it.
+    fn pieces(&self) -> Vec<Piece> {
+        let whole = |key: &Key| Piece { key: *key, range: None };
         match self {
-            Self::Lease { keys, .. } => keys.clone(),
-            Self::Fetch { blocks, .. } => blocks.iter().map(|(key, _)| *key).collect(),
+            Self::Lease { keys, .. } => keys.iter().map(whole).collect(),
+            Self::Parts { scope, parts, .. } => parts::pieces(scope, parts),
+            Self::Fetch { blocks, .. } => blocks.iter().map(|(key, _)| whole(key)).collect(),
         }
     }
 }
@@ -47,6 +56,8 @@ struct Waiting {
     wish: Wish,
     /// Blocks still being filled.
     missing: usize,
+    /// Keeps what is there already in place meanwhile, so that what comes up does not displace it.
+    held: Vec<Lease>,
     deadline: Time,
 }
 
@@ -77,7 +88,7 @@ impl Parked {
 }
 
 impl Server {
-    /// Grants a wish now, or parks it for blocks that are being filled.
+    /// Grants a wish now, or parks it for blocks that are being filled or brought.
     pub(super) fn wish(
         &mut self,
         peer: Peer,
@@ -85,32 +96,45 @@ impl Server {
         wish: Wish,
         wait_ms: u32,
     ) -> Option<Reply> {
-        if wait_ms == 0 {
+        let mut pieces = wish.pieces();
+        let keys: Vec<Key> = pieces.iter().map(Piece::key).collect();
+        let absent = wish.scope().not_in_memory(&keys);
+        if absent.is_empty() {
             return self.grant(peer, request, wish);
         }
+        let absent: HashSet<Key> = absent.into_iter().collect();
+        pieces.retain(|piece| absent.contains(&piece.key()));
         let session = self.session_id(peer);
         let token = self.parked.next_token;
         self.parked.next_token += 1;
-        let waiter = Waiter { session, token };
-        let scope = wish.scope();
-        let watched = wish.keys().into_iter().map(|key| scope.watch(key, waiter));
-        let missing = watched.filter(|watch| *watch == Watch::Waiting).count();
-        if missing == 0 {
+        // Who does not wait gets what is there now; what is below comes up all the same, for the next.
+        let waiter = Some(Waiter { session, token }).filter(|_| wait_ms > 0);
+        let (scope, now) = (wish.scope().clone(), self.now());
+        let want = |piece| self.mover.want_piece(&scope, piece, Lane::Demand, waiter, now);
+        let missing = pieces.iter().map(want).filter(|w| *w == Wanted::Coming).count();
+        if missing == 0 || waiter.is_none() {
             return self.grant(peer, request, wish);
         }
         let wait = Duration::from_millis(u64::from(wait_ms)).min(WAIT_MAX);
         let deadline = self.engine.now() + wait;
         self.parked.deadlines.insert((deadline, token));
-        self.parked.waiting.insert(token, Waiting { peer, request, wish, missing, deadline });
+        let held = vec![scope.hold(session, &keys, now)];
+        let waiting = Waiting { peer, request, wish, missing, held, deadline };
+        self.parked.waiting.insert(token, waiting);
         None
     }
 
     /// Goes on with requests whose blocks were filled or given up.
     pub(super) fn unpark_woken(&mut self) {
+        let now = self.now();
         for woken in self.store.woken() {
             let token = woken.waiter.token;
             let Some(waiting) = self.parked.waiting.get_mut(&token) else { continue };
             waiting.missing = waiting.missing.saturating_sub(1);
+            if woken.filled {
+                let scope = waiting.wish.scope();
+                waiting.held.push(scope.hold(woken.waiter.session, &[woken.key], now));
+            }
             if waiting.missing == 0 {
                 self.unpark(token);
             }
@@ -131,7 +155,8 @@ impl Server {
     }
 
     fn unpark(&mut self, token: u64) {
-        let Some(Waiting { peer, request, wish, .. }) = self.parked.take(token) else { return };
+        let Some(waiting) = self.parked.take(token) else { return };
+        let Waiting { peer, request, wish, held: _held, .. } = waiting;
         if let Some(reply) = self.grant(peer, request, wish) {
             self.reply(peer, request, &reply);
         }
@@ -140,6 +165,7 @@ impl Server {
     fn grant(&mut self, peer: Peer, request: u32, wish: Wish) -> Option<Reply> {
         match wish {
             Wish::Lease { scope, ttl, keys } => Some(self.lease(peer, &scope, ttl, &keys)),
+            Wish::Parts { scope, ttl, parts } => Some(self.lease_parts(peer, &scope, ttl, &parts)),
             Wish::Fetch { scope, window, slot, blocks } => {
                 self.fetch(peer, request, &scope, &window, slot, &blocks)
             }
@@ -147,25 +173,33 @@ impl Server {
     }
 
     fn lease(&mut self, peer: Peer, scope: &Scope, ttl: Millis, keys: &[Key]) -> Reply {
-        let (session, now) = (self.session_id(peer), self.now());
-        let lease = scope.lease(session, keys, Some(ttl), now);
-        let result = |outcome: &Outcome| match *outcome {
-            Outcome::Ready(view) => Leased::Ready {
-                offset: view.offset,
-                len: view.len,
-                checksum: view.checksum,
-                generation: view.generation.0,
-            },
-            Outcome::InFlight => Leased::Late,
-            Outcome::Gone => Leased::Gone,
-            Outcome::Corrupt => Leased::Corrupt,
-        };
-        let results: Vec<_> = lease.results().iter().map(result).collect();
+        let lease = scope.lease(self.session_id(peer), keys, Some(ttl), self.now());
+        let results = lease.results().iter().map(leased).collect();
+        self.keep_lease(peer, lease, results)
+    }
+
+    /// Keeps what is ready for the client.
+    pub(super) fn keep_lease(&mut self, peer: Peer, lease: Lease, results: Vec<Leased>) -> Reply {
         let ready = results.iter().any(|result| matches!(result, Leased::Ready { .. }));
         let id = if ready { lease.id().0 } else { 0 };
         if ready && let Some(session) = self.sessions.get_mut(&peer) {
             session.leases.insert(id, lease);
         }
         Reply::Leased(Blocks { lease: id, results })
+    }
+}
+
+/// A result of a lease, as clients are told of it.
+pub(super) fn leased(outcome: &Outcome) -> Leased {
+    match *outcome {
+        Outcome::Ready(view) => Leased::Ready {
+            offset: view.offset,
+            len: view.len,
+            checksum: view.checksum,
+            generation: view.generation.0,
+        },
+        Outcome::Late => Leased::Late,
+        Outcome::Gone => Leased::Gone,
+        Outcome::Corrupt => Leased::Corrupt,
     }
 }

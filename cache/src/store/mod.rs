@@ -9,7 +9,7 @@
 //!
 //! # Locks
 //! In this order, enforced in debug builds: registry of tenants → one tenant's DRAM bookkeeping →
-//! queue of woken waiters → event ring. Two tenants' bookkeeping is never locked together. Under
+//! queue of woken waiters → event ring → queue of moves. Two tenants' bookkeeping is never locked together. Under
 //! the bookkeeping lock only maps are changed; bytes are copied and checked outside of it. What
 //! visits all blocks (listing, clearing, expiry) lets go of the lock every
 //! [`SCAN_BLOCKS`](crate::limits::SCAN_BLOCKS).
@@ -45,6 +45,7 @@
 //! # }
 //! ```
 
+mod moves;
 mod scope;
 mod shard;
 mod tenant;
@@ -64,16 +65,18 @@ use crate::error::Error;
 use crate::events::{Cursor, Event, Gap, Ring};
 use crate::limits::TENANTS_MAX;
 use crate::stats::TenantStats;
-use crate::sync::{EVENTS, REGISTRY, Ranked, WAKES};
+use crate::sync::{EVENTS, MOVES, REGISTRY, Ranked, WAKES};
+use crate::tier::Stack;
 use crate::tier::dram::Dram;
 use crate::time::Millis;
 
 pub use crate::tier::dram::Watermarks;
+pub use moves::Move;
 pub use scope::{Filter, Found, Grant, Item, Page, Scope, Scrubbed, Watch};
 pub(crate) use shard::Shard;
 pub use tenant::{Tenant, TenantId, TenantOptions};
 
-/// Called, without any lock, when waiters were woken that [`Store::woken`] will tell.
+/// Called, without any lock, when [`Store::woken`] or [`Store::moves`] has something to tell.
 pub type Notify = Box<dyn Fn() + Send + Sync>;
 
 /// How a store behaves.
@@ -82,13 +85,16 @@ pub struct Options {
     pub verify_on_commit: bool,
     /// Events kept for readers.
     pub events: usize,
-    /// Rings a bell for the thread that serves waiters, which other threads may wake.
+    /// Rings a bell for the thread that serves waiters and moves, which other threads may bring.
     pub notify: Option<Notify>,
+    /// The tiers below memory.
+    pub stack: Stack,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { verify_on_commit: true, events: 1 << 16, notify: None }
+        let stack = Stack::default();
+        Self { verify_on_commit: true, events: 1 << 16, notify: None, stack }
     }
 }
 
@@ -97,7 +103,9 @@ pub(crate) struct Hub {
     pub(crate) verify_on_commit: bool,
     pub(crate) wakes: Ranked<Vec<Woken>, WAKES>,
     pub(crate) events: Ranked<Ring, EVENTS>,
+    pub(crate) moves: Ranked<Vec<Move>, MOVES>,
     pub(crate) notify: Option<Notify>,
+    pub(crate) stack: Stack,
     /// Gives out generations and lease ids.
     pub(crate) numbers: Arc<AtomicU64>,
     draining: AtomicBool,
@@ -117,7 +125,9 @@ impl Store {
             verify_on_commit: options.verify_on_commit,
             wakes: Ranked::new(Vec::new()),
             events: Ranked::new(Ring::new(options.events)),
+            moves: Ranked::new(Vec::new()),
             notify: options.notify,
+            stack: options.stack,
             numbers: Arc::new(AtomicU64::new(1)),
             draining: AtomicBool::new(false),
         };
@@ -216,6 +226,24 @@ impl Store {
     /// Takes the waiters that were woken since the last call.
     pub fn woken(&self) -> Vec<Woken> {
         std::mem::take(&mut *self.hub.wakes.lock())
+    }
+
+    /// Takes the blocks that shall go to the tiers below, as of now.
+    pub fn moves(&self) -> Vec<Move> {
+        std::mem::take(&mut *self.hub.moves.lock())
+    }
+
+    /// The tiers below memory.
+    pub fn stack(&self) -> &Stack {
+        &self.hub.stack
+    }
+
+    /// Tells of waiters whose wait ended outside of the store.
+    pub(crate) fn wake(&self, woken: impl IntoIterator<Item = Woken>) {
+        self.hub.wakes.lock().extend(woken);
+        if let Some(notify) = &self.hub.notify {
+            notify();
+        }
     }
 
     /// A place to read events from: those that are yet to come.

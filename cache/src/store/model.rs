@@ -303,7 +303,7 @@ impl World {
                 (Outcome::Ready(view), Some((true, generation))) => {
                     assert_eq!((view.key, view.generation), (*key, generation));
                 }
-                (Outcome::InFlight, Some((false, _))) | (Outcome::Gone, None) => {}
+                (Outcome::Late, Some((false, _))) | (Outcome::Gone, None) => {}
                 (outcome, there) => panic!("{outcome:?}, but the model has {there:?}"),
             }
         }
@@ -464,7 +464,7 @@ impl World {
         let mut presence = Vec::new();
         for chain in self.links.chunks(DEPTH) {
             let keys: Vec<Key> = chain.iter().map(|link| link.key).collect();
-            let found = self.scope.lookup(&keys, &mut presence);
+            let found = self.scope.lookup(&keys, &mut presence, self.now);
             let expected = |key: &Key| match self.present.get(key) {
                 None => Presence::Absent,
                 Some(Present { stored: None, .. }) => Presence::InFlight,

@@ -6,11 +6,13 @@ use std::sync::Arc;
 use super::{Shard, TenantId};
 use crate::block::{Generation, Info, Lease, Outcome, Reserved, SessionId, Waiter};
 use crate::catalog::Presence;
-use crate::error::{Refusal, Why};
+use crate::error::Refusal;
 use crate::identity::{Identity, IdentityId};
 use crate::key::Key;
 use crate::lineage::Link;
-use crate::tier::dram::{Begun, Purpose, ScopeRef};
+use crate::tier::cold::{Job, Name};
+use crate::tier::dram::{Begun, Purpose, ScopeRef, Source};
+use crate::tier::{Tier, Tiers};
 use crate::time::Millis;
 
 /// A block to be reserved.
@@ -123,9 +125,10 @@ impl Scope {
     /// Finds `keys`, the blocks of one sequence in order.
     ///
     /// `presence` is overwritten with one entry a key, also beyond the prefix; a caller that passes
-    /// the same vector again makes the lookup free of allocation. A lookup does not count as a use.
-    pub fn lookup(&self, keys: &[Key], presence: &mut Vec<Presence>) -> Found {
-        Found { prefix: self.shard.look(|dram| dram.lookup(&self.at, keys, presence)) }
+    /// the same vector again makes the lookup free of allocation. A lookup does not count as a use,
+    /// but tells the policy what is wanted.
+    pub fn lookup(&self, keys: &[Key], presence: &mut Vec<Presence>, now: Millis) -> Found {
+        Found { prefix: self.shard.look(|dram| dram.lookup(&self.at, keys, presence, now)) }
     }
 
     /// Reserves room for blocks; one answer an item, in order.
@@ -140,13 +143,52 @@ impl Scope {
         ttl: Option<Millis>,
         now: Millis,
     ) -> Vec<Grant> {
-        let deadline = ttl.map(|ttl| now + ttl);
+        self.begin((session, Source::Put), items, ttl.map(|ttl| now + ttl), now)
+    }
+
+    /// Reserves room for a block that comes up from a tier below; `ttl` is what is left of its time to
+    /// live.
+    pub(crate) fn reserve_promotion(
+        &self,
+        session: SessionId,
+        (key, len): (Key, u64),
+        ttl: Option<Millis>,
+        now: Millis,
+    ) -> Grant {
+        // Its place in its chain comes with the bytes.
+        let link = Link { key, parent: None, position: 0 };
+        let item = Item { link, len, ttl };
+        let grants = self.begin((session, Source::Promotion), &[item], None, now);
+        grants.into_iter().next().expect("one answer an item")
+    }
+
+    /// Reserves room for some bytes of a block that a tier below has.
+    pub(crate) fn reserve_part(
+        &self,
+        session: SessionId,
+        (part, len): (Key, u64),
+        ttl: Millis,
+        now: Millis,
+    ) -> Grant {
+        let link = Link { key: part, parent: None, position: 0 };
+        let item = Item { link, len, ttl: Some(ttl) };
+        let grants = self.begin((session, Source::Part), &[item], None, now);
+        grants.into_iter().next().expect("one answer an item")
+    }
+
+    fn begin(
+        &self,
+        by: (SessionId, Source),
+        items: &[Item],
+        deadline: Option<Millis>,
+        now: Millis,
+    ) -> Vec<Grant> {
         let begun = self.shard.change(|dram| {
             let mut full = None;
             let mut begin = |item| {
-                let begun = dram.begin(session, &self.at, item, deadline, full, now);
+                let begun = dram.begin(by, &self.at, item, deadline, full, now);
                 if let Begun::Refused(refusal) = begun
-                    && matches!(refusal.why, Why::NoRoom { .. } | Why::OverQuota { .. })
+                    && refusal.why.is_room()
                 {
                     full = Some(refusal);
                 }
@@ -180,6 +222,11 @@ impl Scope {
         self.lease_for(Purpose::Use, session, keys, ttl, now)
     }
 
+    /// Keeps the resident ones of `keys` in place, which is no use of theirs.
+    pub(crate) fn hold(&self, session: SessionId, keys: &[Key], now: Millis) -> Lease {
+        self.lease_for(Purpose::Check, session, keys, None, now)
+    }
+
     fn lease_for(
         &self,
         purpose: Purpose,
@@ -190,7 +237,7 @@ impl Scope {
     ) -> Lease {
         let deadline = ttl.map(|ttl| now + ttl);
         let (id, results, slots) =
-            self.shard.look(|dram| dram.lease(session, &self.at, keys, deadline, purpose, now));
+            self.shard.change(|dram| dram.lease(session, &self.at, keys, deadline, purpose, now));
         Lease::new(Arc::clone(&self.shard), self.at.id, id, results, slots)
     }
 
@@ -212,10 +259,51 @@ impl Scope {
         self.shard.look(|dram| dram.pin(&self.at, keys, false))
     }
 
-    /// Removes the resident ones of `keys`, pinned or not; returns how many. A leased block
+    /// The name of one of its blocks in the tiers below.
+    pub(crate) fn name(&self, key: Key) -> Name {
+        Name { identity: self.at.id, key }
+    }
+
+    /// Where a block is: in memory, in the fastest tier below that has it, or nowhere. That is no
+    /// lookup, and no use.
+    pub fn presence(&self, key: Key) -> Presence {
+        self.shard.look(|dram| dram.find(&self.at, key))
+    }
+
+    /// How long a block is, in memory or in a tier below.
+    pub(crate) fn len(&self, key: Key) -> Option<u64> {
+        let here = self.info(key).map(|info| info.view.len);
+        let below = || self.shard.stack().find(&self.name(key), Tiers::NONE);
+        here.or_else(|| below().map(|(_, found)| found.len))
+    }
+
+    /// CRC-64/NVMe of bytes of the tenant's arena.
+    pub(crate) fn checksum(&self, offset: u64, len: u64) -> u64 {
+        self.shard.arena().checksum(offset, len)
+    }
+
+    /// Those of `keys` that are not in memory, whether or not they are anywhere else.
+    pub(crate) fn not_in_memory(&self, keys: &[Key]) -> Vec<Key> {
+        self.shard.look(|dram| dram.not_resident(&self.at, keys))
+    }
+
+    /// Sends the resident ones of `keys` to `tier`; see [`Move::ticket`](super::Move::ticket).
+    pub(crate) fn persist(&self, keys: &[Key], tier: Tier, ticket: u64) -> Vec<bool> {
+        self.shard.change(|dram| dram.persist(&self.at, keys, tier, ticket))
+    }
+
+    /// Removes `keys` from all tiers, pinned or not; returns how many were somewhere. A leased block
     /// disappears from lookups at once, and stays in place for its readers.
     pub fn remove(&self, keys: &[Key]) -> usize {
-        self.shard.change(|dram| dram.remove(&self.at, keys))
+        let there = |key: &&Key| matches!(self.presence(**key), Presence::Resident(_));
+        let removed = keys.iter().filter(there).count();
+        self.shard.change(|dram| dram.remove(&self.at, keys));
+        for level in self.shard.stack().levels() {
+            for key in keys {
+                level.forget(Job::Remove { name: self.name(*key) });
+            }
+        }
+        removed
     }
 
     /// Drops a block in which a reader found a wrong checksum, unless it was replaced since.
@@ -226,7 +314,7 @@ impl Scope {
     /// Checks the resident ones of `keys` against their checksums, and drops what is wrong.
     /// That is no use of theirs, but keeps them in place meanwhile.
     pub fn scrub(&self, session: SessionId, keys: &[Key], now: Millis) -> Scrubbed {
-        let mut lease = self.lease_for(Purpose::Check, session, keys, None, now);
+        let mut lease = self.hold(session, keys, now);
         let checked = lease.results().iter().filter(|o| matches!(o, Outcome::Ready(_))).count();
         Scrubbed { checked, corrupt: lease.verify() }
     }
@@ -261,9 +349,12 @@ impl Scope {
         page
     }
 
-    /// Removes all blocks stored before this call, pinned or not; returns how many. Open
-    /// reservations go on.
+    /// Removes all blocks stored before this call from all tiers, pinned or not; returns how many were
+    /// in memory. Open reservations go on.
     pub fn clear(&self) -> usize {
+        for level in self.shard.stack().levels() {
+            level.forget(Job::Clear { identity: self.at.id });
+        }
         let Some(mut sweep) = self.shard.change(|dram| dram.begin_clear(&self.at)) else {
             return 0;
         };

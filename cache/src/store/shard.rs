@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{Hub, TenantId};
+use super::{Hub, Move, TenantId};
 use crate::arena::Arena;
 use crate::sync::{DRAM, Ranked};
+use crate::tier::Stack;
 use crate::tier::dram::Dram;
 
 pub(crate) struct Shard {
@@ -31,14 +32,18 @@ impl Shard {
         self.hub.verify_on_commit
     }
 
+    pub(crate) fn stack(&self) -> &Stack {
+        &self.hub.stack
+    }
+
     /// Looks at the bookkeeping, or changes what nobody is told of.
     pub(crate) fn look<R>(&self, look: impl FnOnce(&mut Dram) -> R) -> R {
         look(&mut self.dram.lock())
     }
 
-    /// Changes the bookkeeping. Events are published and waiters queued before the lock is let go,
+    /// Changes the bookkeeping. Events are published, waiters and moves queued before the lock is let go,
     /// so their order is that of the changes; the bell rings after.
-    pub(crate) fn change<R>(&self, change: impl FnOnce(&mut Dram) -> R) -> R {
+    pub(crate) fn change<R>(self: &Arc<Self>, change: impl FnOnce(&mut Dram) -> R) -> R {
         let mut dram = self.dram.lock();
         let result = change(&mut dram);
         if dram.effects.is_empty() {
@@ -54,8 +59,16 @@ impl Shard {
                 events.push(self.tenant, identity, change);
             }
         }
+        let moves = !dram.effects.departing.is_empty();
+        if moves {
+            let departing = dram.effects.departing.drain(..);
+            let moves = departing.map(|departing| Move::new(Arc::clone(self), departing));
+            self.hub.moves.lock().extend(moves);
+        }
         drop(dram);
-        if woke && let Some(notify) = &self.hub.notify {
+        if (woke || moves)
+            && let Some(notify) = &self.hub.notify
+        {
             notify();
         }
         result

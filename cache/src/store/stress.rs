@@ -42,7 +42,7 @@ impl Session {
     fn serve(&mut self, chain: &[Link]) {
         let keys: Vec<Key> = chain.iter().map(|link| link.key).collect();
         let mut presence = Vec::new();
-        let prefix = self.scope.lookup(&keys, &mut presence).prefix;
+        let prefix = self.scope.lookup(&keys, &mut presence, NOW).prefix;
         let lease = self.scope.lease(self.id, &keys[..prefix], None, NOW);
         for (index, view) in lease.ready() {
             let mut bytes = vec![0; BLOCK_BYTES];

@@ -73,7 +73,8 @@ impl Tenant {
         let arena = Arena::new(options.memory);
         let numbers = Arc::clone(&hub.numbers);
         let TenantOptions { quota, watermarks, policy, .. } = options;
-        let dram = Dram::new(arena.len(), quota, watermarks, policy, numbers);
+        let stack = hub.stack.clone();
+        let dram = Dram::new(arena.len(), quota, watermarks, policy, stack, numbers);
         let shard = Arc::new(Shard::new(id, arena, dram, hub));
         Self { name: options.name.into(), shard }
     }
@@ -139,6 +140,12 @@ impl Tenant {
                 return freed;
             }
         }
+    }
+
+    /// Sends blocks to the tiers below that would get them when they are evicted; see
+    /// [`Server::close_tiers`](crate::server::Server::close_tiers).
+    pub(crate) fn evacuate(&self, from: usize, bytes: u64) -> Option<usize> {
+        self.shard.change(|dram| dram.evacuate_some(from, bytes))
     }
 
     pub(super) fn reclaim(&self, now: Millis) -> u64 {

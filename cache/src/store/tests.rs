@@ -14,7 +14,7 @@ use crate::events::{Change, Gap};
 use crate::identity::{Geometry, Identity};
 use crate::key::Key;
 use crate::lineage::{Chain, Link};
-use crate::policy::{BlockId, Policy, Removal, Traits};
+use crate::policy::{BlockId, Mark, Policy, Removal, Traits};
 use crate::tier::Tier;
 use crate::time::Millis;
 
@@ -77,7 +77,7 @@ impl World {
 
     fn resident(&self, links: &[Link]) -> Vec<bool> {
         let mut presence = Vec::new();
-        self.scope.lookup(&keys(links), &mut presence);
+        self.scope.lookup(&keys(links), &mut presence, NOW);
         presence.iter().map(|p| matches!(p, Presence::Resident(Tier::Dram))).collect()
     }
 
@@ -118,11 +118,11 @@ fn what_never_committed_never_existed() {
     let links = world.chain(0, 2);
     let mut presence = Vec::new();
     let room = world.granted(ALICE, links[0]);
-    world.scope.lookup(&keys(&links), &mut presence);
+    world.scope.lookup(&keys(&links), &mut presence, NOW);
     assert_eq!(presence, [Presence::InFlight, Presence::Absent]);
-    assert_eq!(world.lease(BOB, &links).results(), [Outcome::InFlight, Outcome::Gone]);
+    assert_eq!(world.lease(BOB, &links).results(), [Outcome::Late, Outcome::Gone]);
     drop(room);
-    world.scope.lookup(&keys(&links), &mut presence);
+    world.scope.lookup(&keys(&links), &mut presence, NOW);
     assert_eq!(presence, [Presence::Absent; 2]);
     assert_eq!(world.tenant.stats().gauges.used_bytes, 0);
 }
@@ -134,7 +134,7 @@ fn lookup_finds_the_longest_unbroken_prefix() {
     world.store(&links);
     world.scope.remove(&[links[2].key]);
     let mut presence = Vec::new();
-    assert_eq!(world.scope.lookup(&keys(&links), &mut presence).prefix, 2);
+    assert_eq!(world.scope.lookup(&keys(&links), &mut presence, NOW).prefix, 2);
     assert_eq!(presence[3], Presence::Resident(Tier::Dram));
     let counters = world.tenant.stats().counters;
     assert_eq!((counters.lookups, counters.hits, counters.misses), (5, [2, 0, 0], 3));
@@ -394,10 +394,10 @@ fn tenants_and_identities_are_kept_apart() {
         other.register(&identity("u", "m")).unwrap(),
         world.tenant.register(&identity("t", "another")).unwrap(),
     ] {
-        assert_eq!(scope.lookup(&keys(&links), &mut presence).prefix, 0);
+        assert_eq!(scope.lookup(&keys(&links), &mut presence, NOW).prefix, 0);
     }
     let same = world.tenant.register(&identity("t", "m")).unwrap();
-    assert_eq!(same.lookup(&keys(&links), &mut presence).prefix, 1);
+    assert_eq!(same.lookup(&keys(&links), &mut presence, NOW).prefix, 1);
     assert_eq!(world.tenant.scopes().len(), 2);
 }
 
@@ -515,7 +515,7 @@ fn accesses_stay_inside_their_block() {
     assert_eq!(lease.read_at(1, 0, &mut [0; 2]), Ok(false));
 }
 
-/// Proposes the block that came last, whatever it was told.
+/// Proposes the block that came last, whatever it was told, and lets nobody in for it.
 struct Stubborn(Option<BlockId>);
 
 impl Policy for Stubborn {
@@ -531,6 +531,18 @@ impl Policy for Stubborn {
     fn on_remove(&mut self, _: BlockId, _: Removal) {}
     fn victim(&mut self, _: Millis) -> Option<BlockId> {
         self.0
+    }
+    fn admit(&mut self, _: &Traits, _: BlockId, _: Millis) -> bool {
+        false
+    }
+    fn mark(&self, _: BlockId) -> Mark {
+        Mark::default()
+    }
+    fn on_hit_below(&mut self, mark: Mark, _: Millis, _: Millis) -> Mark {
+        mark
+    }
+    fn worth(&self, _: Mark, _: Millis, _: Millis) -> f32 {
+        0.0
     }
 }
 
@@ -550,6 +562,37 @@ fn a_policy_cannot_evict_what_is_held() {
     assert_eq!(tenant.stats().counters.policy_faults, 1);
     drop(lease);
     assert_eq!(tenant.evict(1, NOW), GRANULE);
+}
+
+#[test]
+fn what_is_not_admitted_displaces_nothing() {
+    let world = World::new(1);
+    let memory = HostMemory::new(2 * GRANULE as usize).build().unwrap();
+    let options =
+        TenantOptions { policy: Box::new(Stubborn(None)), ..TenantOptions::new("u", memory) };
+    let tenant = world.store.open_tenant(options).unwrap();
+    let scope = tenant.register(&identity("u", "m")).unwrap();
+    let mut links = Vec::new();
+    for seed in [b"old", b"new"] {
+        let mut chain = Chain::new(scope.identity());
+        links.extend([chain.push(seed), chain.push(seed)]);
+    }
+    let items: Vec<Item> =
+        links.iter().map(|link| Item { link: *link, len: GRANULE, ttl: None }).collect();
+    // Free space is given without asking.
+    for item in &items[..2] {
+        commit(granted(scope.reserve(ALICE, &[*item], None, NOW).remove(0)));
+    }
+    let answers = scope.reserve(ALICE, &items[2..], None, NOW);
+    for answer in &answers {
+        let Grant::Refused(refusal) = answer else { panic!("{answer:?}") };
+        assert_eq!(refusal.why, Why::NotAdmitted(links[2].key), "what follows it is not asked for");
+        assert_eq!(refusal.retry_after, None);
+    }
+    assert_eq!(scope.lookup(&keys(&links[..2]), &mut Vec::new(), NOW).prefix, 2);
+    let counters = tenant.stats().counters;
+    assert_eq!((counters.not_admitted, counters.refused, counters.evicted), (1, 2, 0));
+    assert_eq!(tenant.evict(GRANULE, NOW), GRANULE, "eviction itself asks nobody");
 }
 
 #[test]

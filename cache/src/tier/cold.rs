@@ -2,7 +2,13 @@
 //!
 //! A [`Cold`] tier keeps blocks by identity and key. It has threads of its own and never blocks who
 //! asks: a [`Job`] goes in, a [`Done`] with its token comes out later, once. Looking a block up is
-//! answered from memory, at once.
+//! answered from memory, at once; memory holds what fits in 48 bytes a block ([`Found`]), and the
+//! place in the chain comes with the bytes ([`Done`]).
+//!
+//! # Spans and pages
+//! A span that holds (or takes) a whole block and begins on a page of 4096 bytes owns the rest of its
+//! last page too: a tier may read and write it, so that the device reaches the span directly. Any other
+//! span is touched at its own bytes only.
 //!
 //! # What every tier promises
 //! 1. A load that succeeds has filled its span with the bytes of exactly that block, checked; anything
@@ -54,6 +60,33 @@ impl Record {
     pub fn name(&self) -> Name {
         Name { identity: self.identity, key: self.link.key }
     }
+}
+
+/// What a tier remembers of a block's use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mark {
+    /// Loads since it was written, up to [`Mark::HITS_MAX`]; halved when it is written again.
+    pub hits: u8,
+    /// A block that follows it was written since it was.
+    pub parent: bool,
+}
+
+impl Mark {
+    /// Where hits stop being counted.
+    pub const HITS_MAX: u8 = 63;
+}
+
+/// What is known of a block without asking the device or the service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Bytes.
+    pub len: u64,
+    /// CRC-64/NVMe of the bytes.
+    pub checksum: u64,
+    /// When its time to live ends, at most a second early.
+    pub expires: Option<Wall>,
+    /// How it was used.
+    pub mark: Mark,
 }
 
 /// How urgent a job is; each lane has its own queue, and a later lane never holds an earlier one up.
@@ -118,8 +151,8 @@ pub enum Job {
 pub struct Done {
     /// The job's.
     pub token: u64,
-    /// How it ended.
-    pub result: Result<(), Failure>,
+    /// How it ended: for a load with what was stored beside the bytes, for any other job with nothing.
+    pub result: Result<Option<Record>, Failure>,
 }
 
 /// Why a job did not succeed.
@@ -226,7 +259,7 @@ pub trait Cold: Send + Sync {
     fn tier(&self) -> Tier;
 
     /// What is known of a block, if it is here and its time is not over. No I/O, no waiting.
-    fn find(&self, name: &Name) -> Option<Record>;
+    fn find(&self, name: &Name) -> Option<Found>;
 
     /// Whether [`find`](Self::find) would find it.
     fn contains(&self, name: &Name) -> bool {
@@ -244,7 +277,7 @@ pub trait Cold: Send + Sync {
 
     /// Calls `visit` for some of the blocks, from `from` on (0 for the first call); where to go on,
     /// or none at the end. A block that stays throughout is visited once.
-    fn visit(&self, from: u64, visit: &mut dyn FnMut(&Record)) -> Option<u64>;
+    fn visit(&self, from: u64, visit: &mut dyn FnMut(&Name, &Found)) -> Option<u64>;
 
     /// How it is.
     fn health(&self) -> Health;

@@ -1,5 +1,6 @@
 //! Where a block may live.
 
+pub mod below;
 pub mod codec;
 pub mod cold;
 pub(crate) mod dram;
@@ -7,6 +8,7 @@ pub mod nvme;
 pub mod object;
 mod span;
 
+pub use below::{Ingest, Level, Stack};
 pub use cold::{Cold, Lane};
 pub use span::Span;
 

@@ -17,13 +17,13 @@ pub use codec::{Malformed, Reader, Writer};
 pub use entry::{Committed, Event, Fetched, Leased, Reserved};
 pub use list::{Listed, Page, Place};
 pub use reply::{Blocks, Fault, FaultCode, Lookup, Reply, Welcome};
-pub use request::{Fetch, Hello, Item, Put, Request, Source};
+pub use request::{Fetch, Hello, Item, Part, Put, Request, Source};
 
 /// "TRANSHIP", read as a little-endian word.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"TRANSHIP");
 
 /// The version this build speaks; peers must speak the same.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 
 /// Most keys in one message.
 pub const BATCH_MAX: usize = 1024;
@@ -41,7 +41,7 @@ pub const TEXT_BYTES_MAX: usize = 1024;
 /// given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Batches {
-    /// Keys of a lookup, a pin or a removal.
+    /// Keys of a lookup, a pin, a removal, a prefetch or a persist.
     pub keys: usize,
     /// Keys of a lease.
     pub leases: usize,

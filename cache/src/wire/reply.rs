@@ -100,7 +100,10 @@ pub enum Reply {
     Leased(Blocks),
     /// To `Fetch`: one a block.
     Fetched(Vec<Fetched>),
-    /// To `Abort`, `Release`, `Pin`, `Remove`: how many blocks were concerned; to `Subscribe`,
+    /// To `Persist`: one flag a block, set for those that survive a crash.
+    Persisted(Vec<bool>),
+    /// To `Abort`, `Release`, `Pin`, `Remove`: how many blocks were concerned; to `Prefetch`: how many
+    /// are in memory or on their way; to `Subscribe`,
     /// `Unsubscribe`, `Ping`: zero.
     Count(u64),
     /// To `List`.
@@ -126,6 +129,7 @@ mod kind {
     pub(super) const EVENTS: u8 = 138;
     pub(super) const FAULT: u8 = 139;
     pub(super) const LISTED: u8 = 140;
+    pub(super) const PERSISTED: u8 = 141;
 }
 
 impl Reply {
@@ -153,6 +157,10 @@ impl Reply {
                 list(&mut to, &blocks.results);
             }
             Self::Fetched(blocks) => list(&mut to, blocks),
+            Self::Persisted(safe) => {
+                to.count(safe.len());
+                safe.iter().for_each(|safe| to.u8(u8::from(*safe)));
+            }
             Self::Count(count) => to.u64(*count),
             Self::Listed(page) => {
                 to.u8(u8::from(page.next.is_some()));
@@ -178,6 +186,7 @@ impl Reply {
             Self::Committed(_) => kind::COMMITTED,
             Self::Leased(_) => kind::LEASED,
             Self::Fetched(_) => kind::FETCHED,
+            Self::Persisted(_) => kind::PERSISTED,
             Self::Count(_) => kind::COUNT,
             Self::Listed(_) => kind::LISTED,
             Self::Stats(_) => kind::STATS,
@@ -194,6 +203,7 @@ impl Reply {
             Self::Committed(blocks) => 8 + blocks.len() * 9,
             Self::Leased(blocks) => 16 + blocks.results.len() * 33,
             Self::Fetched(blocks) => 8 + blocks.len() * 25,
+            Self::Persisted(safe) => 8 + safe.len(),
             Self::Listed(page) => 32 + page.blocks.len() * LISTED_BYTES,
             Self::Stats(json) => 8 + json.len(),
             _ => 64,
@@ -230,6 +240,15 @@ impl Reply {
                 results: take(&mut from, BATCH_MAX)?,
             }),
             kind::FETCHED => Self::Fetched(take(&mut from, BATCH_MAX)?),
+            kind::PERSISTED => {
+                let count = from.count("count", BATCH_MAX, 1)?;
+                let safe = |_| match from.u8("safe")? {
+                    0 => Ok(false),
+                    1 => Ok(true),
+                    other => Err(Malformed::value("safe", other, "0 or 1")),
+                };
+                Self::Persisted((0..count).map(safe).collect::<Result<_, _>>()?)
+            }
             kind::COUNT => Self::Count(from.u64("count")?),
             kind::LISTED => {
                 let has_next = from.u8("has next")? != 0;
@@ -241,7 +260,7 @@ impl Reply {
             kind::FAULT => {
                 Self::Fault(Fault { code: fault_code(from.u8("code")?)?, text: from.text("text")? })
             }
-            other => return Err(Malformed::value("kind", other, "a reply, 129 to 140")),
+            other => return Err(Malformed::value("kind", other, "a reply, 129 to 141")),
         };
         from.end()?;
         Ok((header.request, reply))
@@ -322,6 +341,7 @@ mod tests {
             proptest::collection::vec(event, 0..9).prop_map(Reply::Events),
             ".{0,90}".prop_map(|text| Reply::Fault(Fault { code: FaultCode::Limit, text })),
             any::<u64>().prop_map(Reply::Count),
+            proptest::collection::vec(any::<bool>(), 0..70).prop_map(Reply::Persisted),
         ]
     }
 

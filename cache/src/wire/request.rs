@@ -22,6 +22,17 @@ pub struct Hello {
     pub token: String,
 }
 
+/// Some bytes of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// The block.
+    pub key: Key,
+    /// First byte.
+    pub start: u64,
+    /// The byte after the last.
+    pub end: u64,
+}
+
 /// One block to make room for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Item {
@@ -155,6 +166,33 @@ pub enum Request {
         /// The blocks.
         keys: Vec<Key>,
     },
+    /// Has blocks of tiers below brought to memory.
+    Prefetch {
+        /// The identity.
+        scope: u32,
+        /// The blocks, the most urgent first.
+        keys: Vec<Key>,
+    },
+    /// Has blocks written where they survive a crash, and says when they are.
+    Persist {
+        /// The identity.
+        scope: u32,
+        /// How long to wait for that, milliseconds.
+        wait_ms: u32,
+        /// The blocks.
+        keys: Vec<Key>,
+    },
+    /// [`Lease`](Request::Lease) of some bytes of each block, of which no more is brought to memory.
+    LeaseParts {
+        /// The identity.
+        scope: u32,
+        /// How long to wait for what is being filled or brought, milliseconds.
+        wait_ms: u32,
+        /// How long the lease holds without a release, milliseconds.
+        ttl_ms: u32,
+        /// The parts.
+        parts: Vec<Part>,
+    },
     /// Asks for a page of the tenant's blocks, of all its identities.
     List {
         /// Where the page starts.
@@ -194,12 +232,18 @@ mod kind {
     pub(super) const PING: u8 = 16;
     pub(super) const PUT: u8 = 17;
     pub(super) const LIST: u8 = 18;
+    pub(super) const PREFETCH: u8 = 19;
+    pub(super) const PERSIST: u8 = 20;
+    pub(super) const LEASE_PARTS: u8 = 21;
 }
 
 /// Bytes of an [`Item`]: key, flag, parent, position, length.
 const ITEM_BYTES: usize = KEY_BYTES + 1 + KEY_BYTES + 4 + 8;
 /// Bytes of a [`Source`]: reservation, checksum, offset.
 const SOURCE_BYTES: usize = 8 + 8 + 8;
+
+/// Bytes of a [`Part`]: key, start, end.
+const PART_BYTES: usize = KEY_BYTES + 8 + 8;
 
 impl Request {
     /// The name in logs and metrics.
@@ -219,6 +263,9 @@ impl Request {
             Self::Fetch { .. } => "fetch",
             Self::Pin { .. } => "pin",
             Self::Remove { .. } => "remove",
+            Self::Prefetch { .. } => "prefetch",
+            Self::Persist { .. } => "persist",
+            Self::LeaseParts { .. } => "lease_parts",
             Self::List { .. } => "list",
             Self::Stats => "stats",
             Self::Subscribe { .. } => "subscribe",
@@ -306,9 +353,25 @@ impl Request {
                 to.u8(u8::from(*pin));
                 to.keys(keys);
             }
-            Self::Remove { scope, keys } => {
+            Self::Remove { scope, keys } | Self::Prefetch { scope, keys } => {
                 to.u32(*scope);
                 to.keys(keys);
+            }
+            Self::Persist { scope, wait_ms, keys } => {
+                to.u32(*scope);
+                to.u32(*wait_ms);
+                to.keys(keys);
+            }
+            Self::LeaseParts { scope, wait_ms, ttl_ms, parts } => {
+                to.u32(*scope);
+                to.u32(*wait_ms);
+                to.u32(*ttl_ms);
+                to.count(parts.len());
+                for Part { key, start, end } in parts {
+                    to.raw(key.as_bytes());
+                    to.u64(*start);
+                    to.u64(*end);
+                }
             }
             Self::List { start, prefix } => {
                 start.put(&mut to);
@@ -337,6 +400,9 @@ impl Request {
             Self::Fetch { .. } => kind::FETCH,
             Self::Pin { .. } => kind::PIN,
             Self::Remove { .. } => kind::REMOVE,
+            Self::Prefetch { .. } => kind::PREFETCH,
+            Self::Persist { .. } => kind::PERSIST,
+            Self::LeaseParts { .. } => kind::LEASE_PARTS,
             Self::List { .. } => kind::LIST,
             Self::Stats => kind::STATS,
             Self::Subscribe { .. } => kind::SUBSCRIBE,
@@ -442,6 +508,20 @@ impl Request {
                 Self::Pin { scope, pin, keys: keys(&mut from)? }
             }
             kind::REMOVE => Self::Remove { scope: scope(&mut from)?, keys: keys(&mut from)? },
+            kind::PREFETCH => Self::Prefetch { scope: scope(&mut from)?, keys: keys(&mut from)? },
+            kind::PERSIST => Self::Persist {
+                scope: scope(&mut from)?,
+                wait_ms: from.u32("wait")?,
+                keys: keys(&mut from)?,
+            },
+            kind::LEASE_PARTS => {
+                let scope = scope(&mut from)?;
+                let wait_ms = from.u32("wait")?;
+                let ttl_ms = from.u32("time to live")?;
+                let count = from.count("parts", BATCH_MAX, PART_BYTES)?;
+                let parts = (0..count).map(|_| part(&mut from)).collect::<Result<_, _>>()?;
+                Self::LeaseParts { scope, wait_ms, ttl_ms, parts }
+            }
             kind::LIST => {
                 Self::List { start: Place::take(&mut from)?, prefix: from.text("prefix")? }
             }
@@ -449,7 +529,7 @@ impl Request {
             kind::SUBSCRIBE => Self::Subscribe { from: from.u64("from")? },
             kind::UNSUBSCRIBE => Self::Unsubscribe,
             kind::PING => Self::Ping,
-            other => return Err(Malformed::value("kind", other, "a request, 1 to 18")),
+            other => return Err(Malformed::value("kind", other, "a request, 1 to 21")),
         };
         from.end()?;
         Ok(request)
@@ -479,6 +559,14 @@ fn item(from: &mut Reader<'_>) -> Result<Item, Malformed> {
     let position = from.u32("position")?;
     let len = from.u64("length")?;
     Ok(Item { link: Link { key, parent: has_parent.then_some(parent), position }, len })
+}
+
+fn part(from: &mut Reader<'_>) -> Result<Part, Malformed> {
+    let part = Part { key: from.key("key")?, start: from.u64("start")?, end: from.u64("end")? };
+    if part.start > part.end {
+        return Err(Malformed::value("end", part.end, "not before its start"));
+    }
+    Ok(part)
 }
 
 fn source(from: &mut Reader<'_>) -> Result<Source, Malformed> {
@@ -565,6 +653,22 @@ mod tests {
                 .prop_map(|(scope, key, generation)| Request::Corrupt { scope, key, generation }),
             (any::<u32>(), any::<bool>(), some_keys())
                 .prop_map(|(scope, pin, keys)| Request::Pin { scope, pin, keys }),
+            (any::<u32>(), some_keys()).prop_map(|(scope, keys)| Request::Prefetch { scope, keys }),
+            (any::<u32>(), any::<u32>(), some_keys())
+                .prop_map(|(scope, wait_ms, keys)| Request::Persist { scope, wait_ms, keys }),
+            (
+                any::<(u32, u32, u32)>(),
+                proptest::collection::vec((key(), any::<(u64, u64)>()), 0..9)
+            )
+                .prop_map(|((scope, wait_ms, ttl_ms), parts)| {
+                    let part = |(key, (a, b)): (Key, (u64, u64))| Part {
+                        key,
+                        start: a.min(b),
+                        end: a.max(b),
+                    };
+                    let parts = parts.into_iter().map(part).collect();
+                    Request::LeaseParts { scope, wait_ms, ttl_ms, parts }
+                }),
             Just(Request::Stats),
             (key(), any::<u64>(), ".{0,40}").prop_map(|(id, from, prefix)| {
                 let identity = IdentityId::from_bytes(*id.as_bytes());
@@ -590,7 +694,7 @@ mod tests {
         }
 
         #[test]
-        fn random_bytes_never_panic(bytes: Vec<u8>, kind in 0u8..20) {
+        fn random_bytes_never_panic(bytes: Vec<u8>, kind in 0u8..23) {
             let _ = Request::decode(&bytes);
             let mut framed = vec![kind, 0, 0, 0, 1, 0, 0, 0];
             framed.extend(bytes);

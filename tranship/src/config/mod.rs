@@ -26,5 +26,6 @@ pub use schema::Config;
 pub use section::{Field, Section, Setting, settings};
 pub use token::{TokenError, token};
 pub use value::{
-    FilePath, HugePages, LogFormat, LogLevel, Maybe, Percent, PolicyName, Polling, Secret, Value,
+    CodecName, DiskIo, FilePath, HugePages, IngestName, LogFormat, LogLevel, Maybe, Name, Pairs,
+    Percent, PolicyName, Polling, Secret, Url, Value,
 };

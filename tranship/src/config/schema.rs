@@ -5,7 +5,8 @@ use std::ops::RangeInclusive;
 
 use super::section::{config, section};
 use super::value::{
-    FilePath, HugePages, LogFormat, LogLevel, Maybe, Percent, PolicyName, Polling, Secret,
+    CodecName, DiskIo, FilePath, HugePages, IngestName, LogFormat, LogLevel, Maybe, Name, Pairs,
+    Percent, PolicyName, Polling, Secret, Url,
 };
 use super::{Address, Addresses, Error};
 use crate::doctor::host;
@@ -14,6 +15,8 @@ use crate::units::{Size, Span};
 config! {
     serve: Serve,
     dram: Dram,
+    nvme: Nvme,
+    object: Object,
     policy: Policy,
     transport: Transport,
     tcp: Tcp,
@@ -49,6 +52,46 @@ section! {
         high_watermark: Percent = Percent::new(95),
         /// Fill level at which eviction stops
         low_watermark: Percent = Percent::new(90),
+    }
+}
+
+section! {
+    /// The NVMe tier: a log on a local device, for blocks that leave memory and for restarts.
+    Nvme {
+        /// File, directory or block device of the log, or off; what does not exist is made as a file
+        path, also "nvme": Maybe<FilePath> = Maybe::Unset,
+        /// Bytes of the log, or auto: what is there; of a new file 64 GiB or half of what is free
+        capacity: Maybe<Size> = Maybe::Unset,
+        /// Bytes that are reclaimed at once; fixed when the log is made
+        segment: Size = Size::mib(64),
+        /// Blocks that go there: all when stored, hot when used again, evicted when they leave memory
+        ingest: IngestName = IngestName::All,
+        /// Most bytes written to the device a day, or auto: no limit
+        write_budget: Maybe<Size> = Maybe::Unset,
+        /// What reads and writes: io_uring where it is to be had, or a pool of threads
+        io: DiskIo = DiskIo::Auto,
+    }
+}
+
+section! {
+    /// The object tier: a bucket, which several hosts may share.
+    Object {
+        /// Where the bucket is, or off; a directory is a bucket too
+        url, also "object": Maybe<Url> = Maybe::Unset,
+        /// Settings of the service, such as endpoint or region; the others come from the environment
+        settings: Maybe<Pairs> = Maybe::Unset,
+        /// This daemon's name in the bucket, or auto: made of the host's and of serve.listen
+        node: Maybe<Name> = Maybe::Unset,
+        /// Most bytes that this daemon keeps there
+        capacity: Size = Size::gib(1024),
+        /// Blocks that go there: all, hot or evicted
+        ingest: IngestName = IngestName::Hot,
+        /// Bytes of one object
+        pack: Size = Size::mib(64),
+        /// Compression, lossless; auto measures whether it pays
+        codec: CodecName = CodecName::Off,
+        /// Never write, read what others have stored
+        read_only: bool = false,
     }
 }
 

@@ -126,6 +126,38 @@ words! {
         Lru = "lru",
     }
 
+    /// Which blocks a tier below memory takes in.
+    IngestName: "all, hot or evicted" {
+        /// Every block, as soon as it is stored.
+        All = "all",
+        /// Blocks that are used again.
+        Hot = "hot",
+        /// Blocks that leave memory.
+        Evicted = "evicted",
+    }
+
+    /// What reads and writes a device.
+    DiskIo: "auto, uring or threads" {
+        /// io_uring where it is to be had.
+        Auto = "auto",
+        /// io_uring, or starting fails.
+        Uring = "uring",
+        /// A pool of threads.
+        Threads = "threads",
+    }
+
+    /// How blocks are compressed in a bucket.
+    CodecName: "off, auto, zstd or lz4" {
+        /// Not at all.
+        Off = "off",
+        /// If it is measured to pay.
+        Auto = "auto",
+        /// Byte planes and zstd.
+        Zstd = "zstd",
+        /// Byte planes and lz4.
+        Lz4 = "lz4",
+    }
+
     /// What a worker does when nothing happens.
     Polling: "adaptive or busy" {
         /// Spins, then sleeps.
@@ -207,6 +239,9 @@ maybe! {
     SocketAddr: "off", "IP:PORT such as 127.0.0.1:7421, or off";
     Secret: "off", "text or off";
     FilePath: "off", "a path or off";
+    Url: "off", "s3://BUCKET/PREFIX, gs://…, az://…, a directory, or off";
+    Pairs: "off", "NAME=VALUE, several with commas in between, or off";
+    Name: "auto", "a name of letters, digits and -_., or auto";
     Address: "auto", "tcp://HOST:PORT or auto";
 }
 
@@ -282,6 +317,105 @@ impl Value for FilePath {
     }
 }
 
+/// Where a bucket is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Url(String);
+
+impl Url {
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Display for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl Value for Url {
+    const FORM: &'static str = "s3://BUCKET/PREFIX, gs://…, az://… or a directory";
+
+    fn read(text: &str) -> Result<Self, String> {
+        match text.trim() {
+            "" => Err(expected::<Self>(text)),
+            url => Ok(Self(url.to_owned())),
+        }
+    }
+}
+
+/// A name among others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Name(String);
+
+impl Name {
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl Value for Name {
+    const FORM: &'static str = "a name of letters, digits and -_.";
+
+    fn read(text: &str) -> Result<Self, String> {
+        let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        match text.trim() {
+            name if !name.is_empty() && name.chars().all(fits) => Ok(Self(name.to_owned())),
+            _ => Err(expected::<Self>(text)),
+        }
+    }
+}
+
+/// Settings of a service, by its own names. Some are secrets, so no value is shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Pairs(Vec<(String, String)>);
+
+impl Pairs {
+    /// Names and values.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+}
+
+impl Display for Pairs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown: Vec<_> = self.0.iter().map(|(name, _)| format!("{name}=(hidden)")).collect();
+        f.pad(&shown.join(","))
+    }
+}
+
+impl fmt::Debug for Pairs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Display::fmt(self, f)
+    }
+}
+
+impl Value for Pairs {
+    const FORM: &'static str = "NAME=VALUE, several with commas in between";
+    const LIST: bool = true;
+
+    fn read(text: &str) -> Result<Self, String> {
+        let pair = |pair: &str| {
+            let (name, value) = pair.split_once('=')?;
+            let (name, value) = (name.trim(), value.trim());
+            (!name.is_empty()).then(|| (name.to_owned(), value.to_owned()))
+        };
+        let pairs: Option<Vec<_>> = text.split(',').map(pair).collect();
+        // What was given may be a secret, so it is not repeated.
+        pairs.map(Self).ok_or_else(|| format!("(hidden): expected {}", Self::FORM))
+    }
+}
+
 /// Text that must not be shown.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
@@ -341,6 +475,9 @@ mod tests {
         round_trip::<Maybe<SocketAddr>>("127.0.0.1:7421");
         round_trip::<HugePages>("on");
         round_trip::<bool>("true");
+        round_trip::<Maybe<Url>>("s3://bucket/prefix");
+        round_trip::<Maybe<Name>>("auto");
+        round_trip::<IngestName>("hot");
     }
 
     #[test]
@@ -352,6 +489,16 @@ mod tests {
         );
         assert_eq!(HugePages::read("yes").unwrap_err(), "\"yes\": expected auto, on or off");
         assert_eq!(u32::read("-1").unwrap_err(), "\"-1\": expected a whole number");
+    }
+
+    #[test]
+    fn pairs_are_read_and_their_values_stay_hidden() {
+        let pairs = Pairs::read("endpoint=http://h:1, secret_access_key=sword=fish").unwrap();
+        let read: Vec<_> = pairs.iter().collect();
+        assert_eq!(read, [("endpoint", "http://h:1"), ("secret_access_key", "sword=fish")]);
+        assert_eq!(format!("{pairs}"), "endpoint=(hidden),secret_access_key=(hidden)");
+        let error = Pairs::read("swordfish").unwrap_err();
+        assert!(error.contains("NAME=VALUE") && !error.contains("swordfish"), "{error}");
     }
 
     #[test]

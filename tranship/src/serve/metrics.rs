@@ -214,6 +214,9 @@ fn blocks(page: &mut Page<'_>, tenants: &[TenantStats]) -> fmt::Result {
     page.counter("departed_blocks", None, "Blocks that left, by reason", in_dram(departed))?;
     let faults = each(tenants, |t| t.counters.policy_faults);
     page.counter("policy_faults", None, "Held blocks that the policy proposed to evict", faults)?;
+    let kept = each(tenants, |t| t.counters.not_admitted);
+    let about = "Refused reservations of blocks that are worth less than what is there";
+    page.counter("not_admitted_blocks", None, about, kept)?;
     let policies =
         tenants.iter().map(|t| ([("tenant", t.tenant.as_str()), ("policy", t.policy)], 1));
     page.gauge("policy_info", None, "Eviction policy", policies)?;

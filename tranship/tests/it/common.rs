@@ -7,6 +7,28 @@ use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
+/// Seed of what a test draws, unless the variable gives another.
+const SEED: u64 = 20_251_121;
+const SEED_VARIABLE: &str = "TRANSHIP_TEST_SEED";
+
+/// The seed of this run.
+pub(crate) fn seed() -> u64 {
+    std::env::var(SEED_VARIABLE).map_or(SEED, |text| text.parse().expect("a number"))
+}
+
+/// SplitMix64.
+pub(crate) struct Dice(pub(crate) u64);
+
+impl Dice {
+    pub(crate) fn roll(&mut self, sides: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut word = self.0;
+        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((word ^ (word >> 31)) % sides as u64) as usize
+    }
+}
+
 /// A directory for one test, which is the runtime directory too; nothing of the caller's
 /// environment reaches the binary.
 pub(crate) struct Scene {

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::process::Stdio;
 
-use crate::common::{Scene, objects, signal, text};
+use crate::common::{Dice, Scene, objects, seed, signal, text};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -15,25 +15,9 @@ const KILLS: usize = 20;
 const EVERY: u64 = 60;
 /// Enough requests for all kills, and for life to go on after the last.
 const REQUESTS: u64 = EVERY * (KILLS as u64 + 8);
-/// Seed of the order, unless the variable gives another.
-const SEED: u64 = 20_251_121;
-const SEED_VARIABLE: &str = "TRANSHIP_TEST_SEED";
 /// Synthetic requests come a second or two apart. This makes more than a hundred a second of them,
 /// few enough that the time a daemon takes to come back does not use the trace up.
 const SPEED: &str = "200";
-
-/// SplitMix64.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut word = self.0;
-        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((word ^ (word >> 31)) % sides as u64) as usize
-    }
-}
 
 #[test]
 fn kills_cost_misses_and_nothing_else() {
@@ -65,7 +49,7 @@ fn kill_and_replay(scene: &Scene, address: &str) {
         .stderr(Stdio::piped())
         .spawn()
         .expect("the binary starts");
-    let seed = std::env::var(SEED_VARIABLE).map_or(SEED, |text| text.parse().expect("a number"));
+    let seed = seed();
     let mut dice = Dice(seed);
     let (mut daemons, mut engines) = (0, 0);
     let mut killed = Vec::new();

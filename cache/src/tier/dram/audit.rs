@@ -74,8 +74,15 @@ impl Dram {
     fn audit_blocks(&self) -> Result<(), String> {
         let (mut filling, mut revoking, mut resident) = <(Amount, Amount, Amount)>::default();
         let (mut doomed, mut held, mut pinned) = <(Amount, Amount, Amount)>::default();
+        let (mut moving, mut leaving) = (Amount::default(), 0);
         for (slot, block) in &self.blocks {
             let (key, bytes) = (block.link.key, block.extent.bytes());
+            ensure!(block.leases >= u32::from(block.moves), "block {key} moves unprotected");
+            ensure!(block.leaving.is_none() || block.moves > 0, "block {key} leaves for nowhere");
+            if block.moves > 0 {
+                moving.add(bytes);
+            }
+            leaving += if block.leaving.is_some() { bytes } else { 0 };
             match block.state {
                 State::Filling(_) => filling.add(bytes),
                 State::Revoked(_) => revoking.add(bytes),
@@ -98,9 +105,10 @@ impl Dram {
                 }
             }
         }
-        let real = [filling, revoking, resident, doomed, held, pinned];
+        let real = [filling, revoking, resident, doomed, held, pinned, moving];
         let t = &self.tally;
-        let counted = [t.filling, t.revoking, t.resident, t.doomed, t.held, t.pinned];
+        let counted = [t.filling, t.revoking, t.resident, t.doomed, t.held, t.pinned, t.moving];
+        ensure!(leaving == self.leaving_bytes, "{leaving} bytes leave, not as counted");
         ensure!(real == counted, "amounts are {real:?}, but {counted:?} are counted");
         Ok(())
     }

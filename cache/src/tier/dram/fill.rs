@@ -11,6 +11,7 @@ use crate::limits::{BLOCK_BYTES_MAX, WAITERS_MAX};
 use crate::lineage::Link;
 use crate::policy::BlockId;
 use crate::store::{Item, Watch};
+use crate::tier::cold::Name;
 use crate::time::Millis;
 
 /// The answer to one item of a reservation.
@@ -21,19 +22,30 @@ pub(crate) enum Begun {
     Refused(Refusal),
 }
 
+/// Where the bytes of a block come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// A client.
+    Put,
+    /// A tier below.
+    Promotion,
+    /// A tier below, of which only some bytes of a block are wanted.
+    Part,
+}
+
 impl Dram {
     /// Reserves space for one block, evicting others if need be; `full` is the refusal that an
     /// earlier item of the request met.
     pub(crate) fn begin(
         &mut self,
-        session: SessionId,
+        (session, source): (SessionId, Source),
         scope: &ScopeRef,
         item: &Item,
         deadline: Option<Millis>,
         full: Option<Refusal>,
         now: Millis,
     ) -> Begun {
-        match self.try_begin(session, scope, item, deadline, full, now) {
+        match self.try_begin((session, source), scope, item, deadline, full, now) {
             Ok(begun) => begun,
             Err(refusal) => {
                 self.counters.refused += 1;
@@ -44,7 +56,7 @@ impl Dram {
 
     fn try_begin(
         &mut self,
-        session: SessionId,
+        (session, source): (SessionId, Source),
         scope: &ScopeRef,
         item: &Item,
         deadline: Option<Millis>,
@@ -64,7 +76,12 @@ impl Dram {
             }
             Presence::Absent => {}
         }
-        if self.draining {
+        let name = Name { identity: scope.id, key: item.link.key };
+        if source == Source::Put && self.stack.holder(&name).is_some() {
+            self.counters.existing += 1;
+            return Ok(Begun::Exists);
+        }
+        if self.draining && source == Source::Put {
             return Err(never(Why::Draining));
         }
         let max = BLOCK_BYTES_MAX.min(self.quota).min(self.extents.capacity_bytes());
@@ -74,11 +91,15 @@ impl Dram {
         if let Some(refusal) = full {
             return Err(refusal);
         }
-        self.adopt(scope, item.link)?;
-        let extent = match self.make_room(item.len, now) {
+        if source == Source::Put {
+            self.adopt(scope, item.link)?;
+        }
+        let extent = match self.make_room((scope, source), item, now) {
             Ok(extent) => extent,
             Err(refusal) => {
-                self.orphan(scope.index, item.link);
+                if source == Source::Put {
+                    self.orphan(scope.index, item.link);
+                }
                 return Err(refusal);
             }
         };
@@ -86,7 +107,7 @@ impl Dram {
         let generation = Generation(self.number());
         let offset = extent.offset();
         self.tally.filling.add(extent.bytes());
-        let filling = Filling { session, deadline, waiters: Vec::new() };
+        let filling = Filling { session, source, deadline, waiters: Vec::new() };
         let slot = self.blocks.insert(Block {
             link: item.link,
             scope: scope.index,
@@ -96,7 +117,10 @@ impl Dram {
             generation,
             state: State::Filling(filling),
             leases: 0,
+            moves: 0,
+            leaving: None,
             pinned: false,
+            part: source == Source::Part,
             held: false,
             candidate: false,
             ttl: item.ttl,
@@ -104,10 +128,18 @@ impl Dram {
             committed: now,
             hits: 0,
         }) as Slot;
-        self.scopes[scope.index as usize].catalog.fill(item.link, slot);
+        let catalog = &mut self.scopes[scope.index as usize].catalog;
+        match source {
+            Source::Put => catalog.fill(item.link, slot),
+            Source::Promotion => catalog.fill_unplaced(item.link.key, slot),
+            Source::Part => catalog.fill(item.link, slot),
+        }
         self.holdings(session).fills.insert(slot);
         self.due(deadline, Due::Fill(slot));
-        self.counters.granted += 1;
+        match source {
+            Source::Put => self.counters.granted += 1,
+            Source::Promotion | Source::Part => self.counters.promotions += 1,
+        }
         Ok(Begun::Granted { slot, generation, offset })
     }
 
@@ -151,14 +183,47 @@ impl Dram {
         self.due(expires, Due::Block(slot));
         self.tally.filling.sub(bytes);
         self.tally.resident.add(bytes);
-        self.counters.committed += 1;
-        self.counters.committed_bytes += len;
+        match filling.source {
+            Source::Put => {
+                self.counters.committed += 1;
+                self.counters.committed_bytes += len;
+            }
+            Source::Promotion | Source::Part => {
+                self.counters.promoted += 1;
+                self.counters.promoted_bytes += len;
+            }
+        }
         self.scopes[scope as usize].catalog.settle(link.key);
         let traits = self.traits(slot);
         self.policy.on_insert(BlockId(slot), &traits, now);
         self.weigh(slot);
         self.tell(scope, Change::Stored { link, len, tier: TIER });
+        self.write_through(slot);
         Ok(self.wake(link.key, filling.waiters, true))
+    }
+
+    /// [`finish`](Self::finish) of a block that came up from a tier below: only now is its place in its
+    /// chain known.
+    pub(crate) fn finish_promotion(
+        &mut self,
+        slot: Slot,
+        link: Link,
+        checksum: u64,
+        now: Millis,
+    ) -> Result<usize, Revocation> {
+        let block = self.block(slot);
+        if let State::Revoked(why) = block.state {
+            return Err(why);
+        }
+        let scope = block.scope as usize;
+        let Ok(parent) = self.scopes[scope].catalog.place(link) else {
+            return Err(Revocation::Lineage);
+        };
+        self.block_mut(slot).link = link;
+        if let Some(parent) = parent {
+            self.weigh(parent);
+        }
+        self.finish(slot, checksum, now)
     }
 
     /// Ends a reservation without a commit; its holder is gone, so the space is free.

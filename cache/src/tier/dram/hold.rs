@@ -1,10 +1,11 @@
 //! Leases and pins: what keeps blocks in place.
 
-use super::{Dram, Due, LeaseRecord, ScopeRef, State};
+use super::{Dram, Due, LeaseRecord, ScopeRef};
 use crate::block::{LeaseId, Outcome, SessionId};
 use crate::catalog::{Presence, Slot};
 use crate::key::Key;
 use crate::policy::BlockId;
+use crate::tier::cold::Name;
 use crate::time::Millis;
 
 /// What a lease is for.
@@ -43,8 +44,8 @@ impl Dram {
     }
 
     fn lease_one(&mut self, scope: &ScopeRef, key: Key, slots: &mut Vec<Slot>) -> Outcome {
-        let entry = self.catalog(scope).and_then(|catalog| catalog.get(key));
-        let found = entry.map(|entry| (entry.presence(), entry.slot()));
+        let Some(catalog) = self.catalog(scope) else { return Outcome::Gone };
+        let found = catalog.get(key).map(|entry| (entry.presence(), entry.slot()));
         match found {
             Some((Presence::Resident(_), Some(slot))) => {
                 let block = self.block_mut(slot);
@@ -54,7 +55,8 @@ impl Dram {
                 slots.push(slot);
                 Outcome::Ready(view)
             }
-            Some((Presence::InFlight, _)) => Outcome::InFlight,
+            Some((Presence::InFlight, _)) => Outcome::Late,
+            _ if self.stack.holder(&Name { identity: scope.id, key }).is_some() => Outcome::Late,
             _ => Outcome::Gone,
         }
     }
@@ -63,13 +65,18 @@ impl Dram {
         // From the end to the start, so that a chain's root counts as used last, and leaves are
         // the first to be evicted.
         for &slot in slots.iter().rev() {
-            self.block_mut(slot).hits += 1;
+            let block = self.block_mut(slot);
+            block.hits += 1;
+            let first = block.hits == 1;
             self.policy.on_hit(BlockId(slot), now);
+            if first {
+                self.write_hot(slot);
+            }
         }
         for outcome in results {
             *match outcome {
                 Outcome::Ready(_) => &mut self.counters.leased,
-                Outcome::InFlight => &mut self.counters.late,
+                Outcome::Late => &mut self.counters.late,
                 Outcome::Gone | Outcome::Corrupt => &mut self.counters.gone,
             } += 1;
         }
@@ -81,18 +88,7 @@ impl Dram {
             self.close_lease(id, &lease);
         }
         for &slot in slots {
-            let block = self.block_mut(slot);
-            block.leases -= 1;
-            if block.leases > 0 {
-                continue;
-            }
-            if matches!(block.state, State::Doomed) {
-                let bytes = block.extent.bytes();
-                self.tally.doomed.sub(bytes);
-                self.free(slot);
-            } else {
-                self.weigh(slot);
-            }
+            self.unlease(slot);
         }
     }
 

@@ -13,6 +13,12 @@ impl Dram {
         self.resident(scope, key).map(|slot| self.describe(slot))
     }
 
+    /// Those of `keys` that are not resident.
+    pub(crate) fn not_resident(&self, scope: &ScopeRef, keys: &[Key]) -> Vec<Key> {
+        let absent = |key: &&Key| self.resident(scope, **key).is_none();
+        keys.iter().filter(absent).copied().collect()
+    }
+
     /// Appends resident blocks of a scope whose key passes `wanted` to `out`, until it has `max`.
     /// Returns where to go on, if more blocks may be left.
     pub(crate) fn list_some(
@@ -76,6 +82,7 @@ impl Dram {
             doomed: tally.doomed,
             held: tally.held,
             pinned: tally.pinned,
+            moving: tally.moving,
             leases: self.leases.len() as u64,
             scopes: self.scopes.len() as u64,
         }

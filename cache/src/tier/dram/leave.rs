@@ -1,6 +1,7 @@
 //! How blocks leave: eviction, removal, expiry.
 
-use super::{Dram, Due, ScopeRef, State, TIER};
+use super::moves::Victim;
+use super::{Dram, Due, Filling, ScopeRef, Source, State, TIER};
 use crate::arena::{Extent, footprint};
 use crate::block::{Generation, LeaseId, Revocation};
 use crate::catalog::Slot;
@@ -8,12 +9,11 @@ use crate::error::{Refusal, Why};
 use crate::events::Change;
 use crate::identity::IdentityId;
 use crate::key::Key;
-use crate::limits::{EVICT_FACTOR_MAX, RETRY_DEFAULT, RETRY_MAX, SCAN_BLOCKS};
-use crate::policy::{BlockId, Removal};
+use crate::limits::{EVICT_FACTOR_MAX, RETRY_DEFAULT, RETRY_DEMOTING, RETRY_MAX, SCAN_BLOCKS};
+use crate::lineage::Link;
+use crate::policy::{BlockId, Removal, Traits};
+use crate::store::Item;
 use crate::time::Millis;
-
-/// Proof that a block may be evicted: resident, not leased, not pinned, and nothing follows it.
-struct Idle(Slot);
 
 /// How far an operation over all blocks got; see [`Dram::clear_some`].
 pub(crate) struct Sweep {
@@ -22,9 +22,20 @@ pub(crate) struct Sweep {
 }
 
 impl Dram {
-    /// Space for `len` bytes, evicting in the policy's order if need be.
-    pub(super) fn make_room(&mut self, len: u64, now: Millis) -> Result<Extent, Refusal> {
-        let need = footprint(len);
+    /// Space for a block, evicting in the policy's order if need be and if the policy finds it worth
+    /// that.
+    pub(super) fn make_room(
+        &mut self,
+        (scope, source): (&ScopeRef, Source),
+        item: &Item,
+        now: Millis,
+    ) -> Result<Extent, Refusal> {
+        // What somebody asks for comes up whatever it displaces, and what a tier below takes passes
+        // through here.
+        let choosy = source == Source::Put && !self.stack.takes_new();
+        let need = footprint(item.len);
+        let Link { key, parent, position } = item.link;
+        let newcomer = Traits { scope: scope.index, key, parent, position, bytes: need };
         // What stays whatever is evicted. Without this check a request that cannot succeed would
         // empty the cache first.
         let tally = &self.tally;
@@ -34,22 +45,44 @@ impl Dram {
             return Err(self.full(need, stuck, now));
         }
         let mut budget = need.saturating_mul(EVICT_FACTOR_MAX);
+        let leaving_max = need.saturating_mul(2);
         loop {
             let used = self.extents.used_bytes();
             if used + need <= self.quota
-                && let Some(extent) = self.extents.take(len)
+                && let Some(extent) = self.extents.take(item.len)
             {
                 return Ok(extent);
             }
             // A quota that was lowered may take more than one block's worth of evictions.
-            let evicted =
-                if budget > 0 || used + need > self.quota { self.evict_one(now) } else { None };
-            let Some(evicted) = evicted else { return Err(self.full(need, used, now)) };
-            budget = budget.saturating_sub(evicted);
+            let more = budget > 0 || used + need > self.quota;
+            let leaf = if more { self.next_victim(now) } else { None };
+            if let Some(leaf) = leaf
+                && choosy
+                && !self.policy.admit(&newcomer, BlockId(leaf), now)
+            {
+                self.counters.not_admitted += 1;
+                return Err(Refusal { why: Why::NotAdmitted(key), retry_after: None });
+            }
+            let inner = |dram: &mut Self| if more { dram.inner_victim() } else { None };
+            let Some(victim) = leaf.or_else(|| inner(self)) else {
+                return Err(self.full(need, used, now));
+            };
+            match self.send_off(victim, leaving_max) {
+                Victim::Gone(evicted) => budget = budget.saturating_sub(evicted),
+                Victim::Leaving(_) => {}
+                Victim::Waits => return Err(self.full(need, used, now)),
+            }
         }
     }
 
     fn full(&self, need: u64, held: u64, now: Millis) -> Refusal {
+        let moving = self.tally.moving.bytes;
+        if moving > 0 && (held - moving.min(held)).saturating_add(need) <= self.quota {
+            return Refusal {
+                why: Why::Demoting { need, moving },
+                retry_after: Some(RETRY_DEMOTING),
+            };
+        }
         let why = if held.saturating_add(need) > self.quota {
             Why::OverQuota { need, held, quota: self.quota }
         } else {
@@ -61,26 +94,43 @@ impl Dram {
         Refusal { why, retry_after: Some(wait.clamp(Millis(1), RETRY_MAX)) }
     }
 
-    /// Evicts the policy's next victim; returns the space it gave back.
-    fn evict_one(&mut self, now: Millis) -> Option<u64> {
+    /// The policy's next victim, which may leave: nothing holds it.
+    fn next_victim(&mut self, now: Millis) -> Option<Slot> {
         let BlockId(slot) = self.policy.victim(now)?;
-        let Some(idle) = self.idle(slot) else {
+        let idle = self.is_idle(slot);
+        if !idle {
             self.counters.policy_faults += 1;
+        }
+        idle.then_some(slot)
+    }
+
+    /// A block that may leave memory although others follow it, because a tier below has it or takes
+    /// it, so that its chain gets no hole. Chains longer than memory pass through it that way; it is
+    /// asked for when no leaf is left, and looks at some of the blocks in turn.
+    fn inner_victim(&mut self) -> Option<Slot> {
+        if self.stack.is_empty() {
             return None;
-        };
-        Some(self.evict(&idle))
+        }
+        let slots = self.blocks.capacity();
+        for _ in 0..slots.min(SCAN_BLOCKS) {
+            self.hand = if self.hand + 1 < slots { self.hand + 1 } else { 0 };
+            let slot = self.hand as Slot;
+            if self.blocks.contains(self.hand) && self.is_free(slot) && self.has_a_way_down(slot) {
+                return Some(slot);
+            }
+        }
+        None
     }
 
-    fn idle(&self, slot: Slot) -> Option<Idle> {
-        let block = self.blocks.get(slot as usize)?;
-        let free = block.is_resident() && block.leases == 0 && !block.pinned;
-        (free && self.children(slot) == 0).then_some(Idle(slot))
+    /// Whether nobody holds a block in place: resident, not leased and not pinned.
+    pub(super) fn is_free(&self, slot: Slot) -> bool {
+        let block = self.block(slot);
+        block.is_resident() && block.leases == 0 && !block.pinned
     }
 
-    fn evict(&mut self, idle: &Idle) -> u64 {
-        let bytes = self.block(idle.0).extent.bytes();
-        self.leave(idle.0, Removal::Evicted);
-        bytes
+    /// Whether a block may be evicted: resident, not leased, not pinned, and nothing follows it.
+    pub(super) fn is_idle(&self, slot: Slot) -> bool {
+        self.blocks.contains(slot as usize) && self.is_free(slot) && self.children(slot) == 0
     }
 
     /// Evicts until `bytes` came back or no candidate is left; returns what came back. Stops after
@@ -92,9 +142,10 @@ impl Dram {
             if freed >= bytes {
                 return (freed, false);
             }
-            match self.evict_one(now) {
-                Some(evicted) => freed += evicted,
-                None => return (freed, false),
+            let Some(victim) = self.next_victim(now) else { return (freed, false) };
+            match self.send_off(victim, 0) {
+                Victim::Gone(some) | Victim::Leaving(some) => freed += some,
+                Victim::Waits => return (freed, false),
             }
         }
         (freed, freed < bytes)
@@ -104,7 +155,7 @@ impl Dram {
     pub(crate) fn excess(&self) -> u64 {
         let limit = self.quota.min(self.extents.capacity_bytes());
         let mark = |percent: u8| (u128::from(limit) * u128::from(percent) / 100) as u64;
-        let used = self.extents.used_bytes();
+        let used = self.extents.used_bytes() - self.leaving_bytes;
         if used > mark(self.watermarks.high) {
             used - mark(self.watermarks.low).min(used)
         } else {
@@ -114,7 +165,7 @@ impl Dram {
 
     /// A resident block leaves: lookups miss it from now on. Its space is free at once, or on the
     /// last release.
-    fn leave(&mut self, slot: Slot, why: Removal) {
+    pub(super) fn leave(&mut self, slot: Slot, why: Removal) {
         let block = self.block_mut(slot);
         debug_assert!(block.is_resident());
         let (link, scope, bytes, expires) =
@@ -147,16 +198,26 @@ impl Dram {
         }
     }
 
-    /// Removes the resident ones of `keys`, pinned or not; returns how many there were.
-    pub(crate) fn remove(&mut self, scope: &ScopeRef, keys: &[Key]) -> usize {
-        let mut removed = 0;
+    /// Removes the resident ones of `keys`, pinned or not, and stops those that are coming up.
+    pub(crate) fn remove(&mut self, scope: &ScopeRef, keys: &[Key]) {
         for key in keys {
             if let Some(slot) = self.resident(scope, *key) {
                 self.leave(slot, Removal::Removed);
-                removed += 1;
+            } else if let Some(slot) = self.coming_up(scope, *key) {
+                self.revoke(slot, Revocation::Removed);
             }
         }
-        removed
+    }
+
+    /// The block of `key`, if it is coming up from a tier below.
+    fn coming_up(&self, scope: &ScopeRef, key: Key) -> Option<Slot> {
+        let slot = self.catalog(scope)?.get(key)?.slot()?;
+        self.is_coming_up(slot).then_some(slot)
+    }
+
+    fn is_coming_up(&self, slot: Slot) -> bool {
+        let source = |filling: &Filling| filling.source != Source::Put;
+        matches!(&self.block(slot).state, State::Filling(filling) if source(filling))
     }
 
     /// Drops the block if it still is the one that a reader found wrong.
@@ -192,6 +253,11 @@ impl Dram {
             if old && block.is_resident() {
                 self.leave(slot as Slot, Removal::Cleared);
                 cleared += 1;
+            } else if block.scope == scope.index
+                && block.generation.0 < sweep.before
+                && self.is_coming_up(slot as Slot)
+            {
+                self.revoke(slot as Slot, Revocation::Removed);
             }
         }
         sweep.next = end;

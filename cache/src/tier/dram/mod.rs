@@ -12,9 +12,11 @@ mod fill;
 mod hold;
 mod inspect;
 mod leave;
+mod moves;
 
-pub(crate) use fill::Begun;
+pub(crate) use fill::{Begun, Source};
 pub(crate) use hold::Purpose;
+pub(crate) use moves::Departing;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -29,9 +31,10 @@ use crate::events::Change;
 use crate::identity::{Identity, IdentityId};
 use crate::key::Key;
 use crate::lineage::Link;
-use crate::policy::{BlockId, Policy, Traits};
+use crate::policy::{BlockId, Policy, Request, Traits};
 use crate::stats::{Amount, Counters};
-use crate::tier::Tier;
+use crate::tier::cold::Name;
+use crate::tier::{Stack, Tier};
 use crate::time::Millis;
 
 /// Index of a scope in its tenant.
@@ -47,7 +50,13 @@ struct Block {
     generation: Generation,
     state: State,
     leases: u32,
+    /// Tiers below that it is on its way to; each counts as a lease.
+    moves: u8,
+    /// Set when it shall leave once it got there; its hits at that time.
+    leaving: Option<u64>,
     pinned: bool,
+    /// Some bytes of another block, which the tiers below have: not for them.
+    part: bool,
     /// Protected by a lease or a pin, as last counted.
     held: bool,
     /// Known to the policy as free to go.
@@ -69,6 +78,7 @@ enum State {
 /// A reservation that is open.
 struct Filling {
     session: SessionId,
+    source: Source,
     deadline: Option<Millis>,
     waiters: Vec<Waiter>,
 }
@@ -129,6 +139,7 @@ struct Tally {
     doomed: Amount,
     held: Amount,
     pinned: Amount,
+    moving: Amount,
 }
 
 /// What a change leaves to be told once the bookkeeping is done, still under the lock.
@@ -136,11 +147,12 @@ struct Tally {
 pub(crate) struct Effects {
     pub(crate) woken: Vec<Woken>,
     pub(crate) changes: Vec<(IdentityId, Change)>,
+    pub(crate) departing: Vec<Departing>,
 }
 
 impl Effects {
     pub(crate) fn is_empty(&self) -> bool {
-        self.woken.is_empty() && self.changes.is_empty()
+        self.woken.is_empty() && self.changes.is_empty() && self.departing.is_empty()
     }
 }
 
@@ -165,6 +177,8 @@ pub(crate) struct Dram {
     quota: u64,
     watermarks: Watermarks,
     policy: Box<dyn Policy>,
+    /// What is below.
+    stack: Stack,
     blocks: Slab<Block>,
     scopes: Slab<ScopeState>,
     sessions: HashMap<SessionId, Holdings>,
@@ -172,6 +186,10 @@ pub(crate) struct Dram {
     deadlines: BTreeSet<(Millis, Due)>,
     draining: bool,
     tally: Tally,
+    /// Space of blocks that leave once a tier below has them.
+    leaving_bytes: u64,
+    /// Where the search for blocks that others follow goes on.
+    hand: usize,
     counters: Counters,
     numbers: Arc<AtomicU64>,
     pub(crate) effects: Effects,
@@ -183,6 +201,7 @@ impl Dram {
         quota: u64,
         watermarks: Watermarks,
         policy: Box<dyn Policy>,
+        stack: Stack,
         numbers: Arc<AtomicU64>,
     ) -> Self {
         Self {
@@ -190,6 +209,7 @@ impl Dram {
             quota,
             watermarks,
             policy,
+            stack,
             blocks: Slab::new(),
             scopes: Slab::new(),
             sessions: HashMap::new(),
@@ -197,6 +217,8 @@ impl Dram {
             deadlines: BTreeSet::new(),
             draining: false,
             tally: Tally::default(),
+            leaving_bytes: 0,
+            hand: 0,
             counters: Counters::default(),
             numbers,
             effects: Effects::default(),
@@ -228,10 +250,11 @@ impl Dram {
         scope: &ScopeRef,
         keys: &[Key],
         out: &mut Vec<Presence>,
+        now: Millis,
     ) -> usize {
         out.clear();
         match self.catalog(scope) {
-            Some(catalog) => out.extend(keys.iter().map(|key| catalog.presence(*key))),
+            Some(catalog) => out.extend(keys.iter().map(|key| self.presence(scope, catalog, *key))),
             None => out.resize(keys.len(), Presence::Absent),
         }
         let mut prefix = 0;
@@ -242,7 +265,25 @@ impl Dram {
         }
         self.counters.lookups += keys.len() as u64;
         self.counters.misses += (keys.len() - prefix) as u64;
+        self.policy.on_request(&Request { scope: scope.index, keys, present: prefix }, now);
         prefix
+    }
+
+    /// Where a block is.
+    pub(crate) fn find(&self, scope: &ScopeRef, key: Key) -> Presence {
+        let catalog = self.catalog(scope);
+        catalog.map_or(Presence::Absent, |catalog| self.presence(scope, catalog, key))
+    }
+
+    /// Where a block is, memory and the tiers below together.
+    fn presence(&self, scope: &ScopeRef, catalog: &Catalog, key: Key) -> Presence {
+        match catalog.presence(key) {
+            resident @ Presence::Resident(_) => resident,
+            other => {
+                let holder = self.stack.holder(&Name { identity: scope.id, key });
+                holder.map_or(other, Presence::Resident)
+            }
+        }
     }
 
     pub(crate) fn set_quota(&mut self, bytes: u64) {
@@ -279,7 +320,7 @@ impl Dram {
     fn traits(&self, slot: Slot) -> Traits {
         let block = self.block(slot);
         let Link { key, parent, position } = block.link;
-        Traits { key, parent, position, bytes: block.extent.bytes() }
+        Traits { scope: block.scope, key, parent, position, bytes: block.extent.bytes() }
     }
 
     /// Brings what is counted and what the policy knows in line with the block's state; to be

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 use super::super::Tier;
 use super::super::codec::Advisor;
 use super::super::cold::{
-    Cold, Done, Failure, Figures, Health, Job, Lane, Name, Notify, Record, Refusal, Refused,
+    Cold, Done, Failure, Figures, Found, Health, Job, Lane, Name, Notify, Refusal, Refused,
 };
 use super::ended::{Ask, Ended};
 use super::error::OpenError;
@@ -195,10 +195,10 @@ impl Bucket {
             return Ok(());
         };
         let fits = range.start <= range.end
-            && range.end <= hit.listed.record.len
+            && range.end <= hit.listed.len
             && into.len() as u64 == range.end - range.start;
         if !fits {
-            let len = hit.listed.record.len;
+            let len = hit.listed.len;
             let text = format!("bytes {range:?} of a block of {len} into {} bytes", into.len());
             ask.answer(Err(Failure::Io(text)));
             return Ok(());
@@ -222,15 +222,15 @@ impl Cold for Bucket {
         Tier::Object
     }
 
-    fn find(&self, name: &Name) -> Option<Record> {
+    fn find(&self, name: &Name) -> Option<Found> {
         let state = self.shared.state.lock();
         if self.shared.service.broken().is_some() {
             // Only what is in memory can be had.
             let hit = state.index.find(name, self.shared.wall())?;
             let here = matches!(hit.source, super::index::Source::Memory(_));
-            return here.then_some(hit.listed.record);
+            return state.index.found(name, self.shared.wall()).filter(|_| here);
         }
-        state.index.record(name, self.shared.wall())
+        state.index.found(name, self.shared.wall())
     }
 
     fn submit(&self, job: Job) -> Result<(), Box<Refused>> {
@@ -278,14 +278,14 @@ impl Cold for Bucket {
         self.shared.ended.take(out);
     }
 
-    fn visit(&self, from: u64, visit: &mut dyn FnMut(&Record)) -> Option<u64> {
+    fn visit(&self, from: u64, visit: &mut dyn FnMut(&Name, &Found)) -> Option<u64> {
         let (found, next) = {
             let mut state = self.shared.state.lock();
             state.visited_until = self.shared.options.clock.now() + VISIT;
             state.index.visit(from, SCAN_BLOCKS, self.shared.wall())
         };
-        for record in &found {
-            visit(record);
+        for (name, found) in &found {
+            visit(name, found);
         }
         next
     }

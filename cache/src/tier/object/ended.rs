@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use super::super::cold::{Done, Failure, Lane, Notify};
+use super::super::cold::{Done, Failure, Lane, Notify, Record};
 use crate::sync::{OBJECT_ENDED, Ranked};
 
 /// What ended and was not yet told, and what is under way.
@@ -53,11 +53,11 @@ impl Ask {
         Self { ended: Arc::clone(ended), token, lane, answered: false }
     }
 
-    pub(super) fn answer(mut self, result: Result<(), Failure>) {
+    pub(super) fn answer(mut self, result: Result<Option<Record>, Failure>) {
         self.end(result);
     }
 
-    fn end(&mut self, result: Result<(), Failure>) {
+    fn end(&mut self, result: Result<Option<Record>, Failure>) {
         self.answered = true;
         if result.is_err() {
             self.ended.failed.fetch_add(1, Ordering::Relaxed);

@@ -6,6 +6,7 @@ use tranship_transport::checksum::Crc64;
 
 use super::super::Span;
 use super::super::codec::{Codec, Decoder};
+use super::super::cold::Record;
 use super::format::{CHUNK_BYTES, Head, Listed, head_bytes};
 
 /// What was read is not what was stored.
@@ -64,29 +65,38 @@ impl Filler {
     }
 
     fn is_whole(&self) -> bool {
-        self.range == (0..self.listed.record.len)
+        self.range == (0..self.listed.len)
     }
 
     /// The first chunk that has a byte of the range, and the one after the last.
     fn chunks(&self) -> Range<usize> {
-        let first = self.range.start / CHUNK_BYTES;
-        first as usize..self.range.end.div_ceil(CHUNK_BYTES) as usize
+        let first = (self.range.start / CHUNK_BYTES) as usize;
+        let end = self.range.end.div_ceil(CHUNK_BYTES) as usize;
+        if self.range.is_empty() { first..first } else { first..end }
+    }
+
+    /// What was stored beside the bytes, once they are here.
+    pub(super) fn record(&self) -> Option<Record> {
+        self.parsed.as_ref().map(|head| head.record)
     }
 
     /// The bytes of the head, in the image.
     pub(super) fn head_range(&self) -> Range<u64> {
-        0..head_bytes(self.listed.record.len)
+        0..head_bytes(self.listed.len)
     }
 
     /// The bytes behind the head that are needed, in the image, if that can be told.
     pub(super) fn body_range(&self) -> Option<Range<u64>> {
-        let head = head_bytes(self.listed.record.len);
+        let head = head_bytes(self.listed.len);
         if self.is_whole() {
             return Some(head..self.listed.stored);
         }
+        if self.range.is_empty() {
+            return Some(head..head);
+        }
         let chunks = self.chunks();
         if self.listed.codec == Codec::None {
-            let end = (chunks.end as u64 * CHUNK_BYTES).min(self.listed.record.len);
+            let end = (chunks.end as u64 * CHUNK_BYTES).min(self.listed.len);
             return Some(head + chunks.start as u64 * CHUNK_BYTES..head + end);
         }
         let stored = &self.parsed.as_ref()?.chunks;
@@ -105,7 +115,7 @@ impl Filler {
 
     /// Takes the next bytes of the image, from its start on.
     pub(super) fn feed(&mut self, mut bytes: &[u8]) -> Result<(), Wrong> {
-        let head = head_bytes(self.listed.record.len) as usize;
+        let head = head_bytes(self.listed.len) as usize;
         if self.parsed.is_none() {
             let some = bytes.len().min(head - self.head.len());
             self.head.extend_from_slice(&bytes[..some]);
@@ -129,18 +139,19 @@ impl Filler {
 
     fn parse(&mut self) -> Result<(), Wrong> {
         let head = Head::decode(&self.head).map_err(|_| Wrong)?;
-        let record = &self.listed.record;
-        let right = head.name == record.name()
-            && head.len == record.len
-            && head.checksum == record.checksum
+        let record = &head.record;
+        let right = record.name() == self.listed.name
+            && record.len == self.listed.len
+            && record.checksum == self.listed.checksum
             && head.codec == self.listed.codec;
         let stored: u64 = head.chunks.iter().map(|chunk| u64::from(chunk.stored)).sum();
-        if !right || head_bytes(head.len) + stored != self.listed.stored {
+        if !right || head_bytes(record.len) + stored != self.listed.stored {
             return Err(Wrong);
         }
         self.parsed = Some(head);
         // An empty block has nothing more to come.
-        match self.is_full() && self.is_whole() && record.checksum != self.checksum.finish() {
+        let empty = self.listed.len == 0;
+        match empty && self.listed.checksum != self.checksum.finish() {
             true => Err(Wrong),
             false => Ok(()),
         }
@@ -169,7 +180,7 @@ impl Filler {
         let head = self.parsed.as_ref().expect("the head came first");
         let chunk = head.chunks[self.chunk];
         if !chunk.raw && self.chunks().contains(&self.chunk) {
-            let len = (self.listed.record.len - start).min(CHUNK_BYTES) as usize;
+            let len = (self.listed.len - start).min(CHUNK_BYTES) as usize;
             let mut plain = std::mem::take(&mut self.plain);
             plain.resize(len, 0);
             let decoded = self.decoder.decode(head.codec, head.width, &self.coded, &mut plain);
@@ -186,7 +197,7 @@ impl Filler {
         }
         (self.chunk, self.taken) = (self.chunk + 1, 0);
         if whole {
-            if self.is_full() && self.checksum.finish() != self.listed.record.checksum {
+            if self.is_full() && self.checksum.finish() != self.listed.checksum {
                 return Err(Wrong);
             }
         } else {

@@ -75,15 +75,7 @@ impl Imager {
         if codec != Codec::None && record.len > 0 {
             self.advisor.coded(record.len, (image.len() - head) as u64, began.elapsed());
         }
-        let head = Head {
-            name: record.name(),
-            codec,
-            width: self.width,
-            len: record.len,
-            checksum: record.checksum,
-            chunks,
-        };
-        let bytes = head.encode();
+        let bytes = Head { record: *record, codec, width: self.width, chunks }.encode();
         image[..bytes.len()].copy_from_slice(&bytes);
         Ok((image, codec))
     }

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use hashbrown::{HashMap, HashTable};
 
 use self::entry::Entry;
-use super::super::cold::{Name, Record};
+use super::super::cold::{Found, Name};
 use super::format::Listed;
 use super::paths::PackId;
 use crate::identity::IdentityId;
@@ -201,7 +201,7 @@ impl Index {
 
     /// Adds a block to a pack; false when the pack is gone or there are too many identities.
     pub(super) fn push(&mut self, serial: Serial, listed: &Listed, image: Option<Bytes>) -> bool {
-        let Some(slot) = self.slot(listed.record.identity) else { return false };
+        let Some(slot) = self.slot(listed.name.identity) else { return false };
         let Some(pack) = self.packs.get_mut(serial as usize).and_then(Option::as_deref_mut) else {
             return false;
         };
@@ -214,17 +214,17 @@ impl Index {
             images.push(image);
         }
         self.entries += 1;
-        let known = self.find_place(slot, listed.record.link.key, None).is_some();
+        let known = self.find_place(slot, listed.name.key, None).is_some();
         let found = self.slots[usize::from(slot)].as_mut().expect("a slot in use");
         found.entries += 1;
         if !known {
             found.blocks += 1;
-            found.bytes += listed.record.len;
+            found.bytes += listed.len;
             self.blocks += 1;
-            self.bytes += listed.record.len;
+            self.bytes += listed.len;
         }
         let (secret, packs) = (self.secret, &self.packs);
-        let hash = hash(secret, slot, listed.record.link.key);
+        let hash = hash(secret, slot, listed.name.key);
         self.table.insert_unique(hash, place, |place| {
             let entry = entry_of(packs, *place).expect("a place in the table is in use");
             self::hash(secret, entry.identity, entry.key)
@@ -246,19 +246,37 @@ impl Index {
     }
 
     /// What [`find`](Self::find) would tell, without where it is.
-    pub(super) fn record(&self, name: &Name, now: Wall) -> Option<Record> {
+    pub(super) fn found(&self, name: &Name, now: Wall) -> Option<Found> {
         let slot = *self.identities.get(&name.identity)?;
         let place = self.find_place(slot, name.key, Some(now))?;
-        let entry = entry_of(&self.packs, place)?;
-        Some(entry.listed(name.identity).record)
+        Some(entry_of(&self.packs, place)?.found())
     }
 
-    /// Notes that a pack was of use.
-    pub(super) fn used(&mut self, serial: Serial) {
+    /// Notes that a block was of use.
+    pub(super) fn used(&mut self, place: Place) {
         self.ticks += 1;
         let tick = self.ticks;
-        if let Some(pack) = self.pack_mut(serial) {
+        if let Some(pack) = self.pack_mut(place.pack) {
             pack.used = tick;
+            pack.entries[place.entry as usize].hit();
+        }
+    }
+
+    /// Notes that a block that follows this one was stored.
+    pub(super) fn has_child(&mut self, name: &Name) {
+        let Some(slot) = self.identities.get(&name.identity).copied() else { return };
+        if let Some(place) = self.find_place(slot, name.key, None)
+            && let Some(pack) = self.pack_mut(place.pack)
+        {
+            pack.entries[place.entry as usize].has_child();
+        }
+    }
+
+    /// Gives half of the hits of a place to the newest place of the same block.
+    pub(super) fn inherit(&mut self, from: Place, to: Serial) {
+        let Some(hits) = entry_of(&self.packs, from).map(Entry::hits) else { return };
+        if let Some(entry) = self.pack_mut(to).and_then(|pack| pack.entries.last_mut()) {
+            entry.set_hits(hits / 2);
         }
     }
 
@@ -362,7 +380,12 @@ impl Index {
 
     /// Up to `max` entries from `from` on, those of them that are the ones to be found, and where to
     /// go on.
-    pub(super) fn visit(&self, from: u64, max: usize, now: Wall) -> (Vec<Record>, Option<u64>) {
+    pub(super) fn visit(
+        &self,
+        from: u64,
+        max: usize,
+        now: Wall,
+    ) -> (Vec<(Name, Found)>, Option<u64>) {
         let (mut serial, mut entry) = ((from >> 32) as usize, from as u32 as usize);
         let (mut found, mut left) = (Vec::new(), max);
         while serial < self.packs.len() {
@@ -384,12 +407,13 @@ impl Index {
         (found, None)
     }
 
-    /// The record of a place, if that is where its block is found.
-    fn canonical(&self, place: Place, now: Wall) -> Option<Record> {
+    /// What is at a place, if that is where its block is found.
+    fn canonical(&self, place: Place, now: Wall) -> Option<(Name, Found)> {
         let entry = entry_of(&self.packs, place).filter(|entry| entry.is_live())?;
         let slot = self.slots[usize::from(entry.identity)].as_ref().filter(|slot| !slot.cleared)?;
         let best = self.find_place(entry.identity, entry.key, Some(now));
-        (best == Some(place)).then(|| entry.listed(slot.id).record)
+        let name = Name { identity: slot.id, key: entry.key };
+        (best == Some(place)).then(|| (name, entry.found()))
     }
 
     /// Where a block is: the place where it lives longest, of several the first that came. Without

@@ -65,7 +65,7 @@ pub(super) async fn run(shared: Arc<Shared>, lane: Lane, mut loads: UnboundedRec
         for load in batch.drain(..) {
             let Load { hit, range, into, deadline, ask } = load;
             let filler = Filler::new(hit.listed, range, into);
-            let (place, offset) = (hit.place, hit.listed.offset);
+            let (place, offset) = (hit.place, u64::from(hit.listed.offset));
             let part = Part { place, filler, offset, deadline, ask, was_wrong: false };
             match hit.source {
                 Source::Stored(pack) => parts.push((pack, part)),
@@ -114,7 +114,7 @@ fn plan(shared: &Shared, mut parts: Vec<(PackId, Part)>) -> Vec<Read> {
     for read in &mut reads {
         let [part] = &read.parts[..] else { continue };
         if let Some(body) = part.filler.body_range()
-            && body.start - part.filler.head_range().end > gap
+            && body.start.saturating_sub(part.filler.head_range().end) > gap
         {
             read.range = part.offset..part.offset;
         }
@@ -132,8 +132,9 @@ impl Part {
     fn succeed(self, shared: &Shared) {
         count(&shared.counts.loaded, 1);
         count(&shared.counts.loaded_bytes, self.filler.bytes());
-        shared.state.lock().index.used(self.place.pack);
-        self.ask.answer(Ok(()));
+        shared.state.lock().index.used(self.place);
+        let record = self.filler.record();
+        self.ask.answer(Ok(record));
     }
 
     /// It is not what was stored, twice over: nobody shall find it any more.

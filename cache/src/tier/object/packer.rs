@@ -9,13 +9,14 @@ use bytes::Bytes;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::super::Span;
-use super::super::cold::{Failure, Record};
+use super::super::cold::{Failure, Name, Record};
 use super::ended::Ask;
 use super::format::{Footer, Listed, PACK_START, Trailer};
 use super::image::{Changed, Imager};
-use super::index::{Body, Pack, Serial};
+use super::index::{Body, Pack, Place, Serial};
 use super::paths::PackId;
 use super::shared::{Shared, count};
+use crate::time::Wall;
 
 /// How often the age of a pack is looked at.
 const TICK: Duration = Duration::from_millis(50);
@@ -30,6 +31,7 @@ pub(super) enum Order {
     },
     /// A block of an old pack, which is to be written again, as it is there.
     Move {
+        from: Place,
         listed: Listed,
         image: Bytes,
     },
@@ -117,7 +119,7 @@ impl Packer {
                 Order::Store { record, from, durable, ask } => {
                     self.store(&record, &from, durable, ask);
                 }
-                Order::Move { listed, image } => self.move_over(listed, image),
+                Order::Move { from, listed, image } => self.move_over(from, listed, image),
                 Order::Sync { ask } => {
                     self.close_pack();
                     let due = self.shared.state.lock().uploads.sync(ask);
@@ -149,15 +151,21 @@ impl Packer {
             Ok(image) => image,
             Err(Changed) => return refuse(ask, Failure::Corrupt),
         };
-        let listed = Listed { record: *record, offset: 0, stored: image.len() as u64, codec };
+        let Record { len, checksum, expires, .. } = *record;
+        let (name, stored) = (record.name(), image.len() as u64);
+        let listed = Listed { name, len, checksum, expires, offset: 0, stored, codec };
         if !self.append(listed, Bytes::from(image), record.len) {
             return refuse(ask, Failure::NoRoom);
+        }
+        if let Some(key) = record.link.parent {
+            let parent = Name { identity: record.identity, key };
+            self.shared.state.lock().index.has_child(&parent);
         }
         count(&self.shared.counts.stored, 1);
         count(&self.shared.counts.stored_bytes, record.len);
         match (&mut self.open, durable) {
             (Some(open), true) => open.waiting.push(ask),
-            _ => ask.answer(Ok(())),
+            _ => ask.answer(Ok(None)),
         }
     }
 
@@ -165,11 +173,12 @@ impl Packer {
     fn is_there(&mut self, record: &Record, durable: bool, ask: Ask) -> Option<Ask> {
         let hit = self.shared.state.lock().index.find(&record.name(), self.shared.wall());
         let same = hit.filter(|hit| {
-            let there = hit.listed.record;
-            let lives = |record: &Record| record.expires.map_or(u64::MAX, |at| at.0);
+            let there = &hit.listed;
+            // What is known of an end is up to a second early.
+            let lives = |expires: Option<Wall>| expires.map_or(u64::MAX, |at| at.0 / 1000);
             there.len == record.len
                 && there.checksum == record.checksum
-                && lives(&there) >= lives(record)
+                && lives(there.expires) >= lives(record.expires)
         });
         let Some(hit) = same else {
             // Other bytes, or a longer life: what was known before is not found any more.
@@ -180,8 +189,8 @@ impl Packer {
         };
         self.shared.buffered.fetch_sub(record.len, Ordering::Relaxed);
         match hit.source {
-            _ if !durable => ask.answer(Ok(())),
-            super::index::Source::Stored(_) => ask.answer(Ok(())),
+            _ if !durable => ask.answer(Ok(None)),
+            super::index::Source::Stored(_) => ask.answer(Ok(None)),
             super::index::Source::Memory(_) => match &mut self.open {
                 Some(open) if open.serial == hit.place.pack => open.waiting.push(ask),
                 // On its way: whoever waits for everything waits for it.
@@ -194,11 +203,14 @@ impl Packer {
         None
     }
 
-    fn move_over(&mut self, listed: Listed, image: Bytes) {
+    fn move_over(&mut self, from: Place, listed: Listed, image: Bytes) {
         let len = image.len() as u64;
         self.shared.buffered.fetch_add(len, Ordering::Relaxed);
         if self.append(listed, image, len) {
             count(&self.shared.counts.reinserted, 1);
+            if let Some(open) = &self.open {
+                self.shared.state.lock().index.inherit(from, open.serial);
+            }
         } else {
             self.shared.buffered.fetch_sub(len, Ordering::Relaxed);
         }
@@ -206,12 +218,13 @@ impl Packer {
 
     /// Adds a block to the pack that is open, or a new one; false when it cannot be known.
     fn append(&mut self, mut listed: Listed, image: Bytes, charge: u64) -> bool {
-        let full = |open: &Open| open.size + listed.stored > self.shared.options.pack_bytes;
+        let full =
+            |open: &Open| open.size.saturating_add(listed.stored) > self.shared.options.pack_bytes;
         if self.open.as_ref().is_some_and(full) {
             self.close_pack();
         }
         let mut open = self.open.take().unwrap_or_else(|| self.begin());
-        listed.offset = open.size;
+        listed.offset = u32::try_from(open.size).expect("a pack that takes blocks is below 1 GiB");
         let pushed = {
             let mut state = self.shared.state.lock();
             state.index.push(open.serial, &listed, Some(image.clone()))

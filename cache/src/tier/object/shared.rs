@@ -153,7 +153,7 @@ impl Shared {
     pub(super) fn answer_syncs(due: Vec<(bool, Ask)>) {
         for (well, ask) in due {
             let lost = || Failure::Io("some of what was stored could not be uploaded".to_owned());
-            ask.answer(if well { Ok(()) } else { Err(lost()) });
+            ask.answer(if well { Ok(None) } else { Err(lost()) });
         }
     }
 

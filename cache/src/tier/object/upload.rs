@@ -70,7 +70,7 @@ impl Upload {
         self.shared.buffered.fetch_sub(charged, Ordering::Relaxed);
         let due = self.shared.state.lock().uploads.end(upload, result.is_ok());
         for ask in pack.waiting {
-            let result = result.clone().map_err(|fault| Failure::Io(fault.text));
+            let result = result.clone().map(|()| None).map_err(|fault| Failure::Io(fault.text));
             ask.answer(result);
         }
         Shared::answer_syncs(due);

@@ -122,6 +122,7 @@ impl From<Counters> for pb::Counters {
             corrupt: c.corrupt,
             cleared: c.cleared,
             policy_faults: c.policy_faults,
+            not_admitted: c.not_admitted,
         }
     }
 }

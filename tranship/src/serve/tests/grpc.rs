@@ -37,7 +37,7 @@ fn default() -> String {
 async fn figures_are_those_of_the_store() {
     let daemon = Daemon::start();
     let (scope, keys) = daemon.fill("llama", 3);
-    scope.lookup(&keys, &mut Vec::new());
+    scope.lookup(&keys, &mut Vec::new(), NOW);
     let mut client = client(&daemon).await;
     let stats = client.stats(pb::StatsRequest::default()).await.unwrap().into_inner();
     assert_eq!(stats.state(), pb::State::Serving);

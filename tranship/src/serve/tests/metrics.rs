@@ -60,7 +60,7 @@ fn work(scope: &Scope, session: u64, rounds: u64) {
         let mut chain = Chain::new(scope.identity());
         let links: Vec<_> = (0..8).map(|n| chain.push(&[(round % 40) as u8, n])).collect();
         let keys: Vec<_> = links.iter().map(|link| link.key).collect();
-        scope.lookup(&keys, &mut Vec::new());
+        scope.lookup(&keys, &mut Vec::new(), NOW);
         let items: Vec<_> =
             links.iter().map(|link| Item { link: *link, len: 3000, ttl: None }).collect();
         let grants = scope.reserve(session, &items, None, Millis(round));

@@ -1,19 +1,22 @@
 //! What stands in front of a block's bytes: enough to check any part of them alone.
 
 use super::super::super::codec::{Codec, is_width};
-use super::super::super::cold::Name;
+use super::super::super::cold::Record;
+use super::entry::{read_codec, read_expiry, read_len, read_name, write_expiry};
 use super::{CHUNK_BYTES, Error, VERSION, checked};
-use crate::identity::IdentityId;
-use crate::limits::BLOCK_BYTES_MAX;
+use crate::key::KEY_BYTES;
+use crate::lineage::Link;
 use crate::wire::{Malformed, Reader, Writer};
 
 const MAGIC: &[u8; 4] = b"TSBK";
 /// What comes before the chunks' part.
-const FIXED_BYTES: usize = 64;
+const FIXED_BYTES: usize = 88;
 /// One chunk's part.
 const CHUNK_ENTRY_BYTES: usize = 12;
 /// The chunk is stored as it is.
 const RAW: u32 = 1 << 31;
+/// The block has a parent.
+const PARENT: u8 = 1;
 
 /// Bytes of the head of a block of `len` bytes.
 #[must_use]
@@ -41,16 +44,12 @@ pub struct Chunk {
 /// The head of a block.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Head {
-    /// Which block.
-    pub name: Name,
+    /// What was stored.
+    pub record: Record,
     /// How chunks that are not raw are coded.
     pub codec: Codec,
     /// Bytes of an element, for the codec.
     pub width: u8,
-    /// Original bytes.
-    pub len: u64,
-    /// CRC-64/NVMe of all of them.
-    pub checksum: u64,
     /// The chunks, [`CHUNK_BYTES`] original bytes each but for the last.
     pub chunks: Vec<Chunk>,
 }
@@ -59,17 +58,20 @@ impl Head {
     /// Its bytes: [`head_bytes`] of them.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let mut to = Writer::with_capacity(head_bytes(self.len) as usize);
+        let Record { identity, link, len, checksum, expires } = &self.record;
+        let mut to = Writer::with_capacity(head_bytes(*len) as usize);
         to.raw(MAGIC);
         to.u8(VERSION as u8);
         to.u8(self.codec.number());
         to.u8(self.width);
-        to.u8(0);
-        to.raw(self.name.identity.as_bytes());
-        to.raw(self.name.key.as_bytes());
-        to.u64(self.len);
-        to.u64(self.checksum);
-        to.u32(CHUNK_BYTES as u32);
+        to.u8(if link.parent.is_some() { PARENT } else { 0 });
+        to.raw(identity.as_bytes());
+        to.raw(link.key.as_bytes());
+        to.raw(link.parent.map_or([0; KEY_BYTES], |parent| *parent.as_bytes()).as_slice());
+        to.u64(*len);
+        to.u64(*checksum);
+        write_expiry(*expires, &mut to);
+        to.u32(link.position);
         to.count(self.chunks.len());
         for chunk in &self.chunks {
             to.u32(chunk.stored | if chunk.raw { RAW } else { 0 });
@@ -95,24 +97,15 @@ impl Head {
         }
         let mut from = Reader::new(checked(bytes)?);
         from.raw(5, "magic and version")?;
-        let codec = from.u8("codec")?;
-        let codec =
-            Codec::of(codec).ok_or_else(|| Malformed::value("codec", codec, "a known codec"))?;
-        let width = from.u8("width")?;
+        let (codec, width) = (read_codec(&mut from)?, from.u8("width")?);
         if !is_width(width) {
             return Err(Malformed::value("width", width, "1, 2, 4 or 8").into());
         }
-        from.u8("padding")?;
-        let identity = IdentityId::from_bytes(*from.key("identity")?.as_bytes());
-        let key = from.key("key")?;
-        let (len, checksum) = (from.u64("length")?, from.u64("checksum")?);
-        if len > BLOCK_BYTES_MAX {
-            return Err(Malformed::value("length", len, "at most the largest block").into());
-        }
-        let chunk_bytes = from.u32("chunk bytes")?;
-        if u64::from(chunk_bytes) != CHUNK_BYTES {
-            return Err(Malformed::value("chunk bytes", chunk_bytes, "65536").into());
-        }
+        let flags = from.u8("flags")?;
+        let name = read_name(&mut from)?;
+        let parent = Some(from.key("parent")?).filter(|_| flags & PARENT != 0);
+        let (len, checksum) = (read_len(&mut from)?, from.u64("checksum")?);
+        let (expires, position) = (read_expiry(&mut from)?, from.u32("position")?);
         let count = from.count("chunks", chunks_of(len) as usize, CHUNK_ENTRY_BYTES)?;
         if count as u64 != chunks_of(len) {
             return Err(Malformed::value("chunks", count, "as many as the block has").into());
@@ -132,6 +125,8 @@ impl Head {
             chunks.push(chunk);
         }
         from.end()?;
-        Ok(Self { name: Name { identity, key }, codec, width, len, checksum, chunks })
+        let link = Link { key: name.key, parent, position };
+        let record = Record { identity: name.identity, link, len, checksum, expires };
+        Ok(Self { record, codec, width, chunks })
     }
 }

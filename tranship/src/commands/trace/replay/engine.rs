@@ -33,6 +33,12 @@ const POOL_BYTES: u64 = 64 << 20;
 const POOL_BLOCKS_MAX: u64 = 256;
 /// How long a block that another engine is storing is waited for.
 const WAIT: Duration = Duration::from_millis(100);
+/// How long a block that comes up from a tier below is waited for.
+const WAIT_BELOW: Duration = Duration::from_secs(5);
+/// How long room is waited for that the daemon makes by moving blocks to a tier below.
+const WAIT_ROOM: Duration = Duration::from_secs(5);
+/// Such room comes soon; where the daemon says later, it is full.
+const ROOM_SOON: Duration = Duration::from_millis(5);
 /// How long the daemon may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -233,7 +239,13 @@ impl Engine {
         if wanted == 0 {
             return 0;
         }
-        let wait = if wanted > found.prefix { WAIT } else { Duration::ZERO };
+        let below =
+            |presence: &Presence| matches!(presence, Presence::Resident(t) if *t != Tier::Dram);
+        let wait = match found.presence[..wanted].iter().any(below) {
+            true => WAIT_BELOW,
+            false if wanted > found.prefix => WAIT,
+            false => Duration::ZERO,
+        };
         let mut timer = Timer::default();
         let (loaded, why) = self.load_prefix(&cache, &keys[..wanted], blocks, wait, &mut timer);
         for presence in &found.presence[..loaded] {
@@ -263,22 +275,23 @@ impl Engine {
         wait: Duration,
         timer: &mut Timer,
     ) -> (usize, Break) {
-        let lease = match timer.time(|| cache.lease(keys, wait)) {
-            Ok(lease) => lease,
-            Err(error) => {
-                tracing::debug!(%error, "lease failed: a miss");
-                return (0, Break::Unavailable);
-            }
-        };
-        let results: Vec<BlockResult> = lease.results().map(|(_, result)| result).collect();
         let mut loaded = 0;
-        for (results, blocks) in results.chunks(self.pool.len()).zip(blocks.chunks(self.pool.len()))
-        {
+        // No more than the pool takes at once: all of a long prompt may not fit into the daemon's memory.
+        for (keys, blocks) in keys.chunks(self.pool.len()).zip(blocks.chunks(self.pool.len())) {
             let first = loaded;
+            let lease = match timer.time(|| cache.lease(keys, wait)) {
+                Ok(lease) => lease,
+                Err(error) => {
+                    tracing::debug!(%error, "lease failed: a miss");
+                    return (loaded, Break::Unavailable);
+                }
+            };
             let copied = timer.time(|| {
-                for (result, buffer) in results.iter().zip(&mut self.pool) {
+                for ((index, (_, result)), buffer) in
+                    lease.results().enumerate().zip(&mut self.pool)
+                {
                     // What is not ready is refused here.
-                    lease.copy_to(loaded, buffer).map_err(|error| Break::of(*result, &error))?;
+                    lease.copy_to(index, buffer).map_err(|error| Break::of(result, &error))?;
                     loaded += 1;
                 }
                 Ok(())
@@ -312,10 +325,10 @@ impl Engine {
                 continue;
             }
             let before = played.counts.stores.sum();
-            match self
+            let stored = self
                 .cache()
-                .and_then(|cache| Ok(timer.time(|| self.store_some(&cache, played, links))?))
-            {
+                .and_then(|cache| Ok(timer.time(|| self.store_all(&cache, played, links))?));
+            match stored {
                 Ok(room) => refused = !room,
                 Err(error) => {
                     tracing::debug!(%error, "store failed");
@@ -332,19 +345,48 @@ impl Engine {
 
     /// Stores the blocks in the pool; whether there was room for all. Whatever is not counted when
     /// it fails was not stored.
-    fn store_some(
+    fn store_all(
         &self,
         cache: &Cache,
         played: &mut Played,
         links: &[Link],
     ) -> Result<bool, client::Error> {
-        let wanted: Vec<_> = links.iter().map(|link| (*link, self.block_bytes)).collect();
-        let mut filled = Vec::with_capacity(links.len());
-        let mut room = true;
+        let began = Instant::now();
+        let mut stored = 0;
+        loop {
+            let refused = self.store_some(cache, played, links, &mut stored)?;
+            match refused {
+                None => return Ok(true),
+                Some(Some(retry)) if retry <= ROOM_SOON && began.elapsed() < WAIT_ROOM => {
+                    thread::sleep(retry);
+                }
+                Some(_) => {
+                    played.counts.stores.refused += (links.len() - stored) as u64;
+                    return Ok(false);
+                }
+            }
+        }
+    }
+
+    /// Stores blocks from the `stored`-th on until one is refused for want of room: when to ask again, if
+    /// that may help. None when there was room for all.
+    fn store_some(
+        &self,
+        cache: &Cache,
+        played: &mut Played,
+        links: &[Link],
+        stored: &mut usize,
+    ) -> Result<Option<Option<Duration>>, client::Error> {
+        let rest = &links[*stored..];
+        let wanted: Vec<_> = rest.iter().map(|link| (*link, self.block_bytes)).collect();
+        let mut filled = Vec::with_capacity(rest.len());
+        let mut refused = None;
         let stores = &mut played.counts.stores;
-        for (grant, bytes) in cache.reserve(&wanted)?.into_iter().zip(&self.pool) {
+        for (grant, bytes) in cache.reserve(&wanted)?.into_iter().zip(&self.pool[*stored..]) {
+            if refused.is_some() {
+                break;
+            }
             match grant {
-                Grant::Granted(_) if !room => stores.refused += 1,
                 Grant::Granted(reservation) => match reservation.write(bytes) {
                     Ok(block) => filled.push(block),
                     Err(error) => {
@@ -354,12 +396,13 @@ impl Engine {
                 },
                 Grant::Exists => stores.existing += 1,
                 Grant::InFlight => stores.in_flight += 1,
-                Grant::Refused { why, .. } => {
+                Grant::Refused { why, retry_after } => {
                     tracing::debug!(why, "refused");
-                    stores.refused += 1;
-                    room = false;
+                    refused = Some(retry_after);
+                    continue;
                 }
             }
+            *stored += 1;
         }
         for committed in cache.commit(filled)? {
             match committed {
@@ -369,7 +412,7 @@ impl Engine {
                 Err(_) => stores.unavailable += 1,
             }
         }
-        Ok(room)
+        Ok(refused)
     }
 }
 
