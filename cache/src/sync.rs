@@ -1,7 +1,8 @@
 //! Mutexes with a rank: a thread may only take locks of rising rank.
 //!
 //! Lock order of the crate, outermost first: [`REGISTRY`] → [`DRAM`] → [`WAKES`] → [`EVENTS`] →
-//! [`MOVES`] → [`COLD_INDEX`] → [`COLD_DESK`].
+//! [`MOVES`]; then those of the tiers below memory, which are taken alone or inside [`DRAM`]:
+//! [`COLD_INDEX`] → [`COLD_DESK`], and [`OBJECT`] → [`OBJECT_BREAKER`] → [`OBJECT_ENDED`].
 //! Debug builds (all tests) panic on the spot where the order is broken, whether or not the
 //! deadlock would have happened this time; release builds pay nothing. Two locks of one rank are
 //! never held together, so no thread holds two tenants' bookkeeping at once.
@@ -23,6 +24,12 @@ pub(crate) const MOVES: u8 = 5;
 pub(crate) const COLD_INDEX: u8 = 6;
 /// A cold tier's jobs and answers.
 pub(crate) const COLD_DESK: u8 = 7;
+/// The object tier's index and bookkeeping.
+pub(crate) const OBJECT: u8 = 16;
+/// Whether its service works.
+pub(crate) const OBJECT_BREAKER: u8 = 17;
+/// Its jobs that ended.
+pub(crate) const OBJECT_ENDED: u8 = 18;
 
 #[cfg(debug_assertions)]
 thread_local! {

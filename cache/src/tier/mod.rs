@@ -1,9 +1,11 @@
 //! Where a block may live.
 
 pub mod below;
+pub mod codec;
 pub mod cold;
 pub(crate) mod dram;
 pub mod nvme;
+pub mod object;
 mod span;
 
 pub use below::{Ingest, Level, Stack};

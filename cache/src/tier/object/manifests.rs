@@ -1,0 +1,318 @@
+//! Tells other nodes what is in the bucket, and hears it from them.
+//!
+//! Each pack is told of in a manifest right after it was uploaded. Manifests are merged when there are
+//! [`MERGE`] of one level, so that there are few of them, and objects are written a few times at most.
+//! All manifests that are there count; what is in several of them counts once. So nothing here depends
+//! on who wins a race.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::stream::{self, StreamExt};
+use object_store::PutPayload;
+use tokio::time::Instant;
+
+use super::fault::{Fault, Kind};
+use super::format::{Listing, Manifest};
+use super::index::{Body, Index, Pack, Serial};
+use super::paths::ManifestName;
+use super::shared::{Shared, State, count};
+
+/// So many manifests of a level become one of the next.
+const MERGE: usize = 8;
+/// The highest level; of it there may be any number.
+const LEVEL_MAX: u8 = 3;
+/// The largest manifest that is read, bytes.
+const MANIFEST_BYTES_MAX: u64 = 1 << 30;
+/// Manifests that are read at the same time.
+const READS: usize = 8;
+/// A manifest that was listed and is gone was merged: the listing is made again so often.
+const LISTINGS: u32 = 4;
+
+/// Writes this node's manifests, one after the other.
+pub(super) struct Publisher {
+    shared: Arc<Shared>,
+    next: tokio::sync::Mutex<u64>,
+}
+
+impl Publisher {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, next: tokio::sync::Mutex::new(0) }
+    }
+
+    /// Tells of a pack that was uploaded at `uploaded_at`.
+    pub(super) async fn publish(
+        &self,
+        serial: Serial,
+        uploaded_at: Duration,
+        deadline: Instant,
+    ) -> Result<(), Fault> {
+        let mut next = self.next.lock().await;
+        self.write(&mut next, 0, &[serial], deadline).await?;
+        // A pack that no manifest named for this long may have been taken for nobody's.
+        let waited = self.shared.options.clock.now().saturating_sub(uploaded_at);
+        if waited >= self.shared.options.grace / 2 {
+            let text = format!("the pack was told of only after {waited:?}");
+            return Err(Fault::new(Kind::Lasting, text));
+        }
+        self.merge(&mut next, deadline).await;
+        Ok(())
+    }
+
+    /// Writes the manifests again that name packs of which blocks were removed, or that are gone; at
+    /// most `max` of them.
+    pub(super) async fn rewrite(&self, max: usize, deadline: Instant) -> Result<(), Fault> {
+        let mut next = self.next.lock().await;
+        for _ in 0..max {
+            let Some((name, packs, changed)) = self.outdated() else { break };
+            let kept: Vec<Serial> = {
+                let state = self.shared.state.lock();
+                packs.iter().copied().filter(|serial| state.index.pack(*serial).is_some()).collect()
+            };
+            if !kept.is_empty() {
+                self.write(&mut next, name.level, &kept, deadline).await?;
+            }
+            self.retire(&name, deadline).await?;
+            let mut state = self.shared.state.lock();
+            for serial in changed {
+                state.changed.remove(&serial);
+            }
+        }
+        Ok(())
+    }
+
+    /// One manifest of this node that says too much, its packs, and those of them that changed.
+    fn outdated(&self) -> Option<(ManifestName, Vec<Serial>, Vec<Serial>)> {
+        let state = self.shared.state.lock();
+        let (name, packs) = state.manifests.iter().find(|(name, packs)| {
+            let over = |serial: &Serial| {
+                state.changed.contains(serial) || state.index.pack(*serial).is_none()
+            };
+            name.node == self.shared.options.node && packs.iter().any(over)
+        })?;
+        let changed = packs.iter().copied().filter(|serial| state.changed.contains(serial));
+        Some((name.clone(), packs.clone(), changed.collect()))
+    }
+
+    /// Merges manifests of a level that has enough of them. What fails is done another time.
+    async fn merge(&self, next: &mut u64, deadline: Instant) {
+        for level in 0..LEVEL_MAX {
+            let inputs: Vec<(ManifestName, Vec<Serial>)> = {
+                let state = self.shared.state.lock();
+                let ours = state.manifests.iter().filter(|(name, _)| {
+                    name.node == self.shared.options.node && name.level == level
+                });
+                ours.map(|(name, packs)| (name.clone(), packs.clone())).collect()
+            };
+            if inputs.len() < MERGE {
+                return;
+            }
+            let mut packs: Vec<Serial> =
+                inputs.iter().flat_map(|(_, packs)| packs).copied().collect();
+            packs.sort_unstable();
+            packs.dedup();
+            {
+                let state = self.shared.state.lock();
+                packs.retain(|serial| state.index.pack(*serial).is_some());
+            }
+            if let Err(fault) = self.write(next, level + 1, &packs, deadline).await {
+                tracing::debug!(why = %fault, "manifests could not be merged");
+                return;
+            }
+            for (name, _) in &inputs {
+                if self.retire(name, deadline).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Writes one manifest.
+    async fn write(
+        &self,
+        next: &mut u64,
+        level: u8,
+        packs: &[Serial],
+        deadline: Instant,
+    ) -> Result<(), Fault> {
+        let shared = &self.shared;
+        let (manifest, listed) = {
+            let state = shared.state.lock();
+            let last = state.manifests.keys().filter(|name| name.node == shared.options.node);
+            *next = last.map(|name| name.sequence).max().unwrap_or(0).max(*next) + 1;
+            let mut listings = Vec::with_capacity(packs.len());
+            let mut listed = Vec::with_capacity(packs.len());
+            for serial in packs {
+                let Some(pack) = state.index.pack(*serial) else { continue };
+                let Some(id) = pack.id() else { continue };
+                let entries = state.index.listed(*serial);
+                listings.push(Listing {
+                    pack: id,
+                    size: pack.size,
+                    created: pack.created,
+                    entries,
+                });
+                listed.push(*serial);
+            }
+            let node = shared.options.node.clone();
+            let (session, sequence) = (shared.session, *next);
+            (Manifest { node, session, sequence, level, packs: listings }, listed)
+        };
+        let bytes = manifest.encode();
+        let hash = blake3::hash(&bytes);
+        let half: [u8; 16] = hash.as_bytes()[..16].try_into().expect("a hash has 32 bytes");
+        let name = ManifestName {
+            node: manifest.node,
+            level,
+            sequence: manifest.sequence,
+            hash: u128::from_be_bytes(half),
+        };
+        let payload = PutPayload::from(bytes);
+        shared.service.put(&shared.paths.manifest(&name), &payload, deadline).await?;
+        let mut state = shared.state.lock();
+        if state.manifests.contains_key(&name) {
+            // A refresh was faster.
+            return Ok(());
+        }
+        for serial in &listed {
+            if let Some(pack) = state.index.pack_mut(*serial) {
+                pack.named += 1;
+            }
+        }
+        state.manifests.insert(name, listed);
+        Ok(())
+    }
+
+    /// Deletes a manifest all of which is said elsewhere, or is not so any more.
+    async fn retire(&self, name: &ManifestName, deadline: Instant) -> Result<(), Fault> {
+        self.shared.service.delete(&self.shared.paths.manifest(name), deadline).await?;
+        self.shared.state.lock().forget_manifest(name, false);
+        Ok(())
+    }
+}
+
+impl State {
+    /// A manifest is gone: packs of others that no other one names are not known any more.
+    fn forget_manifest(&mut self, name: &ManifestName, of_others: bool) {
+        for serial in self.manifests.remove(name).unwrap_or_default() {
+            let Some(pack) = self.index.pack_mut(serial) else { continue };
+            pack.named = pack.named.saturating_sub(1);
+            if of_others && pack.named == 0 && !matches!(pack.body, Body::Memory(_)) {
+                let id = pack.id();
+                self.index.drop_pack(serial);
+                if let Some(id) = id {
+                    self.by_id.remove(&id);
+                }
+            }
+        }
+    }
+}
+
+/// Reads manifests that are new and forgets those that are gone. How many packs came and went.
+pub(super) async fn refresh(shared: &Arc<Shared>, deadline: Instant) -> Result<Refreshed, Fault> {
+    let mut refreshed = Refreshed::default();
+    for _ in 0..LISTINGS {
+        let known: Vec<ManifestName> = shared.state.lock().manifests.keys().cloned().collect();
+        let objects = shared.service.list(&shared.paths.manifests(), deadline).await?;
+        let there: Vec<(ManifestName, u64)> = objects
+            .iter()
+            .filter_map(|object| Some((shared.paths.manifest_of(&object.location)?, object.size)))
+            .collect();
+        let mut new = there.clone();
+        new.retain(|(name, _)| known.binary_search(name).is_err());
+        let mut reads = stream::iter(new)
+            .map(|(name, size)| async move {
+                let result = read(shared, &name, size, deadline).await;
+                (name, result)
+            })
+            .buffer_unordered(READS);
+        let mut gone = false;
+        while let Some((name, result)) = reads.next().await {
+            match result {
+                Ok(manifest) => refreshed.packs += apply(shared, &name, manifest),
+                Err(fault) if fault.kind == Kind::Missing => gone = true,
+                Err(fault) => return Err(fault),
+            }
+        }
+        drop(reads);
+        if gone {
+            continue;
+        }
+        let mut state = shared.state.lock();
+        for name in known {
+            if !there.iter().any(|(other, _)| *other == name) {
+                state.forget_manifest(&name, true);
+                refreshed.forgotten += 1;
+            }
+        }
+        return Ok(refreshed);
+    }
+    Err(Fault::new(Kind::Passing, "manifests change faster than they can be read"))
+}
+
+/// What a refresh brought.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Refreshed {
+    /// Packs that were not known.
+    pub(super) packs: u64,
+    /// Manifests that are gone.
+    pub(super) forgotten: u64,
+}
+
+/// None for one that is damaged or of another version: it is named in the log, and not read again.
+async fn read(
+    shared: &Shared,
+    name: &ManifestName,
+    size: u64,
+    deadline: Instant,
+) -> Result<Option<Manifest>, Fault> {
+    let path = shared.paths.manifest(name);
+    if size > MANIFEST_BYTES_MAX {
+        tracing::warn!(%path, size, "a manifest is too large to be read");
+        return Ok(None);
+    }
+    for _ in 0..2 {
+        let bytes = shared.service.read(&path, 0..size, deadline).await?;
+        match Manifest::decode(&bytes) {
+            Ok(manifest) => return Ok(Some(manifest)),
+            Err(error) => tracing::warn!(%path, %error, "a manifest cannot be read"),
+        }
+    }
+    Ok(None)
+}
+
+/// Adds what a manifest names; how many packs were not known. Pack by pack, so that the lock is short.
+fn apply(shared: &Shared, name: &ManifestName, manifest: Option<Manifest>) -> u64 {
+    let ours = name.node == shared.options.node;
+    let mut serials = Vec::new();
+    let mut new = 0;
+    for listing in manifest.map(|manifest| manifest.packs).unwrap_or_default() {
+        let mut state = shared.state.lock();
+        if let Some(serial) = state.by_id.get(&listing.pack).copied() {
+            if let Some(pack) = state.index.pack_mut(serial) {
+                pack.named += 1;
+                serials.push(serial);
+            }
+            continue;
+        }
+        let memory = state.index.memory_bytes() + Index::memory_of(listing.entries.len());
+        if !ours && memory > shared.options.index_bytes_max {
+            state.left_out += 1;
+            continue;
+        }
+        let mut pack = Pack::new(Body::Stored(listing.pack), ours, listing.created);
+        (pack.size, pack.named) = (listing.size, 1);
+        let serial = state.index.add(pack);
+        for entry in &listing.entries {
+            state.index.push(serial, entry, None);
+        }
+        state.by_id.insert(listing.pack, serial);
+        serials.push(serial);
+        new += 1;
+        if ours {
+            count(&shared.counts.recovered, listing.entries.len() as u64);
+        }
+    }
+    shared.state.lock().manifests.insert(name.clone(), serials);
+    new
+}

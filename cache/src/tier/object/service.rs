@@ -1,0 +1,363 @@
+//! Requests to the service: each with a deadline, tried again when that may help, counted, and not made
+//! while the service is known not to work.
+
+use std::future::Future;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream::{BoxStream, StreamExt, TryStreamExt};
+use object_store::multipart::PartId;
+use object_store::path::Path;
+use object_store::{
+    GetOptions, GetRange, GetResultPayload, ObjectMeta, ObjectStoreExt, PutPayload,
+};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::breaker::Breaker;
+use super::clock::Chance;
+use super::fault::{Fault, Kind};
+use super::options::Options;
+use super::place::Place;
+use crate::sync::{OBJECT_BREAKER, Ranked};
+
+/// Bytes of a file that are read at once.
+const FILE_PIECE_BYTES: u64 = 1 << 20;
+/// The longest listing that is read, objects.
+const LISTED_MAX: usize = 100_000;
+
+/// The service, as everything else here sees it.
+pub(super) struct Service {
+    place: Place,
+    options: Options,
+    breaker: Ranked<Breaker, OBJECT_BREAKER>,
+    chance: Chance,
+    written: AtomicU64,
+    read: AtomicU64,
+}
+
+/// Bytes as they come.
+pub(super) type Pieces = BoxStream<'static, Result<Bytes, Fault>>;
+
+impl Service {
+    pub(super) fn new(place: Place, options: Options) -> Self {
+        let breaker = Ranked::new(Breaker::new(options.breaker));
+        let chance = Chance::new(options.seed);
+        let (written, read) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { place, options, breaker, chance, written, read }
+    }
+
+    pub(super) fn prefix(&self) -> &Path {
+        &self.place.prefix
+    }
+
+    /// Where it is, without secrets.
+    pub(super) fn name(&self) -> &str {
+        &self.place.name
+    }
+
+    pub(super) fn chance(&self) -> &Chance {
+        &self.chance
+    }
+
+    /// Why nothing is asked, if so.
+    pub(super) fn broken(&self) -> Option<String> {
+        self.breaker.lock().open().map(str::to_owned)
+    }
+
+    /// Bytes written and read.
+    pub(super) fn moved(&self) -> (u64, u64) {
+        (self.written.load(Ordering::Relaxed), self.read.load(Ordering::Relaxed))
+    }
+
+    /// Asks whether a service that did not work does so again, if it is time to.
+    pub(super) async fn try_again(&self) {
+        let may = self.breaker.lock().may_try(self.options.clock.now());
+        if may {
+            let path = self.place.prefix.clone().join("v1").join("probes").join("again");
+            let _ = self.once(self.options.silence, self.place.store.head(&path)).await;
+        }
+    }
+
+    /// One attempt, which the breaker hears of.
+    async fn once<T, E: Into<Fault>>(
+        &self,
+        within: Duration,
+        request: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, Fault> {
+        let result = match timeout(within, request).await {
+            Ok(result) => result.map_err(Into::into),
+            Err(_) => Err(Fault::silence(within)),
+        };
+        self.heard(result.as_ref().err());
+        result
+    }
+
+    /// Tells the breaker how a request ended.
+    pub(super) fn heard(&self, fault: Option<&Fault>) {
+        let now = self.options.clock.now();
+        match fault {
+            Some(fault) if !fault.is_an_answer() => {
+                if self.breaker.lock().failed(now, &fault.text) {
+                    tracing::warn!(place = self.name(), why = %fault, "the object store is given a rest");
+                }
+            }
+            _ => {
+                if self.breaker.lock().worked() {
+                    tracing::info!(place = self.name(), "the object store works again");
+                }
+            }
+        }
+    }
+
+    /// Makes attempts until one succeeds, until trying again is of no use, or until `deadline`.
+    pub(super) async fn attempt<T, E, F>(
+        &self,
+        deadline: Instant,
+        within: Duration,
+        mut request: impl FnMut() -> F,
+    ) -> Result<T, Fault>
+    where
+        E: Into<Fault>,
+        F: Future<Output = Result<T, E>>,
+    {
+        let mut tried = 0;
+        loop {
+            if let Some(why) = self.broken() {
+                return Err(Fault::new(Kind::Passing, why));
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            let result = self.once(within.min(left), request()).await;
+            let Err(fault) = result else { return result };
+            tried += 1;
+            if fault.kind != Kind::Passing || !self.pause(tried, deadline).await {
+                return Err(fault);
+            }
+        }
+    }
+
+    /// Waits before another attempt; false when there is none.
+    pub(super) async fn pause(&self, tried: u32, deadline: Instant) -> bool {
+        let retries = self.options.retries;
+        let longest = retries.pause.saturating_mul(1 << tried.min(16)).min(retries.pause_max);
+        let until = Instant::now() + self.chance.about(longest);
+        if tried >= retries.attempts || until >= deadline {
+            return false;
+        }
+        tokio::time::sleep_until(until).await;
+        true
+    }
+
+    /// Bytes `range` of an object, as they come; those who read them keep the deadline.
+    pub(super) async fn get(&self, path: &Path, range: Range<u64>) -> Result<Pieces, Fault> {
+        let expected = range.clone();
+        let options = GetOptions { range: Some(GetRange::Bounded(range)), ..GetOptions::default() };
+        let got = self.once(self.options.silence, self.place.store.get_opts(path, options)).await?;
+        if got.range != expected {
+            return Err(Fault::new(Kind::Passing, "the service sent another range"));
+        }
+        Ok(match got.payload {
+            GetResultPayload::File(file, _) => pieces_of_file(file, expected),
+            GetResultPayload::Stream(stream) => stream.map_err(Fault::from).boxed(),
+        })
+    }
+
+    /// Counts bytes that came.
+    pub(super) fn has_read(&self, bytes: usize) {
+        self.read.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Bytes `range` of an object, all of them.
+    pub(super) async fn read(
+        &self,
+        path: &Path,
+        range: Range<u64>,
+        deadline: Instant,
+    ) -> Result<Vec<u8>, Fault> {
+        let len = range.end - range.start;
+        let mut tried = 0;
+        loop {
+            let result = match timeout_at(deadline, self.read_once(path, range.clone())).await {
+                Ok(result) => result,
+                Err(_) => Err(Fault::new(Kind::Passing, "the time was up")),
+            };
+            let Err(fault) = result else { return result };
+            tried += 1;
+            if fault.kind != Kind::Passing || !self.pause(tried, deadline).await {
+                tracing::debug!(%path, len, why = %fault, "a read failed");
+                return Err(fault);
+            }
+        }
+    }
+
+    async fn read_once(&self, path: &Path, range: Range<u64>) -> Result<Vec<u8>, Fault> {
+        let len = (range.end - range.start) as usize;
+        let mut pieces = self.get(path, range).await?;
+        let mut bytes = Vec::new();
+        while let Some(piece) = self.next(&mut pieces).await? {
+            if bytes.len() + piece.len() > len {
+                return Err(Fault::new(Kind::Passing, "the service sent too much"));
+            }
+            bytes.extend_from_slice(&piece);
+        }
+        match bytes.len() == len {
+            true => Ok(bytes),
+            false => Err(Fault::new(Kind::Passing, "the answer ended early")),
+        }
+    }
+
+    /// The next bytes, or none at the end.
+    pub(super) async fn next(&self, pieces: &mut Pieces) -> Result<Option<Bytes>, Fault> {
+        let next = match timeout(self.options.silence, pieces.next()).await {
+            Ok(next) => next.transpose(),
+            Err(_) => Err(Fault::silence(self.options.silence)),
+        };
+        match &next {
+            Ok(piece) => self.has_read(piece.as_ref().map_or(0, Bytes::len)),
+            Err(fault) => self.heard(Some(fault)),
+        }
+        next
+    }
+
+    /// Writes an object in one request.
+    pub(super) async fn put(
+        &self,
+        path: &Path,
+        payload: &PutPayload,
+        deadline: Instant,
+    ) -> Result<(), Fault> {
+        let within = self.time_to_write(payload.content_length());
+        let put = || self.place.store.put(path, payload.clone());
+        self.attempt(deadline, within, put).await?;
+        self.written.fetch_add(payload.content_length() as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Whether objects are written in parts here.
+    pub(super) fn has_parts(&self) -> bool {
+        self.place.parts.is_some()
+    }
+
+    /// Begins to write an object in parts.
+    pub(super) async fn begin(&self, path: &Path, deadline: Instant) -> Result<String, Fault> {
+        let parts = self.place.parts.as_ref().expect("asked before");
+        self.attempt(deadline, self.options.silence, || parts.create_multipart(path)).await
+    }
+
+    /// Writes one part of it.
+    pub(super) async fn part(
+        &self,
+        path: &Path,
+        upload: &String,
+        index: usize,
+        payload: &PutPayload,
+        deadline: Instant,
+    ) -> Result<PartId, Fault> {
+        let parts = self.place.parts.as_ref().expect("asked before");
+        let within = self.time_to_write(payload.content_length());
+        let put = || parts.put_part(path, upload, index, payload.clone());
+        let part = self.attempt(deadline, within, put).await?;
+        self.written.fetch_add(payload.content_length() as u64, Ordering::Relaxed);
+        Ok(part)
+    }
+
+    /// Makes the parts one object. An answer that is lost leaves open whether it is: asking for the
+    /// object tells.
+    pub(super) async fn complete(
+        &self,
+        path: &Path,
+        upload: &String,
+        done: Vec<PartId>,
+        bytes: u64,
+        deadline: Instant,
+    ) -> Result<(), Fault> {
+        let parts = self.place.parts.as_ref().expect("asked before");
+        let complete = || parts.complete_multipart(path, upload, done.clone());
+        let within = self.time_to_write(0);
+        let Err(fault) = self.attempt(deadline, within, complete).await else { return Ok(()) };
+        match self.head(path, deadline).await {
+            Ok(there) if there.size == bytes => Ok(()),
+            _ => Err(fault),
+        }
+    }
+
+    /// Lets go of parts that were written.
+    pub(super) async fn abandon(&self, path: &Path, upload: &String) {
+        let parts = self.place.parts.as_ref().expect("asked before");
+        // The service forgets them by itself where it is told to: docs/object.md.
+        let _ = self.once(self.options.silence, parts.abort_multipart(path, upload)).await;
+    }
+
+    /// What is known of an object.
+    pub(super) async fn head(&self, path: &Path, deadline: Instant) -> Result<ObjectMeta, Fault> {
+        self.attempt(deadline, self.options.silence, || self.place.store.head(path)).await
+    }
+
+    /// Deletes an object; that it is not there is as good.
+    pub(super) async fn delete(&self, path: &Path, deadline: Instant) -> Result<(), Fault> {
+        let delete = || self.place.store.delete(path);
+        match self.attempt(deadline, self.options.silence, delete).await {
+            Err(fault) if fault.kind == Kind::Missing => Ok(()),
+            result => result,
+        }
+    }
+
+    /// The objects below a path.
+    pub(super) async fn list(
+        &self,
+        below: &Path,
+        deadline: Instant,
+    ) -> Result<Vec<ObjectMeta>, Fault> {
+        let list = || async {
+            let mut objects = Vec::new();
+            let mut stream = self.place.store.list(Some(below));
+            loop {
+                match timeout(self.options.silence, stream.next()).await {
+                    Err(_) => return Err(Fault::silence(self.options.silence)),
+                    Ok(None) => return Ok(objects),
+                    Ok(Some(object)) => objects.push(object.map_err(Fault::from)?),
+                }
+                if objects.len() > LISTED_MAX {
+                    let text = format!("{below} has more than {LISTED_MAX} objects");
+                    return Err(Fault::new(Kind::Lasting, text));
+                }
+            }
+        };
+        let left = deadline.saturating_duration_since(Instant::now());
+        match self.attempt(deadline, left, list).await {
+            // A directory that nobody has made yet.
+            Err(fault) if fault.kind == Kind::Missing => Ok(Vec::new()),
+            result => result,
+        }
+    }
+
+    fn time_to_write(&self, bytes: usize) -> Duration {
+        let rate = self.options.write_bytes_per_s_min.max(1);
+        self.options.silence + Duration::from_secs(bytes as u64 / rate)
+    }
+}
+
+/// Reads a file piece by piece on threads that may wait for disks.
+fn pieces_of_file(file: std::fs::File, range: Range<u64>) -> Pieces {
+    let read = |(file, at, end): (std::fs::File, u64, u64)| async move {
+        if at == end {
+            return Ok(None);
+        }
+        let work = move || {
+            let mut bytes = vec![0; (end - at).min(FILE_PIECE_BYTES) as usize];
+            let read = std::os::unix::fs::FileExt::read_exact_at(&file, &mut bytes, at);
+            read.map(|()| (Bytes::from(bytes), file))
+        };
+        let done = tokio::task::spawn_blocking(work).await;
+        match done {
+            Ok(Ok((bytes, file))) => {
+                let next = at + bytes.len() as u64;
+                Ok(Some((bytes, (file, next, end))))
+            }
+            Ok(Err(error)) => Err(Fault::new(Kind::Passing, error.to_string())),
+            Err(_) => Err(Fault::new(Kind::Passing, "the tier is closing")),
+        }
+    };
+    futures_util::stream::try_unfold((file, range.start, range.end), read).boxed()
+}
