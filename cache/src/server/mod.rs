@@ -36,6 +36,7 @@ use self::session::Session;
 use self::subscribers::Subscribers;
 use crate::block::{Reserved, SessionId};
 use crate::error::Error;
+use crate::policy;
 use crate::store::{Options as StoreOptions, Store, TenantOptions, Watermarks};
 use crate::time::Millis;
 use crate::wire::{Fault, FaultCode, Reply, Request};
@@ -56,6 +57,8 @@ pub struct TenantConfig {
     pub memory: tranship_transport::Memory,
     /// When background eviction starts and stops.
     pub watermarks: Watermarks,
+    /// What stays and what goes.
+    pub policy: policy::Name,
 }
 
 /// How a server behaves.
@@ -152,6 +155,7 @@ impl Server {
             let memory = Arc::new(config.memory);
             let mut tenant = TenantOptions::new(config.name.clone(), Arc::clone(&memory));
             tenant.watermarks = config.watermarks;
+            tenant.policy = config.policy.policy();
             let tenant = store.open_tenant(tenant)?;
             let region = engine
                 .register(memory)
