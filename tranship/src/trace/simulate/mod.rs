@@ -1,0 +1,4 @@
+//! Policies over a trace.
+
+pub mod cache;
+pub mod opt;
