@@ -12,8 +12,8 @@ use tranship_cache::{Key, Millis};
 const SCOPE: u32 = 0;
 
 /// Resident blocks, at most `capacity` of them.
-pub struct Cache {
-    policy: Box<dyn Policy>,
+pub struct Cache<'a> {
+    policy: Box<dyn Policy + 'a>,
     capacity: usize,
     /// Space of a block, as the policy hears it.
     bytes: u64,
@@ -27,6 +27,7 @@ struct Block {
     key: Key,
     parent: Option<BlockId>,
     children: u32,
+    last: Millis,
 }
 
 /// A block that left to make room.
@@ -36,23 +37,25 @@ pub struct Evicted {
     pub key: Key,
     /// What its policy remembers of it.
     pub mark: Mark,
+    /// When it was used last.
+    pub last: Millis,
 }
 
-impl Cache {
+impl<'a> Cache<'a> {
     /// An empty cache.
     #[must_use]
-    pub fn new(policy: Box<dyn Policy>, capacity: usize, bytes: u64) -> Self {
+    pub fn new(policy: Box<dyn Policy + 'a>, capacity: usize, bytes: u64) -> Self {
         Self { policy, capacity, bytes, at: HashMap::new(), blocks: Vec::new(), free: Vec::new() }
     }
 
-    /// The policy.
+    /// The policy, to ask it about other tiers.
     #[must_use]
-    pub fn policy(&self) -> &dyn Policy {
+    pub fn policy(&self) -> &(dyn Policy + 'a) {
         &*self.policy
     }
 
     /// The policy, to tell it of other tiers.
-    pub fn policy_mut(&mut self) -> &mut dyn Policy {
+    pub fn policy_mut(&mut self) -> &mut (dyn Policy + 'a) {
         &mut *self.policy
     }
 
@@ -81,6 +84,7 @@ impl Cache {
             if index + 1 == present {
                 parent = Some(id);
             }
+            self.blocks[id.0 as usize].last = now;
             self.policy.on_hit(id, now);
         }
         for (position, key) in keys.iter().enumerate().skip(present) {
@@ -112,7 +116,8 @@ impl Cache {
             let victim = self.policy.victim(now);
             match victim.filter(|victim| self.policy.admit(traits, *victim, now)) {
                 Some(victim) => {
-                    left(Evicted { key: self.key(victim), mark: self.policy.mark(victim) });
+                    let Block { key, last, .. } = self.blocks[victim.0 as usize];
+                    left(Evicted { key, mark: self.policy.mark(victim), last });
                     self.evict(victim);
                 }
                 None => {
@@ -121,7 +126,7 @@ impl Cache {
                 }
             }
         }
-        let block = Block { key: traits.key, parent, children: 0 };
+        let block = Block { key: traits.key, parent, children: 0, last: now };
         let id = match self.free.pop() {
             Some(id) => {
                 self.blocks[id.0 as usize] = block;
@@ -140,12 +145,8 @@ impl Cache {
         Some(id)
     }
 
-    fn key(&self, id: BlockId) -> Key {
-        self.blocks[id.0 as usize].key
-    }
-
     fn evict(&mut self, id: BlockId) {
-        let Block { key, parent, children } = self.blocks[id.0 as usize];
+        let Block { key, parent, children, .. } = self.blocks[id.0 as usize];
         assert_eq!(children, 0, "policy {} evicts what something follows", self.policy.name());
         self.policy.on_remove(id, Removal::Evicted);
         self.at.remove(&key);
