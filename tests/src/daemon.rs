@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
+use tranship_cache::policy::Name;
 use tranship_cache::server::{Options, Server, TenantConfig};
 use tranship_cache::store::{Store, Watermarks};
 use tranship_transport::{Address, Builder, Drive, Engine, HostMemory, Kind};
@@ -40,6 +41,7 @@ impl Daemon {
             token: None,
             memory: HostMemory::new(arena_bytes).build().unwrap(),
             watermarks: Watermarks::default(),
+            policy: Name::default(),
         };
         let mut server = Server::new(engine.clone(), Options::default(), vec![tenant]).unwrap();
         let (stop, store) = (Arc::new(AtomicBool::new(false)), server.store().clone());

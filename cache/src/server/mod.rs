@@ -40,6 +40,7 @@ use self::subscribers::Subscribers;
 use crate::block::{Reserved, SessionId};
 use crate::error::Error;
 use crate::mover::{Bell, Mover};
+use crate::policy;
 use crate::store::{Options as StoreOptions, Store, TenantOptions, Watermarks};
 use crate::tier::Stack;
 use crate::time::{Millis, Wall};
@@ -63,6 +64,8 @@ pub struct TenantConfig {
     pub memory: tranship_transport::Memory,
     /// When background eviction starts and stops.
     pub watermarks: Watermarks,
+    /// What stays and what goes.
+    pub policy: policy::Name,
 }
 
 /// How a server behaves.
@@ -172,6 +175,7 @@ impl Server {
             let memory = Arc::new(config.memory);
             let mut tenant = TenantOptions::new(config.name.clone(), Arc::clone(&memory));
             tenant.watermarks = config.watermarks;
+            tenant.policy = config.policy.policy();
             let tenant = store.open_tenant(tenant)?;
             let region = engine
                 .register(memory)

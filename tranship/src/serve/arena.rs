@@ -112,7 +112,13 @@ impl Share {
         }
         let watermarks =
             Watermarks { low: dram.low_watermark.percent(), high: dram.high_watermark.percent() };
-        Ok(TenantConfig { name: self.name, token: self.token, memory, watermarks })
+        Ok(TenantConfig {
+            name: self.name,
+            token: self.token,
+            memory,
+            watermarks,
+            policy: config.policy.name,
+        })
     }
 }
 
