@@ -21,6 +21,7 @@ pub mod serve;
 mod server;
 pub mod stat;
 mod target;
+mod tiers;
 
 use clap::Subcommand;
 
