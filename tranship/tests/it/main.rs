@@ -5,3 +5,4 @@ mod common;
 mod daemon;
 mod replay_chaos;
 mod tcp;
+mod tiers;
