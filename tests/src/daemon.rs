@@ -58,7 +58,7 @@ impl Daemon {
         let tenant = TenantConfig {
             name: "default".to_owned(),
             token: None,
-            memory: HostMemory::new(arena_bytes).build().unwrap(),
+            memory: Arc::new(HostMemory::new(arena_bytes).build().unwrap()),
             watermarks: Watermarks::default(),
             policy: Name::default(),
         };

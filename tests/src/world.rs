@@ -89,7 +89,7 @@ impl World {
         let tenant = |name: &str, token: Option<&str>| TenantConfig {
             name: name.to_owned(),
             token: token.map(str::to_owned),
-            memory: HostMemory::new(self.arena_bytes).build().unwrap(),
+            memory: Arc::new(HostMemory::new(self.arena_bytes).build().unwrap()),
             watermarks: Watermarks::default(),
             policy: Name::default(),
         };

@@ -61,7 +61,7 @@ pub struct TenantConfig {
     /// What its clients must present; none lets in whoever reaches the daemon.
     pub token: Option<String>,
     /// Its arena.
-    pub memory: tranship_transport::Memory,
+    pub memory: Arc<tranship_transport::Memory>,
     /// When background eviction starts and stops.
     pub watermarks: Watermarks,
     /// What stays and what goes.
@@ -172,7 +172,7 @@ impl Server {
         });
         let mut arenas = HashMap::new();
         for config in tenants {
-            let memory = Arc::new(config.memory);
+            let memory = config.memory;
             let mut tenant = TenantOptions::new(config.name.clone(), Arc::clone(&memory));
             tenant.watermarks = config.watermarks;
             tenant.policy = config.policy.policy();

@@ -11,7 +11,7 @@ pub const BUCKET_BOUNDS_SECONDS: [f64; 12] =
     [1e-6, 2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0];
 
 /// What is counted apart.
-const NAMES: [&str; 21] = [
+const NAMES: [&str; 22] = [
     "hello",
     "identify",
     "lookup",
@@ -27,6 +27,7 @@ const NAMES: [&str; 21] = [
     "remove",
     "prefetch",
     "persist",
+    "lease_parts",
     "list",
     "stats",
     "subscribe",

@@ -22,6 +22,7 @@ pub(crate) mod observe;
 mod runtime;
 pub(crate) mod signals;
 mod socket;
+mod tiers;
 
 #[cfg(test)]
 pub(crate) mod tests;

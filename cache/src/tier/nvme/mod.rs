@@ -29,3 +29,9 @@ pub use engine::{Engine, OpenError};
 pub use format::{FORMAT_VERSION, Uuid};
 pub use front::{Clock, Nvme};
 pub use options::{Hits, Judge, Now, Options};
+
+/// Whether the first bytes of a file or device are those of a log, of any version.
+#[must_use]
+pub fn is_ours(first: &[u8]) -> bool {
+    first.starts_with(&format::superblock::MAGIC.to_le_bytes())
+}
