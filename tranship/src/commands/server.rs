@@ -35,14 +35,33 @@ struct Failure {
     exit: u8,
 }
 
+/// What is not as configured.
+#[derive(Debug, Default)]
+pub(crate) struct Settings {
+    /// Memory.
+    pub(crate) capacity: Option<Size>,
+    /// What a worker does when nothing happens.
+    pub(crate) polling: Option<Polling>,
+    /// Tiers below memory, in the daemon's directory.
+    pub(crate) below: Option<Below>,
+}
+
+/// Tiers below memory that go away with the daemon.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Below {
+    /// Size of the log.
+    pub(crate) nvme: Size,
+    /// Size of its segments.
+    pub(crate) segment: Size,
+    /// Size of the objects in a local bucket, if there shall be one.
+    pub(crate) pack: Option<Size>,
+}
+
 impl Server {
     /// Starts a daemon as configured but for its sockets and what is given here, and waits until it
     /// is ready.
-    pub(crate) fn start(
-        context: &Context,
-        capacity: Option<Size>,
-        polling: Option<Polling>,
-    ) -> Result<Self, Error> {
+    pub(crate) fn start(context: &Context, settings: &Settings) -> Result<Self, Error> {
+        let Settings { capacity, polling, below } = settings;
         let failed = |source| Error::System { doing: "start a daemon", source };
         let directory = tempfile::Builder::new().prefix("tranship-").tempdir().map_err(failed)?;
         let address = Address::Unix(directory.path().join("tranship.sock"));
@@ -56,6 +75,15 @@ impl Server {
         }
         if let Some(polling) = polling {
             command.arg(format!("--transport-polling={polling}"));
+        }
+        if let Some(Below { nvme, segment, pack }) = below {
+            command.arg(format!("--nvme={}", directory.path().join("nvme.log").display()));
+            command.args([format!("--nvme-capacity={nvme}"), format!("--nvme-segment={segment}")]);
+            if let Some(pack) = pack {
+                let bucket = directory.path().join("bucket");
+                command.arg(format!("--object={}", bucket.display()));
+                command.args([format!("--object-pack={pack}"), "--object-ingest=all".to_owned()]);
+            }
         }
         if let Some(file) = &context.globals.config {
             command.arg("--config").arg(file);

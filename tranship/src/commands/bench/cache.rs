@@ -5,7 +5,7 @@ use clap::ValueEnum;
 use super::{Options, payload, report};
 use crate::bench::cache::{Bench, Op};
 use crate::bench::{self, Plan};
-use crate::commands::server::Server;
+use crate::commands::server::{Server, Settings};
 use crate::commands::target::{dial, token};
 use crate::commands::{Context, Error, Target};
 use crate::config::{Addresses, Polling};
@@ -76,7 +76,9 @@ impl Args {
                 let polling = if plan.busy { Polling::Busy } else { Polling::Adaptive };
                 let capacity = Size::new(Bench::capacity(&plan, &ops));
                 fits(capacity)?;
-                let daemon = Server::start(context, Some(capacity), Some(polling))?;
+                let settings =
+                    Settings { capacity: Some(capacity), polling: Some(polling), below: None };
+                let daemon = Server::start(context, &settings)?;
                 let exit =
                     self.measure(context, plan, &ops, &Addresses::one(daemon.address().clone()));
                 daemon.stop()?;
