@@ -195,11 +195,21 @@ impl Schedule {
     /// Whether a lane has something to begin and may have more under way than it has.
     fn may(&self, lane: Lane) -> bool {
         let line = &self.lines[lane as usize];
-        let share = if self.demanded() { BESIDE_BYTES } else { ALONE_BYTES }[lane as usize];
         let Some(&flight) = line.waiting.front() else { return false };
         let flight = &self.flights[flight];
-        let next = (flight.len - flight.begun).min(self.limits.piece_bytes);
-        line.bytes.saturating_add(next) <= share
+        let next = (flight.len - flight.begun).min(self.piece_bytes(lane));
+        line.bytes.saturating_add(next) <= self.share(lane)
+    }
+
+    /// Bytes of a lane that may be under way.
+    fn share(&self, lane: Lane) -> u64 {
+        if self.demanded() { BESIDE_BYTES[lane as usize] } else { ALONE_BYTES[lane as usize] }
+    }
+
+    /// Bytes of a piece of a lane, at most: no more than its share, for even a lane that has nothing
+    /// under way is not to hold others up for long.
+    fn piece_bytes(&self, lane: Lane) -> u64 {
+        self.limits.piece_bytes.min(self.share(lane))
     }
 
     /// Somebody waits for bytes, or did a moment ago.
@@ -210,6 +220,7 @@ impl Schedule {
 
     /// Begins the next piece of a lane that has one.
     fn begin(&mut self, lane: Lane) -> Piece {
+        let most = self.piece_bytes(lane);
         let line = &mut self.lines[lane as usize];
         let key = line.waiting[0];
         let flight = &mut self.flights[key];
@@ -223,7 +234,7 @@ impl Schedule {
             None => (begun as usize, 0, 0, None),
             Some(span) => {
                 let place = self.files.place(at + begun);
-                let len = place.run.min(flight.len - begun).min(self.limits.piece_bytes);
+                let len = place.run.min(flight.len - begun).min(most);
                 let part = span.slice(begun as usize..(begun + len) as usize);
                 (place.file, place.offset, len, Some(part))
             }
