@@ -300,4 +300,78 @@ impl Schedule {
     }
 }
 
-const _: () = assert!(BESIDE_BYTES[Lane::Write as usize].is_multiple_of(PAGE_BYTES));
+#[cfg(test)]
+mod tests {
+    use tranship_transport::memory::HostMemory;
+
+    use super::super::files::Member;
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn schedule(depth: usize) -> Schedule {
+        let file = tempfile::tempfile().unwrap();
+        let member = Member { file, path: "test".into(), bytes: 64 * MIB };
+        let files = Files::new(vec![member], MIB, false, "test".to_owned());
+        Schedule::new(Arc::new(files), Limits { depth, piece_bytes: 4 * MIB, room: 100 })
+    }
+
+    fn ask(schedule: &mut Schedule, lane: Lane, bytes: u64) {
+        let memory = HostMemory::new(bytes as usize).build().unwrap();
+        let kind = Kind::Write { at: 0, from: Span::whole(Arc::new(memory)) };
+        schedule.submit(Op { token: 0, lane, kind }).unwrap();
+    }
+
+    /// Begins what may be begun: lanes and lengths.
+    fn begin(schedule: &mut Schedule) -> Vec<Piece> {
+        std::iter::from_fn(|| schedule.next()).collect()
+    }
+
+    fn bytes(pieces: &[Piece], lane: Lane) -> u64 {
+        pieces.iter().filter(|piece| piece.lane == lane).map(|piece| piece.len).sum()
+    }
+
+    fn end(schedule: &mut Schedule, pieces: Vec<Piece>) {
+        for piece in pieces {
+            schedule.ended(piece, Ok(()));
+        }
+    }
+
+    #[test]
+    fn writes_alone_keep_the_device_busy_and_beside_demand_they_give_way() {
+        let mut schedule = schedule(64);
+        for _ in 0..8 {
+            ask(&mut schedule, Lane::Write, 16 * MIB);
+        }
+        let alone = begin(&mut schedule);
+        assert_eq!((bytes(&alone, Lane::Write), alone.len()), (8 * MIB, 2), "large pieces");
+        end(&mut schedule, alone);
+        ask(&mut schedule, Lane::Demand, MIB);
+        let beside = begin(&mut schedule);
+        assert_eq!(bytes(&beside, Lane::Demand), MIB);
+        assert_eq!(bytes(&beside, Lane::Write), 512 << 10);
+        end(&mut schedule, beside);
+        // For a while nothing changes: the next demand is on its way.
+        for _ in 0..CALM_PIECES - 1 {
+            let still = begin(&mut schedule);
+            assert_eq!(bytes(&still, Lane::Write), 512 << 10);
+            end(&mut schedule, still);
+        }
+        // With the last of these pieces it is over, and the rest follows at once.
+        assert!(bytes(&begin(&mut schedule), Lane::Write) > 4 * MIB);
+    }
+
+    #[test]
+    fn demand_goes_first_and_takes_all_but_one_piece_of_each_lane() {
+        let mut schedule = schedule(8);
+        for lane in [Lane::Write, Lane::Prefetch, Lane::Demand] {
+            for _ in 0..20 {
+                ask(&mut schedule, lane, 64 << 10);
+            }
+        }
+        let pieces = begin(&mut schedule);
+        let count = |lane| pieces.iter().filter(|piece| piece.lane == lane).count();
+        assert_eq!(pieces.len(), 8, "as many as the device takes");
+        assert_eq!([Lane::Demand, Lane::Prefetch, Lane::Write].map(count), [6, 1, 1]);
+    }
+}
