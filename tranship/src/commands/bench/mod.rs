@@ -2,6 +2,7 @@
 
 mod cache;
 mod child;
+mod nvme;
 pub(super) mod probe;
 mod report;
 mod transport;
@@ -20,6 +21,8 @@ pub enum Command {
     Transport(transport::Args),
     /// Measure a cache daemon from a client
     Cache(cache::Args),
+    /// Measure the device under the NVMe tier beside fio
+    Nvme(nvme::Args),
     /// The second process of `bench transport`
     #[command(hide = true)]
     Peer(child::PeerArgs),
@@ -30,12 +33,13 @@ impl Command {
         match self {
             Self::Transport(args) => args.run(context),
             Self::Cache(args) => args.run(context),
+            Self::Nvme(args) => args.run(context),
             Self::Peer(args) => args.run(),
         }
     }
 }
 
-/// Options of both benchmarks.
+/// Options of the benchmarks of two processes.
 #[derive(Debug, clap::Args)]
 struct Options {
     /// Time for each line of the result
