@@ -8,7 +8,7 @@ use crate::trace::kinds::Kind;
 use crate::trace::synth::Recipe;
 
 /// What may be missing to the best of the listed policies, percent of all lookups.
-const TOLERANCE: f64 = 3.5;
+const TOLERANCE: f64 = 1.5;
 
 fn requests(ids: &[&[u64]]) -> Requests {
     let request = |(turn, ids): (usize, &&[u64])| Request {
@@ -110,7 +110,7 @@ fn lineage_is_not_below_the_best_of_the_others_on_any_kind() {
         }
     }
     // It gains more than it loses, by far.
-    assert!(sum > 20.0, "{sum}");
+    assert!(sum > 15.0, "{sum}");
 }
 
 #[test]
