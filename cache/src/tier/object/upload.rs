@@ -101,7 +101,12 @@ impl Upload {
             }
             state.index.stored(pack.serial, pack.id, pack.size);
         }
-        self.publisher.publish(pack.serial, uploaded_at, deadline).await
+        self.publisher.publish(pack.serial, uploaded_at, deadline).await?;
+        let own_bytes = self.shared.state.lock().index.own_bytes();
+        if own_bytes > self.shared.options.capacity_bytes {
+            self.shared.over_capacity.notify_one();
+        }
+        Ok(())
     }
 
     async fn send(&self, pack: &Closed, path: &Path, deadline: Instant) -> Result<(), Fault> {
