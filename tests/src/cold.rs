@@ -178,6 +178,14 @@ impl Rig {
         self.answer(token).map(|told| assert_eq!(told, None))
     }
 
+    /// Waits until something is so that nobody tells of.
+    ///
+    /// # Panics
+    /// When that takes too long.
+    pub fn until(&self, over: impl Fn() -> bool) {
+        self.bell.wait(|| over().then_some(()));
+    }
+
     /// All blocks, by going through all of them.
     #[must_use]
     pub fn all(&self) -> Vec<(Name, Found)> {
