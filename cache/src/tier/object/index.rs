@@ -210,23 +210,17 @@ impl Index {
         let Some(pack) = self.packs.get_mut(serial as usize).and_then(Option::as_deref_mut) else {
             return false;
         };
-        let entry = Entry::new(listed, slot);
         let place = Place { pack: serial, entry: pack.entries.len() as u32 };
-        pack.entries.push(entry);
+        pack.entries.push(Entry::new(listed, slot));
         pack.live += 1;
         pack.live_stored_bytes += listed.stored;
         if let (Body::Memory(images), Some(image)) = (&mut pack.body, image) {
             images.push(image);
         }
         self.entries += 1;
-        let known = self.find_place(slot, listed.name.key, None).is_some();
-        let found = self.slots[usize::from(slot)].as_mut().expect("a slot in use");
-        found.entries += 1;
-        if !known {
-            found.blocks += 1;
-            found.bytes += listed.len;
-            self.blocks += 1;
-            self.bytes += listed.len;
+        self.slots[usize::from(slot)].as_mut().expect("a slot in use").entries += 1;
+        if self.find_place(slot, listed.name.key, None).is_none() {
+            self.count(place, slot);
         }
         let (secret, packs) = (self.secret, &self.packs);
         let hash = hash(secret, slot, listed.name.key);
@@ -312,14 +306,29 @@ impl Index {
         pack.entries[place.entry as usize].kill();
         pack.live -= 1;
         pack.live_stored_bytes -= entry.stored;
-        let left = self.find_place(entry.identity, entry.key, None).is_some();
         let slot = self.slots[usize::from(entry.identity)].as_mut().expect("a slot in use");
-        if !left && !slot.cleared {
-            slot.blocks -= 1;
-            slot.bytes -= entry.len;
-            self.blocks -= 1;
-            self.bytes -= entry.len;
+        if !entry.is_counted() || slot.cleared {
+            return;
         }
+        slot.blocks -= 1;
+        slot.bytes -= entry.len;
+        self.blocks -= 1;
+        self.bytes -= entry.len;
+        if let Some(other) = self.find_place(entry.identity, entry.key, None) {
+            self.count(other, entry.identity);
+        }
+    }
+
+    /// Counts a block at this place; at another of its places it is not.
+    fn count(&mut self, place: Place, slot: u16) {
+        let pack = self.packs[place.pack as usize].as_deref_mut().expect("a pack in use");
+        let entry = &mut pack.entries[place.entry as usize];
+        entry.count();
+        let slot = self.slots[usize::from(slot)].as_mut().expect("a slot in use");
+        slot.blocks += 1;
+        slot.bytes += entry.len;
+        self.blocks += 1;
+        self.bytes += entry.len;
     }
 
     /// Forgets all blocks of an identity, at once; [`sweep`](Self::sweep) takes what is left of them
