@@ -2,7 +2,7 @@
 //!
 //! Lock order of the crate, outermost first: [`REGISTRY`] → [`DRAM`] → [`WAKES`] → [`EVENTS`] →
 //! [`MOVES`]; then those of the tiers below memory, which are taken alone or inside [`DRAM`]:
-//! [`OBJECT`] → [`OBJECT_BREAKER`] → [`OBJECT_ENDED`].
+//! [`COLD_INDEX`] → [`COLD_DESK`], and [`OBJECT`] → [`OBJECT_BREAKER`] → [`OBJECT_ENDED`].
 //! Debug builds (all tests) panic on the spot where the order is broken, whether or not the
 //! deadlock would have happened this time; release builds pay nothing. Two locks of one rank are
 //! never held together, so no thread holds two tenants' bookkeeping at once.
@@ -20,6 +20,10 @@ pub(crate) const WAKES: u8 = 3;
 pub(crate) const EVENTS: u8 = 4;
 /// Blocks on their way to the tiers below.
 pub(crate) const MOVES: u8 = 5;
+/// A cold tier's index.
+pub(crate) const COLD_INDEX: u8 = 6;
+/// A cold tier's jobs and answers.
+pub(crate) const COLD_DESK: u8 = 7;
 /// The object tier's index and bookkeeping.
 pub(crate) const OBJECT: u8 = 16;
 /// Whether its service works.
@@ -81,6 +85,12 @@ impl<T, const RANK: u8> DerefMut for Held<'_, T, RANK> {
 impl<T, const RANK: u8> Drop for Held<'_, T, RANK> {
     fn drop(&mut self) {
         unmark::<RANK>();
+    }
+}
+
+impl<T, const RANK: u8> std::fmt::Debug for Ranked<T, RANK> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ranked").field("rank", &RANK).finish_non_exhaustive()
     }
 }
 

@@ -4,9 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
+use tranship_cache::mover::Bell;
+use tranship_cache::policy::Name;
 use tranship_cache::server::{Options, Server, TenantConfig};
 use tranship_cache::store::{Store, Watermarks};
 use tranship_transport::{Address, Builder, Drive, Engine, HostMemory, Kind};
+
+use crate::below::{self, Scripted};
 
 /// A daemon on a thread of its own, with one tenant `default`. Dropping it ends it, and checks
 /// that its books add up.
@@ -34,14 +38,31 @@ impl Daemon {
     /// When it cannot be started.
     #[must_use]
     pub fn over(arena_bytes: usize, fabrics: impl FnOnce(Builder) -> Builder) -> Self {
+        Self::above(&[], arena_bytes, fabrics)
+    }
+
+    /// With these tiers below memory, the fastest first.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[must_use]
+    pub fn above(
+        tiers: &[Arc<Scripted>],
+        arena_bytes: usize,
+        fabrics: impl FnOnce(Builder) -> Builder,
+    ) -> Self {
         let engine = fabrics(Engine::builder().drive(Drive::Caller)).build().unwrap();
+        let bell = Bell::of(&engine);
+        tiers.iter().for_each(|tier| tier.rings(bell.notify()));
+        let options = Options { stack: below::stack(tiers), bell, ..Options::default() };
         let tenant = TenantConfig {
             name: "default".to_owned(),
             token: None,
-            memory: HostMemory::new(arena_bytes).build().unwrap(),
+            memory: Arc::new(HostMemory::new(arena_bytes).build().unwrap()),
             watermarks: Watermarks::default(),
+            policy: Name::default(),
         };
-        let mut server = Server::new(engine.clone(), Options::default(), vec![tenant]).unwrap();
+        let mut server = Server::new(engine.clone(), options, vec![tenant]).unwrap();
         let (stop, store) = (Arc::new(AtomicBool::new(false)), server.store().clone());
         let stopped = Arc::clone(&stop);
         let thread = std::thread::spawn(move || server.run(&stopped));

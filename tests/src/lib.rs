@@ -1,5 +1,6 @@
 //! What the tests that span crates have in common.
 
+pub mod below;
 pub mod cold;
 pub mod daemon;
 pub mod netns;

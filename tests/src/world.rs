@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tranship_cache::client::{Builder, Cache, Client};
 use tranship_cache::identity::Geometry;
+use tranship_cache::policy::Name;
 use tranship_cache::server::{Options, Server, TenantConfig};
 use tranship_cache::store::{Store, Watermarks};
 use tranship_cache::{Chain, Identity, Link};
@@ -88,8 +89,9 @@ impl World {
         let tenant = |name: &str, token: Option<&str>| TenantConfig {
             name: name.to_owned(),
             token: token.map(str::to_owned),
-            memory: HostMemory::new(self.arena_bytes).build().unwrap(),
+            memory: Arc::new(HostMemory::new(self.arena_bytes).build().unwrap()),
             watermarks: Watermarks::default(),
+            policy: Name::default(),
         };
         let tenants = vec![tenant("default", None), tenant("secret", Some("open sesame"))];
         let server = Server::new(engine, Options::default(), tenants).unwrap();

@@ -63,7 +63,7 @@ pub enum Fetched {
         /// How long, bytes.
         len: u64,
     },
-    /// Still being filled when the wait ended.
+    /// Still being filled, or on its way up from a tier below, when the wait ended.
     Late,
     /// Not there.
     Gone,
@@ -273,8 +273,9 @@ impl Cache {
     }
 
     /// Has the daemon write blocks straight into memory of this client's engine, each at its own
-    /// offset in `into`, waiting up to `wait` for those that are being filled. One result a block;
-    /// what is `Ready` has been checked where it arrived, and nothing more lands in the region.
+    /// offset in `into`, waiting up to `wait` for those that are being filled or come up from a tier
+    /// below. One result a block; what is `Ready` has been checked where it arrived, and nothing more
+    /// lands in the region.
     ///
     /// # Errors
     /// When the daemon cannot be reached or refuses, or no window into the region can be opened or

@@ -18,7 +18,9 @@ use super::error::Error;
 use super::staging::Staging;
 use super::switch::{Answer, Switch};
 use crate::identity::{Identity, IdentityId};
-use crate::wire::{Batches, FaultCode, Hello, Listed, Place, Reply, Request, VERSION};
+use crate::store::{Listed, Place};
+use crate::tier::{Tier, Tiers};
+use crate::wire::{Batches, FaultCode, Hello, Reply, Request, VERSION};
 
 /// How long a call may take unless told otherwise.
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
@@ -222,18 +224,27 @@ impl Client {
         }
     }
 
-    /// Up to `max` of the tenant's blocks, of all its identities, in no particular order: those
-    /// whose key starts with these hex digits.
+    /// Up to `max` of the tenant's blocks in memory, of all its identities, in no particular order:
+    /// those whose key starts with these hex digits.
     ///
     /// # Errors
     /// When the daemon cannot be reached.
     pub fn list(&self, prefix: &str, max: usize) -> Result<Vec<Listed>, Error> {
+        self.list_in(Tiers::only(Tier::Dram), prefix, max)
+    }
+
+    /// [`Client::list`] of what is in these tiers, the fastest first; a block is told once for each
+    /// that has it.
+    ///
+    /// # Errors
+    /// When the daemon cannot be reached.
+    pub fn list_in(&self, tiers: Tiers, prefix: &str, max: usize) -> Result<Vec<Listed>, Error> {
         let session = self.session()?;
         let (mut blocks, mut start) = (Vec::new(), Some(Place::START));
         while let Some(place) = start
             && blocks.len() < max
         {
-            let request = Request::List { start: place, prefix: prefix.to_owned() };
+            let request = Request::List { start: place, tiers, prefix: prefix.to_owned() };
             let Reply::Listed(page) = self.call(&session, &request)? else {
                 return Err(Error::Mismatched { request: "list" });
             };

@@ -20,7 +20,7 @@ pub enum Result {
         /// How long, bytes.
         len: u64,
     },
-    /// Still being filled when the wait ended.
+    /// Still being filled, or on its way up from a tier below, when the wait ended.
     Late,
     /// Not there.
     Gone,

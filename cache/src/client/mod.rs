@@ -51,4 +51,5 @@ pub use fill::{CommitFailed, Filled, Grant, Reservation, Stored};
 pub use lease::{Lease, Result as BlockResult};
 pub use subscription::Subscription;
 
-pub use crate::wire::{Event, Listed};
+pub use crate::store::Listed;
+pub use crate::wire::Event;

@@ -23,13 +23,31 @@
 //! (these two in turn, beginning with `on_hold`), then `on_remove`. An id may be used again after
 //! that.
 
+mod gdsf;
+mod ghosts;
+mod lineage;
 mod lru;
+mod named;
+mod queue;
+mod s3fifo;
+mod sketch;
+mod slru;
 mod worth;
+mod wtinylfu;
+
+#[cfg(test)]
+mod tests;
 
 use crate::key::Key;
 use crate::time::Millis;
 
+pub use gdsf::Gdsf;
+pub use lineage::Lineage;
 pub use lru::Lru;
+pub use named::Name;
+pub use s3fifo::S3Fifo;
+pub use slru::Slru;
+pub use wtinylfu::WTinyLfu;
 
 /// A block as the driver of a policy numbers it: small, dense, reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -48,6 +66,24 @@ pub struct Traits {
     pub position: u32,
     /// Space that evicting it gives back, bytes.
     pub bytes: u64,
+}
+
+impl Traits {
+    /// The key and its scope in 64 bits, for tables of what is gone: a collision costs a wrong guess.
+    pub(crate) fn name(&self) -> u64 {
+        name(self.scope, self.key)
+    }
+}
+
+fn name(scope: u32, key: Key) -> u64 {
+    let (low, high) = key.words();
+    low ^ high.rotate_left(32) ^ u64::from(scope).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+/// Spreads a name over 64 bits: names are hashes already, but an engine may bring bad ones.
+const fn spread(name: u64) -> u64 {
+    let wide = name as u128 * 0x9e37_79b9_7f4a_7c15;
+    wide as u64 ^ (wide >> 64) as u64
 }
 
 /// A lookup, as a policy hears of it.

@@ -93,7 +93,7 @@ impl Server {
                 let scope = self.scope(from, scope)?.clone();
                 return self.persist(from, request, &scope, &keys, wait_ms);
             }
-            Request::List { start, prefix } => self.list(from, start, &prefix)?,
+            Request::List { start, tiers, prefix } => self.list(from, start, tiers, &prefix)?,
             Request::Stats => {
                 let stats = self.greeted(from)?.tenant.stats();
                 let json = serde_json::to_vec(&stats).expect("figures have a JSON form");

@@ -40,6 +40,7 @@ use self::subscribers::Subscribers;
 use crate::block::{Reserved, SessionId};
 use crate::error::Error;
 use crate::mover::{Bell, Mover};
+use crate::policy;
 use crate::store::{Options as StoreOptions, Store, TenantOptions, Watermarks};
 use crate::tier::Stack;
 use crate::time::{Millis, Wall};
@@ -60,9 +61,11 @@ pub struct TenantConfig {
     /// What its clients must present; none lets in whoever reaches the daemon.
     pub token: Option<String>,
     /// Its arena.
-    pub memory: tranship_transport::Memory,
+    pub memory: Arc<tranship_transport::Memory>,
     /// When background eviction starts and stops.
     pub watermarks: Watermarks,
+    /// What stays and what goes.
+    pub policy: policy::Name,
 }
 
 /// How a server behaves.
@@ -169,9 +172,10 @@ impl Server {
         });
         let mut arenas = HashMap::new();
         for config in tenants {
-            let memory = Arc::new(config.memory);
+            let memory = config.memory;
             let mut tenant = TenantOptions::new(config.name.clone(), Arc::clone(&memory));
             tenant.watermarks = config.watermarks;
+            tenant.policy = config.policy.policy();
             let tenant = store.open_tenant(tenant)?;
             let region = engine
                 .register(memory)

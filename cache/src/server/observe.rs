@@ -11,7 +11,7 @@ pub const BUCKET_BOUNDS_SECONDS: [f64; 12] =
     [1e-6, 2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0];
 
 /// What is counted apart.
-const NAMES: [&str; 19] = [
+const NAMES: [&str; 22] = [
     "hello",
     "identify",
     "lookup",
@@ -25,6 +25,9 @@ const NAMES: [&str; 19] = [
     "fetch",
     "pin",
     "remove",
+    "prefetch",
+    "persist",
+    "lease_parts",
     "list",
     "stats",
     "subscribe",
@@ -98,7 +101,9 @@ fn add(counter: &AtomicU64, n: u64) {
 
 impl Observed {
     pub(super) fn request(&self, name: &str, failed: bool, took: Duration) {
-        let Some(kind) = NAMES.iter().position(|known| *known == name) else { return };
+        let kind = NAMES.iter().position(|known| *known == name);
+        debug_assert!(kind.is_some(), "requests {name:?} are not counted");
+        let Some(kind) = kind else { return };
         let kind = &self.kinds[kind];
         add(&kind.count, 1);
         add(&kind.errors, u64::from(failed));

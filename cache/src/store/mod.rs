@@ -45,6 +45,7 @@
 //! # }
 //! ```
 
+mod list;
 mod moves;
 mod scope;
 mod shard;
@@ -71,8 +72,9 @@ use crate::tier::dram::Dram;
 use crate::time::Millis;
 
 pub use crate::tier::dram::Watermarks;
+pub use list::{Filter, Listed, Listing, Page, PageLimits, Place};
 pub use moves::Move;
-pub use scope::{Filter, Found, Grant, Item, Page, Scope, Scrubbed, Watch};
+pub use scope::{Found, Grant, Item, Scope, Scrubbed, Watch};
 pub(crate) use shard::Shard;
 pub use tenant::{Tenant, TenantId, TenantOptions};
 

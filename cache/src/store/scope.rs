@@ -59,30 +59,6 @@ pub enum Watch {
     Full,
 }
 
-/// Which blocks to list: those whose key, as hex digits, starts like this.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Filter(String);
-
-impl Filter {
-    /// Blocks whose key starts with these hex digits, in either case; all for an empty text.
-    pub fn prefix(digits: &str) -> Self {
-        Self(digits.to_ascii_lowercase())
-    }
-
-    fn admits(&self, key: Key) -> bool {
-        self.0.is_empty() || key.to_string().starts_with(&self.0)
-    }
-}
-
-/// Some of the blocks of a scope, in no particular order.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Page {
-    /// The blocks.
-    pub blocks: Vec<Info>,
-    /// Where the next page starts; none after the last.
-    pub next: Option<usize>,
-}
-
 /// What a check of resident bytes found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Scrubbed {
@@ -324,29 +300,18 @@ impl Scope {
         self.shard.look(|dram| dram.info(&self.at, key))
     }
 
-    /// Up to `max` resident blocks, from where an earlier page ended (0 for the first). A block
-    /// that stays throughout is on exactly one page.
-    pub fn list(&self, filter: &Filter, from: usize, max: usize) -> Page {
-        let mut page = Page { blocks: Vec::new(), next: Some(from) };
-        while let Some(from) = page.next
-            && page.blocks.len() < max
-        {
-            let wanted = |key| filter.admits(key);
-            let out = &mut page.blocks;
-            page.next = self.shard.look(|dram| dram.list_some(&self.at, from, &wanted, max, out));
-        }
-        page
-    }
-
-    /// A piece of [`Scope::list`] that takes bounded time: visits
+    /// Up to `max` resident blocks whose key is `wanted`, from `from` on, and where to go on. Visits
     /// [`SCAN_BLOCKS`](crate::limits::SCAN_BLOCKS) places, so it may find nothing although more
     /// follows.
-    pub fn list_some(&self, filter: &Filter, from: usize, max: usize) -> Page {
-        let mut page = Page::default();
-        let wanted = |key| filter.admits(key);
-        let out = &mut page.blocks;
-        page.next = self.shard.look(|dram| dram.list_some(&self.at, from, &wanted, max, out));
-        page
+    pub(super) fn list_some(
+        &self,
+        wanted: &dyn Fn(Key) -> bool,
+        from: usize,
+        max: usize,
+    ) -> (Vec<Info>, Option<usize>) {
+        let mut out = Vec::new();
+        let next = self.shard.look(|dram| dram.list_some(&self.at, from, wanted, max, &mut out));
+        (out, next)
     }
 
     /// Removes all blocks stored before this call from all tiers, pinned or not; returns how many were

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tranship_transport::memory::HostMemory;
 
-use super::{Filter, Grant, Item, Options, Scope, Store, Tenant, TenantOptions, Watch};
+use super::{Grant, Item, Options, Scope, Store, Tenant, TenantOptions, Watch};
 use crate::arena::checksum;
 use crate::block::{CommitError, Lease, Outcome, Reserved, Revocation, SessionId, Waiter};
 use crate::catalog::Presence;
@@ -477,28 +477,6 @@ fn watermarks_are_restored_in_the_background() {
     world.tenant.set_quota(50 * GRANULE);
     assert_eq!(world.store.reclaim(NOW), 45 * GRANULE);
     assert_eq!(world.tenant.stats().gauges.used_bytes, 45 * GRANULE);
-}
-
-#[test]
-fn pages_list_each_block_once() {
-    let world = World::new(3000);
-    let links = world.chain(0, 2500);
-    world.store(&links);
-    let (mut listed, mut from) = (Vec::new(), Some(0));
-    while let Some(at) = from {
-        let page = world.scope.list(&Filter::default(), at, 700);
-        assert!(page.blocks.len() <= 700);
-        listed.extend(page.blocks.iter().map(|info| info.view.key));
-        from = page.next;
-    }
-    let mut all = keys(&links);
-    all.sort_unstable();
-    listed.sort_unstable();
-    assert_eq!(listed, all);
-    let digits = links[7].key.to_string().to_uppercase();
-    let page = world.scope.list(&Filter::prefix(&digits), 0, 9);
-    assert_eq!(page.blocks[0].position, 7);
-    assert_eq!((page.blocks.len(), page.next), (1, None));
 }
 
 #[test]

@@ -276,7 +276,8 @@ pub trait Cold: Send + Sync {
     fn finished(&self, out: &mut Vec<Done>);
 
     /// Calls `visit` for some of the blocks, from `from` on (0 for the first call); where to go on,
-    /// or none at the end. A block that stays throughout is visited once.
+    /// or none at the end. A block that stays throughout is visited once, and whoever calls again
+    /// with the same `from` is led through the same stretch, whatever came and went in it.
     fn visit(&self, from: u64, visit: &mut dyn FnMut(&Name, &Found)) -> Option<u64>;
 
     /// How it is.

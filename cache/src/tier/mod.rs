@@ -58,6 +58,24 @@ impl Tiers {
     /// No tier.
     pub const NONE: Self = Self(0);
 
+    /// Every tier.
+    pub const ALL: Self = Self((1 << Tier::ALL.len()) - 1);
+
+    /// One tier.
+    pub const fn only(tier: Tier) -> Self {
+        Self(1 << tier as u8)
+    }
+
+    /// One bit a tier: 1 for the fastest, and so on.
+    pub const fn bits(self) -> u8 {
+        self.0
+    }
+
+    /// The set of these bits; none where one is of no tier.
+    pub const fn from_bits(bits: u8) -> Option<Self> {
+        if bits & !Self::ALL.0 == 0 { Some(Self(bits)) } else { None }
+    }
+
     /// Adds a tier.
     pub fn insert(&mut self, tier: Tier) {
         self.0 |= 1 << tier as u8;

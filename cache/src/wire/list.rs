@@ -3,84 +3,63 @@
 use super::codec::{Malformed, Reader, Writer};
 use super::entry::Entry;
 use crate::identity::IdentityId;
-use crate::key::{KEY_BYTES, Key};
+use crate::key::KEY_BYTES;
+use crate::store::{Listed, Place};
+use crate::tier::{Tier, Tiers};
 
-/// "No end of its time to live" on the wire.
+/// "No end of its time to live", and "no known age", on the wire.
 const NEVER: u64 = u64::MAX;
-
-/// Where a page starts: among the blocks of which identity, and how far in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
-    /// Identities before this one have been listed.
-    pub identity: IdentityId,
-    /// Where to go on within it; the daemon's own measure.
-    pub from: u64,
-}
+/// "No known position" on the wire.
+const UNKNOWN: u32 = u32::MAX;
 
 impl Place {
-    /// Before all blocks.
-    pub const START: Self = Self { identity: IdentityId::from_bytes([0; KEY_BYTES]), from: 0 };
-
     pub(super) fn put(&self, to: &mut Writer) {
+        to.u8(self.tier as u8);
         to.raw(self.identity.as_bytes());
+        to.raw(self.key.as_bytes());
         to.u64(self.from);
     }
 
     pub(super) fn take(from: &mut Reader<'_>) -> Result<Self, Malformed> {
-        let identity = IdentityId::from_bytes(*from.key("identity")?.as_bytes());
-        Ok(Self { identity, from: from.u64("from")? })
+        Ok(Self {
+            tier: tier(from)?,
+            identity: identity(from)?,
+            key: from.key("key")?,
+            from: from.u64("from")?,
+        })
     }
 }
 
-/// A page of blocks, which may be empty although more follow.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Page {
-    /// Where the next one starts; none after the last.
-    pub next: Option<Place>,
-    /// The blocks, in no particular order.
-    pub blocks: Vec<Listed>,
+fn identity(from: &mut Reader<'_>) -> Result<IdentityId, Malformed> {
+    Ok(IdentityId::from_bytes(*from.key("identity")?.as_bytes()))
 }
 
-/// One block of a listing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Listed {
-    /// The identity it is of.
-    pub identity: IdentityId,
-    /// The block.
-    pub key: Key,
-    /// The block before it.
-    pub parent: Option<Key>,
-    /// Blocks before it in its sequence.
-    pub position: u32,
-    /// Bytes.
-    pub len: u64,
-    /// CRC-64/NVMe of the bytes.
-    pub checksum: u64,
-    /// Since its commit, milliseconds.
-    pub age_ms: u64,
-    /// Until its time to live ends, milliseconds.
-    pub expires_in_ms: Option<u64>,
-    /// Times it was leased.
-    pub hits: u64,
-    /// Leases on it now.
-    pub leases: u32,
-    /// It is pinned.
-    pub pinned: bool,
+fn tier(from: &mut Reader<'_>) -> Result<Tier, Malformed> {
+    let number = from.u8("tier")?;
+    let tier = Tier::ALL.get(usize::from(number)).copied();
+    tier.ok_or_else(|| Malformed::value("tier", number, "0 dram, 1 nvme or 2 object"))
+}
+
+pub(super) fn tiers(from: &mut Reader<'_>) -> Result<Tiers, Malformed> {
+    let bits = from.u8("tiers")?;
+    let sum = "a sum of 1 dram, 2 nvme and 4 object";
+    Tiers::from_bits(bits).ok_or_else(|| Malformed::value("tiers", bits, sum))
 }
 
 /// Bytes of a [`Listed`].
-pub(super) const LISTED_BYTES: usize = 3 * KEY_BYTES + 1 + 4 + 5 * 8 + 4 + 1;
+pub(super) const LISTED_BYTES: usize = 1 + 3 * KEY_BYTES + 1 + 4 + 5 * 8 + 4 + 1;
 
 impl Entry for Listed {
     fn put(&self, to: &mut Writer) {
+        to.u8(self.tier as u8);
         to.raw(self.identity.as_bytes());
         to.raw(self.key.as_bytes());
         to.u8(u8::from(self.parent.is_some()));
         to.raw(self.parent.map_or([0; KEY_BYTES], |parent| *parent.as_bytes()).as_slice());
-        to.u32(self.position);
-        for number in [self.len, self.checksum, self.age_ms] {
-            to.u64(number);
-        }
+        to.u32(self.position.unwrap_or(UNKNOWN));
+        to.u64(self.len);
+        to.u64(self.checksum);
+        to.u64(self.age_ms.unwrap_or(NEVER));
         to.u64(self.expires_in_ms.unwrap_or(NEVER));
         to.u64(self.hits);
         to.u32(self.leases);
@@ -88,17 +67,19 @@ impl Entry for Listed {
     }
 
     fn take(from: &mut Reader<'_>) -> Result<Self, Malformed> {
-        let identity = IdentityId::from_bytes(*from.key("identity")?.as_bytes());
+        let tier = tier(from)?;
+        let identity = identity(from)?;
         let key = from.key("key")?;
         let has_parent = from.u8("has parent")? != 0;
         Ok(Self {
             identity,
+            tier,
             key,
             parent: Some(from.key("parent")?).filter(|_| has_parent),
-            position: from.u32("position")?,
+            position: Some(from.u32("position")?).filter(|position| *position != UNKNOWN),
             len: from.u64("length")?,
             checksum: from.u64("checksum")?,
-            age_ms: from.u64("age")?,
+            age_ms: Some(from.u64("age")?).filter(|age| *age != NEVER),
             expires_in_ms: Some(from.u64("expiry")?).filter(|expiry| *expiry != NEVER),
             hits: from.u64("hits")?,
             leases: from.u32("leases")?,
@@ -110,27 +91,55 @@ impl Entry for Listed {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::key::Key;
 
-    #[test]
-    fn an_entry_is_as_long_as_said() {
-        let id = IdentityId::from_bytes([3; KEY_BYTES]);
-        let listed = Listed {
-            identity: id,
+    fn listed() -> Listed {
+        Listed {
+            identity: IdentityId::from_bytes([3; KEY_BYTES]),
+            tier: Tier::Dram,
             key: Key::from_bytes([4; KEY_BYTES]),
             parent: Some(Key::from_bytes([5; KEY_BYTES])),
-            position: 6,
+            position: Some(6),
             len: 7,
             checksum: 8,
-            age_ms: 9,
+            age_ms: Some(9),
             expires_in_ms: None,
             hits: 10,
             leases: 11,
             pinned: true,
+        }
+    }
+
+    #[test]
+    fn an_entry_is_as_long_as_said() {
+        let below = Listed {
+            tier: Tier::Object,
+            parent: None,
+            position: None,
+            age_ms: None,
+            expires_in_ms: Some(1),
+            leases: 0,
+            pinned: false,
+            ..listed()
         };
+        for listed in [listed(), below] {
+            let mut to = Writer::default();
+            listed.put(&mut to);
+            let bytes = to.finish();
+            assert_eq!(bytes.len(), LISTED_BYTES);
+            assert_eq!(Listed::take(&mut Reader::new(&bytes)).unwrap(), listed);
+        }
+    }
+
+    #[test]
+    fn a_tier_that_is_none_is_refused() {
         let mut to = Writer::default();
-        listed.put(&mut to);
-        let bytes = to.finish();
-        assert_eq!(bytes.len(), LISTED_BYTES);
-        assert_eq!(Listed::take(&mut Reader::new(&bytes)).unwrap(), listed);
+        listed().put(&mut to);
+        let mut bytes = to.finish();
+        bytes[0] = Tier::ALL.len() as u8;
+        let error = Listed::take(&mut Reader::new(&bytes)).unwrap_err();
+        assert!(error.to_string().contains("tier"), "{error}");
+        assert!(tiers(&mut Reader::new(&[8])).is_err());
+        assert_eq!(tiers(&mut Reader::new(&[7])).unwrap(), Tiers::ALL);
     }
 }

@@ -15,7 +15,6 @@ mod request;
 
 pub use codec::{Malformed, Reader, Writer};
 pub use entry::{Committed, Event, Fetched, Leased, Reserved};
-pub use list::{Listed, Page, Place};
 pub use reply::{Blocks, Fault, FaultCode, Lookup, Reply, Welcome};
 pub use request::{Fetch, Hello, Item, Part, Put, Request, Source};
 

@@ -4,8 +4,9 @@ use tranship_transport::Descriptor;
 
 use super::codec::{Malformed, Reader, Writer};
 use super::entry::{Committed, Entry, Event, Fetched, Leased, Reserved};
-use super::list::{LISTED_BYTES, Page, Place};
+use super::list::LISTED_BYTES;
 use super::{BATCH_MAX, HEADER_BYTES, Header};
+use crate::store::{Page, Place};
 
 /// Longest statistics document, bytes.
 const STATS_BYTES_MAX: usize = 48 << 10;
@@ -204,7 +205,7 @@ impl Reply {
             Self::Leased(blocks) => 16 + blocks.results.len() * 33,
             Self::Fetched(blocks) => 8 + blocks.len() * 25,
             Self::Persisted(safe) => 8 + safe.len(),
-            Self::Listed(page) => 32 + page.blocks.len() * LISTED_BYTES,
+            Self::Listed(page) => 64 + page.blocks.len() * LISTED_BYTES,
             Self::Stats(json) => 8 + json.len(),
             _ => 64,
         }

@@ -3,11 +3,13 @@
 use tranship_transport::{Descriptor, Slot};
 
 use super::codec::{Malformed, Reader, Writer};
-use super::list::Place;
+use super::list::tiers;
 use super::{BATCH_MAX, FILL_BATCH_MAX, HEADER_BYTES, Header, MAGIC, VERSION};
 use crate::key::{KEY_BYTES, Key};
 use crate::limits::IDENTITY_BYTES_MAX;
 use crate::lineage::Link;
+use crate::store::Place;
+use crate::tier::Tiers;
 
 /// The first message of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -197,6 +199,8 @@ pub enum Request {
     List {
         /// Where the page starts.
         start: Place,
+        /// What is in these tiers.
+        tiers: Tiers,
         /// Only keys whose hex digits start like this.
         prefix: String,
     },
@@ -373,8 +377,9 @@ impl Request {
                     to.u64(*end);
                 }
             }
-            Self::List { start, prefix } => {
+            Self::List { start, tiers, prefix } => {
                 start.put(&mut to);
+                to.u8(tiers.bits());
                 to.text(prefix);
             }
             Self::Stats => {}
@@ -522,9 +527,11 @@ impl Request {
                 let parts = (0..count).map(|_| part(&mut from)).collect::<Result<_, _>>()?;
                 Self::LeaseParts { scope, wait_ms, ttl_ms, parts }
             }
-            kind::LIST => {
-                Self::List { start: Place::take(&mut from)?, prefix: from.text("prefix")? }
-            }
+            kind::LIST => Self::List {
+                start: Place::take(&mut from)?,
+                tiers: tiers(&mut from)?,
+                prefix: from.text("prefix")?,
+            },
             kind::STATS => Self::Stats,
             kind::SUBSCRIBE => Self::Subscribe { from: from.u64("from")? },
             kind::UNSUBSCRIBE => Self::Unsubscribe,
@@ -596,6 +603,7 @@ mod tests {
 
     use super::*;
     use crate::identity::IdentityId;
+    use crate::tier::Tier;
 
     fn key() -> impl Strategy<Value = Key> {
         any::<[u8; KEY_BYTES]>().prop_map(Key::from_bytes)
@@ -670,10 +678,14 @@ mod tests {
                     Request::LeaseParts { scope, wait_ms, ttl_ms, parts }
                 }),
             Just(Request::Stats),
-            (key(), any::<u64>(), ".{0,40}").prop_map(|(id, from, prefix)| {
-                let identity = IdentityId::from_bytes(*id.as_bytes());
-                Request::List { start: Place { identity, from }, prefix }
-            }),
+            (key(), key(), any::<u64>(), 0..3usize, 0..8u8, ".{0,40}").prop_map(
+                |(id, key, from, tier, tiers, prefix)| {
+                    let (identity, tier) =
+                        (IdentityId::from_bytes(*id.as_bytes()), Tier::ALL[tier]);
+                    let start = Place { tier, identity, key, from };
+                    Request::List { start, tiers: Tiers::from_bits(tiers).unwrap(), prefix }
+                }
+            ),
             any::<u64>().prop_map(|from| Request::Subscribe { from }),
             Just(Request::Ping),
         ]

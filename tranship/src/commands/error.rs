@@ -226,7 +226,9 @@ fn client(error: &client::Error) -> Exit {
         | client::Error::Timeout { .. }
         | client::Error::NotSent { .. } => Exit::Unreachable,
         client::Error::Refused(fault) => match fault.code {
-            FaultCode::Version | FaultCode::Denied | FaultCode::Limit => Exit::Refused,
+            FaultCode::Version | FaultCode::Denied | FaultCode::Unknown | FaultCode::Limit => {
+                Exit::Refused
+            }
             _ => Exit::Failure,
         },
         client::Error::Identity(_) => Exit::Usage,

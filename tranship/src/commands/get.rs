@@ -35,7 +35,8 @@ impl Args {
             Some(BlockResult::Ready { len }) => len,
             Some(BlockResult::Gone) | None => return Err(Error::NoBlock { name: name(), key }),
             Some(BlockResult::Late) => {
-                let why = "is still being stored; try again".to_owned();
+                let why = "is still being stored, or on its way up from a tier below; try again"
+                    .to_owned();
                 return Err(Error::Refused { name: name(), why });
             }
             Some(BlockResult::Corrupt) => {

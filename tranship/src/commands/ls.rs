@@ -6,6 +6,7 @@ use serde_json::json;
 use tranship_cache::Identity;
 use tranship_cache::client::Listed;
 use tranship_cache::key::KEY_BYTES;
+use tranship_cache::tier::{Tier, Tiers};
 
 use super::{AdminTarget, Context, Error};
 use crate::exit::Exit;
@@ -19,6 +20,9 @@ pub struct Args {
     /// Only keys that start with these hex digits
     #[arg(default_value = "")]
     pub prefix: String,
+    /// What is in this tier; all shows a block once for each tier that has it
+    #[arg(long, value_enum, default_value_t)]
+    pub tier: Where,
     /// Print at most so many blocks; 0 is all
     #[arg(long, value_name = "N", default_value_t = 1000)]
     pub limit: u64,
@@ -30,12 +34,38 @@ pub struct Args {
     pub target: AdminTarget,
 }
 
+/// Which tiers to look in.
+#[derive(Debug, Clone, Copy, Default, clap::ValueEnum)]
+pub enum Where {
+    /// Memory
+    #[default]
+    Dram,
+    /// The log on a local device
+    Nvme,
+    /// Objects in a bucket
+    Object,
+    /// Everywhere
+    All,
+}
+
+impl Where {
+    fn tiers(self) -> Tiers {
+        match self {
+            Self::Dram => Tiers::only(Tier::Dram),
+            Self::Nvme => Tiers::only(Tier::Nvme),
+            Self::Object => Tiers::only(Tier::Object),
+            Self::All => Tiers::ALL,
+        }
+    }
+}
+
 impl Args {
     pub(super) fn run(&self, context: &Context) -> Result<Exit, Error> {
         if let Some(client) = self.target.client(context, &self.tenant)? {
             check(&self.prefix)?;
             let max = if self.limit == 0 { u64::MAX } else { self.limit };
-            let found = client.list(&self.prefix, usize::try_from(max).unwrap_or(usize::MAX))?;
+            let max = usize::try_from(max).unwrap_or(usize::MAX);
+            let found = client.list_in(self.tier.tiers(), &self.prefix, max)?;
             let mut table = headings();
             for found in &found {
                 print(context, &block(found), &mut table)?;
@@ -47,6 +77,7 @@ impl Args {
         let mut request = pb::ListRequest {
             tenant: self.tenant.clone(),
             key_prefix: self.prefix.clone(),
+            tiers: names(self.tier.tiers()),
             ..Default::default()
         };
         let mut table = headings();
@@ -67,9 +98,15 @@ impl Args {
     }
 }
 
+/// Tiers in the words of administration.
+pub(super) fn names(tiers: Tiers) -> Vec<String> {
+    let named = Tier::ALL.into_iter().filter(|tier| tiers.contains(*tier));
+    named.map(|tier| tier.to_string()).collect()
+}
+
 fn headings() -> Table {
-    let table = Table::new(["key", "identity", "size", "position", "age", "hits", "held"]);
-    table.right(2).right(3).right(4).right(5)
+    let headings = ["key", "identity", "tier", "size", "position", "age", "hits", "held"];
+    Table::new(headings).right(3).right(4).right(5).right(6)
 }
 
 /// Prints a block now, or puts it into the table.
@@ -111,6 +148,7 @@ pub(super) fn block(found: &Listed) -> pb::Block {
         expires_in_ms: found.expires_in_ms,
         hits: found.hits,
         checksum: found.checksum,
+        tier: found.tier.to_string(),
     }
 }
 
@@ -122,6 +160,7 @@ pub(super) fn object(block: &pb::Block) -> serde_json::Value {
     json!({
         "key": block.key,
         "identity": block.identity,
+        "tier": block.tier,
         "bytes": block.bytes,
         "position": block.position,
         "parent": Some(&block.parent).filter(|parent| !parent.is_empty()),
@@ -134,7 +173,7 @@ pub(super) fn object(block: &pb::Block) -> serde_json::Value {
     })
 }
 
-fn row(block: &pb::Block) -> [String; 7] {
+fn row(block: &pb::Block) -> [String; 8] {
     let held = match (block.pinned, block.leases) {
         (false, 0) => String::new(),
         (true, 0) => "pinned".to_owned(),
@@ -144,9 +183,10 @@ fn row(block: &pb::Block) -> [String; 7] {
     [
         block.key.clone(),
         block.identity.get(..8).unwrap_or(&block.identity).to_owned(),
+        block.tier.clone(),
         human::size(block.bytes),
-        human::count(block.position.into()),
-        human::time(Duration::from_millis(block.age_ms)),
+        block.position.map(|position| human::count(position.into())).unwrap_or_default(),
+        block.age_ms.map(|age| human::time(Duration::from_millis(age))).unwrap_or_default(),
         human::count(block.hits),
         held,
     ]

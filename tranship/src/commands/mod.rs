@@ -15,12 +15,15 @@ pub mod bench;
 pub mod demo;
 pub mod get;
 pub mod ls;
+pub mod persist;
+pub mod prefetch;
 pub mod put;
 pub mod rm;
 pub mod serve;
 mod server;
 pub mod stat;
 mod target;
+mod tiers;
 
 use clap::Subcommand;
 
@@ -83,6 +86,10 @@ pub enum Command {
     Stat(stat::Args),
     /// Remove blocks
     Rm(rm::Args),
+    /// Bring blocks of the tiers below to memory
+    Prefetch(prefetch::Args),
+    /// Have blocks written where they survive a crash
+    Persist(persist::Args),
     /// Show what this machine can do, what is missing and how to get it
     Doctor(doctor::Args),
     /// Show the configuration
@@ -114,6 +121,8 @@ impl Command {
             Self::Ls(args) => args.run(context),
             Self::Stat(args) => args.run(context),
             Self::Rm(args) => args.run(context),
+            Self::Prefetch(args) => args.run(context),
+            Self::Persist(args) => args.run(context),
             Self::Doctor(args) => args.run(context),
             Self::Config(command) => command.run(context),
             Self::Trace(command) => command.run(context),

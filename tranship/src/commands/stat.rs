@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 use tranship_cache::Identity;
+use tranship_cache::tier::Tiers;
 
-use super::{AdminTarget, Context, Error, Namespace, ls, target};
+use super::{AdminTarget, Context, Error, Namespace, ls, target, tiers};
 use crate::exit::Exit;
 use crate::output::Table;
 use crate::serve::admin::pb;
@@ -41,11 +42,12 @@ impl Args {
         let request = pb::ListRequest {
             tenant: self.tenant.clone(),
             key_prefix: key.to_string(),
+            tiers: ls::names(Tiers::ALL),
             ..Default::default()
         };
         let blocks = match self.target.client(context, &self.tenant)? {
             Some(client) => {
-                let found = client.list(&key.to_string(), SAME_KEY_MAX)?;
+                let found = client.list_in(Tiers::ALL, &key.to_string(), SAME_KEY_MAX)?;
                 found.iter().map(ls::block).collect()
             }
             None => {
@@ -56,11 +58,13 @@ impl Args {
         let (id, by_digits) = (identity.id().to_string(), name.parse::<tranship_cache::Key>());
         // A key given by its digits may be of any identity.
         let mine = |block: &&pb::Block| by_digits.is_ok() || block.identity == id;
-        let block = blocks.iter().find(mine);
-        let Some(block) = block else {
+        // They come tier by tier, the fastest first.
+        let Some(block) = blocks.iter().find(mine) else {
             return Err(Error::NoBlock { name: name.to_owned(), key });
         };
-        let object = ls::object(block);
+        let copies = blocks.iter().filter(|copy| copy.identity == block.identity);
+        let mut object = ls::object(block);
+        object["tiers"] = copies.map(|copy| copy.tier.as_str()).collect();
         if context.output.is_json() {
             context.output.object("block", &object)?;
         } else {
@@ -110,11 +114,18 @@ impl Args {
             ]);
         }
         context.output.table(&table)?;
+        if !stats.tiers.is_empty() {
+            context.output.line("")?;
+            context.output.table(&tiers::table(&stats))?;
+        }
+        for warning in tiers::warnings(&stats.tiers) {
+            context.output.line(warning)?;
+        }
         Ok(Exit::Done)
     }
 }
 
-/// Identities that the same key is looked for in.
+/// Entries of one key that are looked at, under different identities and in different tiers.
 const SAME_KEY_MAX: usize = 1024;
 
 /// What a client learns of its tenant.
@@ -153,10 +164,15 @@ fn plain(value: &Value) -> String {
 fn pairs(object: &Value) -> Table {
     let mut table = Table::pairs();
     for (name, value) in object.as_object().into_iter().flatten() {
-        if !value.is_null() {
-            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-            table.row([name.clone(), text]);
-        }
+        let text = match value {
+            Value::Null => continue,
+            Value::String(text) => text.clone(),
+            Value::Array(each) => {
+                each.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", ")
+            }
+            other => other.to_string(),
+        };
+        table.row([name.clone(), text]);
     }
     table
 }
@@ -190,6 +206,9 @@ fn object(stats: &pb::StatsResponse) -> Value {
             "used_bytes": g.used_bytes,
             "resident_blocks": g.resident.unwrap_or_default().blocks,
             "leases": g.leases,
+            "promoted": c.promoted,
+            "promoted_bytes": c.promoted_bytes,
+            "moving_blocks": g.moving.unwrap_or_default().blocks,
         })
     };
     json!({
@@ -198,5 +217,6 @@ fn object(stats: &pb::StatsResponse) -> Value {
         "uptime_ms": stats.uptime_ms,
         "clients": stats.server.as_ref().map_or(0, |server| server.sessions),
         "tenants": stats.tenants.iter().map(tenant).collect::<Vec<_>>(),
+        "tiers": stats.tiers.iter().map(tiers::object).collect::<Vec<_>>(),
     })
 }

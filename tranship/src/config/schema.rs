@@ -98,8 +98,8 @@ section! {
 section! {
     /// What stays and what goes.
     Policy {
-        /// Eviction policy
-        name: PolicyName = PolicyName::Lru,
+        /// Policy that decides what is kept, see docs/policy.md
+        name: PolicyName = PolicyName::Lineage,
     }
 }
 

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use super::{Address, Addresses};
+use crate::suggest;
 use crate::units::{Size, Span};
 
 /// A value that a person writes as text.
@@ -120,12 +121,6 @@ words! {
         Off = "off",
     }
 
-    /// Eviction policies.
-    PolicyName: "lru" {
-        /// Least recently used leaf first.
-        Lru = "lru",
-    }
-
     /// Which blocks a tier below memory takes in.
     IngestName: "all, hot or evicted" {
         /// Every block, as soon as it is stored.
@@ -186,6 +181,29 @@ words! {
         Debug = "debug",
         /// Everything.
         Trace = "trace",
+    }
+}
+
+/// The policy of a cache: those that a daemon can run.
+pub use tranship_cache::policy::Name as PolicyName;
+
+impl Value for PolicyName {
+    const FORM: &'static str = "lineage, lru, slru, s3fifo, wtinylfu or gdsf";
+
+    fn read(text: &str) -> Result<Self, String> {
+        let name = text.trim();
+        Self::find(name).ok_or_else(|| match name {
+            "opt" => {
+                "\"opt\": it knows the future, so only tranship trace simulate can run it; \
+                      expected "
+                    .to_owned()
+                    + Self::FORM
+            }
+            _ => {
+                let hint = suggest::hint(name, Self::ALL.map(Self::as_str));
+                expected::<Self>(text) + &hint
+            }
+        })
     }
 }
 
@@ -474,6 +492,7 @@ mod tests {
         round_trip::<Maybe<SocketAddr>>("off");
         round_trip::<Maybe<SocketAddr>>("127.0.0.1:7421");
         round_trip::<HugePages>("on");
+        round_trip::<PolicyName>("lineage");
         round_trip::<bool>("true");
         round_trip::<Maybe<Url>>("s3://bucket/prefix");
         round_trip::<Maybe<Name>>("auto");
@@ -488,6 +507,10 @@ mod tests {
             "\"101%\": expected a share from 0% to 100%"
         );
         assert_eq!(HugePages::read("yes").unwrap_err(), "\"yes\": expected auto, on or off");
+        let policy = PolicyName::read("s3-fifo").unwrap_err();
+        assert!(policy.ends_with("or gdsf; did you mean \"s3fifo\"?"), "{policy}");
+        let policy = PolicyName::read("opt").unwrap_err();
+        assert!(policy.contains("only tranship trace simulate can run it"), "{policy}");
         assert_eq!(u32::read("-1").unwrap_err(), "\"-1\": expected a whole number");
     }
 

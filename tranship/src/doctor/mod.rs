@@ -10,6 +10,7 @@ mod sys;
 use std::fmt;
 
 use serde::Serialize;
+use tranship_cache::tier::Tier;
 
 use crate::config::Config;
 
@@ -23,6 +24,9 @@ pub struct Report {
     pub fabrics: Vec<Finding>,
     /// Limits of the system that matter for the configuration.
     pub limits: Vec<Finding>,
+    /// The tiers below memory of the daemon that runs here, if one does.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tiers: Vec<Finding>,
 }
 
 /// One thing that was looked at.
@@ -120,7 +124,14 @@ impl Report {
             host: host::Host::examine(),
             fabrics: fabrics::examine(shm),
             limits: limits::examine(config),
+            tiers: Vec::new(),
         }
+    }
+
+    /// Adds what the daemon that runs here says of a tier below memory.
+    pub fn tier(&mut self, tier: Tier, ready: bool, detail: impl Into<String>) {
+        let finding = if ready { Finding::ready } else { Finding::warning };
+        self.tiers.push(finding(tier.name(), detail.into()));
     }
 
     /// Whether at least one fabric works.

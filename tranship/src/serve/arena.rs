@@ -1,5 +1,7 @@
 //! The memory of each tenant, from the configuration.
 
+use std::sync::Arc;
+
 use tranship_cache::identity::Identity;
 use tranship_cache::server::TenantConfig;
 use tranship_cache::store::Watermarks;
@@ -38,7 +40,7 @@ pub enum ArenaError {
 }
 
 /// Told how many bytes of all arenas are in place, and of how many.
-pub(crate) type Progress = std::sync::Arc<dyn Fn(u64, u64) + Send + Sync>;
+pub(crate) type Progress = Arc<dyn Fn(u64, u64) + Send + Sync>;
 
 /// Makes the memory of all tenants.
 pub(crate) fn build(config: &Config, progress: &Progress) -> Result<Vec<TenantConfig>, ArenaError> {
@@ -112,7 +114,13 @@ impl Share {
         }
         let watermarks =
             Watermarks { low: dram.low_watermark.percent(), high: dram.high_watermark.percent() };
-        Ok(TenantConfig { name: self.name, token: self.token, memory, watermarks })
+        Ok(TenantConfig {
+            name: self.name,
+            token: self.token,
+            memory: Arc::new(memory),
+            watermarks,
+            policy: config.policy.name,
+        })
     }
 }
 

@@ -10,14 +10,16 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use tranship_cache::Store;
+use tranship_cache::mover::Bell;
 use tranship_cache::server::{self, Server};
-use tranship_cache::tier::Tier;
+use tranship_cache::tier::{Stack, Tier};
 use tranship_transport::memory::Backing;
 use tranship_transport::{Address as Endpoint, BuildError, Engine, Kind};
 
 use super::arena::{self, ArenaError, Progress};
 use super::directory::{self, DirectoryError};
 use super::runtime;
+use super::tiers::{self, TierError};
 use super::{Observe, Options, Running};
 use crate::config::{self, Address, Config};
 use crate::doctor::host;
@@ -30,6 +32,8 @@ const DRAIN_GRACE: Duration = Duration::from_secs(2);
 const DRAIN_LOOK: Duration = Duration::from_millis(10);
 /// How long transfers in flight may take to be fenced at the end.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long blocks that only memory has may take to get to the tiers below, and those to end.
+const TIERS_GRACE: Duration = Duration::from_secs(10);
 /// How long calls of administration may take to end.
 const ADMIN_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -60,6 +64,9 @@ pub enum StartError {
     /// A tenant has no memory.
     #[error(transparent)]
     Arena(#[from] ArenaError),
+    /// A tier below memory cannot be had.
+    #[error(transparent)]
+    Tier(#[from] TierError),
     /// The protocol server did not start.
     #[error(transparent)]
     Server(#[from] server::StartError),
@@ -166,8 +173,14 @@ impl Daemon {
         let engine = net::engine(config, token.as_ref()).build()?;
         let admin = runtime::bind(&admin)?;
         let tenants = arena::build(config, &progress)?;
-        let tiers = tiers(&tenants);
+        let memories: Vec<_> = tenants.iter().map(|tenant| Arc::clone(&tenant.memory)).collect();
+        let bell = Bell::of(&engine);
+        let below = tiers::open(config, &engine, &memories, &bell)?;
+        let mut tiers = vec![memory(&tenants)];
+        tiers.extend(below.infos);
         let options = server::Options {
+            stack: Stack::new(below.levels),
+            bell,
             sessions_max: config.limits.max_clients as usize,
             ..server::Options::default()
         };
@@ -182,6 +195,7 @@ impl Daemon {
             move || {
                 let _farewell = farewell;
                 server.run(&stop);
+                server.close_tiers(TIERS_GRACE);
             }
         });
         let thread = Some(thread.map_err(StartError::Thread)?);
@@ -307,7 +321,7 @@ fn listen(engine: &Engine) -> String {
     engine.addresses().iter().map(address).collect::<Vec<_>>().join(",")
 }
 
-fn tiers(tenants: &[server::TenantConfig]) -> Vec<TierInfo> {
+fn memory(tenants: &[server::TenantConfig]) -> TierInfo {
     let bytes = tenants.iter().map(|tenant| tenant.memory.len() as u64).sum();
     let pages = |tenant: &server::TenantConfig| {
         // Why pages are smaller than wished is for the log.
@@ -319,7 +333,7 @@ fn tiers(tenants: &[server::TenantConfig]) -> Vec<TierInfo> {
         [first, ..] => format!("{}, {} tenants", pages(first), tenants.len()),
         [] => String::new(),
     };
-    vec![TierInfo { tier: Tier::Dram.to_string(), bytes, detail }]
+    TierInfo { tier: Tier::Dram.to_string(), bytes, detail }
 }
 
 fn observe(server: &Server) -> Observe {

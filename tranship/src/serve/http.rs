@@ -12,7 +12,7 @@ use axum::routing::get;
 use tokio::sync::watch;
 
 use super::metrics::Exporter;
-use super::observe::{Observe, State};
+use super::observe::{Observe, State, TierState};
 use super::runtime::{Stop, stopped};
 
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -38,12 +38,25 @@ fn router(observe: Observe) -> Router {
 
 async fn readyz(Shared(observe): Shared<Observe>) -> impl IntoResponse {
     match observe.state() {
-        State::Serving => (StatusCode::OK, "serving\n"),
-        State::Starting => (StatusCode::SERVICE_UNAVAILABLE, "starting: come back soon\n"),
+        // The cache goes on without the tiers below memory.
+        State::Serving => (StatusCode::OK, format!("serving\n{}", shortfalls(&observe))),
+        State::Starting => {
+            (StatusCode::SERVICE_UNAVAILABLE, "starting: come back soon\n".to_owned())
+        }
         State::Draining => {
-            (StatusCode::SERVICE_UNAVAILABLE, "draining: takes no new blocks, reads go on\n")
+            let told = "draining: takes no new blocks, reads go on\n";
+            (StatusCode::SERVICE_UNAVAILABLE, format!("{told}{}", shortfalls(&observe)))
         }
     }
+}
+
+/// A line for each tier below memory that is not ready.
+fn shortfalls(observe: &Observe) -> String {
+    let tiers = observe.tiers().into_iter();
+    let lacking = tiers.filter(|below| below.state != TierState::Ready);
+    lacking
+        .map(|below| format!("{} {}: {}\n", below.tier, below.state.name(), below.reason))
+        .collect()
 }
 
 async fn metrics(Shared(exporter): Shared<Arc<Exporter>>) -> impl IntoResponse {

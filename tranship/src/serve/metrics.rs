@@ -3,6 +3,8 @@
 //! Nothing is counted twice: a scrape reads the figures of their owners. Those of one tenant are of
 //! one moment, so the sums among them hold in every scrape.
 
+mod tiers;
+
 use std::fmt;
 
 use prometheus_client::collector::Collector;
@@ -53,6 +55,8 @@ impl Collector for Figures {
         leases(&mut page, &tenants)?;
         blocks(&mut page, &tenants)?;
         space(&mut page, &tenants)?;
+        moves(&mut page, &tenants)?;
+        tiers::encode(&mut page, &observe.tiers())?;
         engine(&mut page, &(observe.engine)())?;
         server(&mut page, &(observe.server)())
     }
@@ -234,6 +238,32 @@ fn space(page: &mut Page<'_>, tenants: &[TenantStats]) -> fmt::Result {
     page.gauge("largest_free", BYTES, "Largest block that fits at once", in_dram(largest))?;
     let runs = each(tenants, |t| t.gauges.free_runs);
     page.gauge("free_runs", None, "Free runs of the arena", in_dram(runs))
+}
+
+/// What goes between memory and the tiers below.
+fn moves(page: &mut Page<'_>, tenants: &[TenantStats]) -> fmt::Result {
+    let began = each(tenants, |t| t.counters.promotions);
+    page.counter("promotions", None, "Blocks that began to come up to memory", began)?;
+    let came = each(tenants, |t| t.counters.promoted);
+    page.counter("promoted_blocks", None, "Blocks that came up to memory", came)?;
+    let bytes = each(tenants, |t| t.counters.promoted_bytes);
+    page.counter("promoted", BYTES, "Payload that came up to memory", bytes)?;
+    let demotions = tenants.iter().flat_map(|tenant| {
+        let name = ("tenant", tenant.tenant.as_str());
+        let c = &tenant.counters;
+        let below = Tier::ALL.into_iter().filter(|tier| *tier != Tier::Dram);
+        below.flat_map(move |tier| {
+            let at = tier as usize;
+            [("taken", c.demoted[at]), ("not_taken", c.undemoted[at])].map(|(outcome, value)| {
+                ([name, ("tier", tier.name()), ("outcome", outcome)], value)
+            })
+        })
+    });
+    page.counter("demotions", None, "Blocks offered to a tier below, by answer", demotions)?;
+    let moving = each(tenants, |t| t.gauges.moving.blocks);
+    page.gauge("moving_blocks", None, "Blocks in memory on their way below", in_dram(moving))?;
+    let moving = each(tenants, |t| t.gauges.moving.bytes);
+    page.gauge("moving", BYTES, "Arena space of blocks on their way below", in_dram(moving))
 }
 
 fn engine(page: &mut Page<'_>, s: &Stats) -> fmt::Result {

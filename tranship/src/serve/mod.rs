@@ -6,7 +6,7 @@
 //! | `arena` | the memory of each tenant, from the configuration |
 //! | `directory` | the directory of a socket, which must be safe |
 //! | `signals` | SIGINT and SIGTERM |
-//! | `observe` | what is looked at: store, engine, protocol server, readiness |
+//! | `observe` | what is looked at: store and its tiers, engine, protocol server, readiness |
 //! | `admin` | the gRPC service `tranship.admin.v1.Admin`, its health, and its client |
 //! | `metrics`, `http` | figures for Prometheus; `/metrics`, `/healthz`, `/readyz` |
 //! | `socket` | UNIX sockets that replace stale ones and refuse live ones |
@@ -22,9 +22,10 @@ pub(crate) mod observe;
 mod runtime;
 pub(crate) mod signals;
 mod socket;
+mod tiers;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use daemon::{Daemon, Failed, StartError, TierInfo};
 pub(crate) use observe::Observe;

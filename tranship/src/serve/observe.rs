@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use tranship_cache::server::{ServerStats, SessionInfo};
+use tranship_cache::tier::Tier;
+use tranship_cache::tier::cold::{Figures, Health};
 use tranship_cache::{Millis, Store};
 use tranship_transport::{Stats, Time};
 
@@ -34,6 +36,22 @@ pub(crate) struct Observe {
 }
 
 impl Observe {
+    /// The tiers below memory, the fastest first.
+    pub(crate) fn tiers(&self) -> Vec<Below> {
+        let levels = self.store.stack().levels().iter();
+        levels
+            .map(|level| {
+                let (state, reason) = match level.cold.health() {
+                    Health::Ready => (TierState::Ready, String::new()),
+                    Health::Degraded(why) => (TierState::Degraded, why),
+                    Health::ReadOnly(why) => (TierState::ReadOnly, why),
+                    Health::Off(why) => (TierState::Off, why),
+                };
+                Below { tier: level.cold.tier(), state, reason, figures: level.cold.figures() }
+            })
+            .collect()
+    }
+
     /// Whether clients should come.
     pub(crate) fn state(&self) -> State {
         match () {
@@ -68,4 +86,41 @@ pub(crate) enum State {
     Serving,
     /// Takes no new blocks.
     Draining,
+}
+
+/// A tier below memory, as it is now.
+#[derive(Clone, Debug)]
+pub(crate) struct Below {
+    pub(crate) tier: Tier,
+    pub(crate) state: TierState,
+    /// Why it is not ready; empty when it is.
+    pub(crate) reason: String,
+    pub(crate) figures: Figures,
+}
+
+/// What a tier below memory can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TierState {
+    /// All.
+    Ready,
+    /// All, but slower or less than asked for.
+    Degraded,
+    /// Loads alone.
+    ReadOnly,
+    /// Nothing.
+    Off,
+}
+
+impl TierState {
+    pub(crate) const ALL: [Self; 4] = [Self::Ready, Self::Degraded, Self::ReadOnly, Self::Off];
+
+    /// The name in metrics and for programs.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Degraded => "degraded",
+            Self::ReadOnly => "read_only",
+            Self::Off => "off",
+        }
+    }
 }

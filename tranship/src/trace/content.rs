@@ -6,7 +6,7 @@
 //! One multiplication chain pays for 64 bytes, so filling and checking run near memory speed;
 //! bytes of another block, another line or another word of the line never pass.
 
-use super::synth::mix;
+use super::random::mix;
 
 /// Distance between the inputs of `mix` for neighbouring lines.
 const GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;

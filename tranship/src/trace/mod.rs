@@ -12,9 +12,12 @@
 
 pub mod content;
 mod error;
+pub mod kinds;
 pub mod plan;
+mod random;
 mod reader;
 mod request;
+pub mod simulate;
 pub mod stats;
 pub mod synth;
 

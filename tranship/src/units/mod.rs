@@ -8,7 +8,9 @@ pub mod human;
 mod number;
 mod size;
 mod span;
+mod tokens;
 
 pub use number::ParseError;
 pub use size::Size;
 pub use span::Span;
+pub use tokens::Tokens;

@@ -68,7 +68,7 @@ fn explain_shows_where_each_value_came_from() {
     assert_eq!(source("dram.capacity", "1GiB"), format!("{file}:2"));
     assert_eq!(source("transport.polling", "busy"), "TRANSHIP_TRANSPORT_POLLING");
     assert_eq!(source("serve.metrics", "off"), "--serve-metrics");
-    assert_eq!(source("policy.name", "lru"), "default");
+    assert_eq!(source("policy.name", "lineage"), "default");
     assert_eq!(source("log.format", "text"), "default");
 }
 

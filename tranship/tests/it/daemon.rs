@@ -51,6 +51,8 @@ fn without_a_daemon_every_command_says_so() {
             (&["put", "x", &file], 5, "start one with `tranship serve`"),
             (&["get", "x"], 5, "start one with `tranship serve`"),
             (&["rm", "x"], 5, "start one with `tranship serve`"),
+            (&["prefetch", "x"], 5, "start one with `tranship serve`"),
+            (&["persist", "x"], 5, "start one with `tranship serve`"),
             (&["ls"], 5, "no daemon listens here"),
             (&["stat"], 5, "no daemon listens here"),
             (&["put", "x", "/no/such/file"], 3, "/no/such/file"),

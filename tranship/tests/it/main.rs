@@ -6,3 +6,4 @@ mod crash;
 mod daemon;
 mod replay_chaos;
 mod tcp;
+mod tiers;

@@ -1,6 +1,7 @@
 //! `tranship trace …`
 
 pub mod replay;
+mod simulate;
 mod stats;
 mod synth;
 
@@ -19,6 +20,8 @@ pub enum Command {
     /// One engine process of a replay
     #[command(hide = true)]
     ReplayEngine(replay::engine::Args),
+    /// Run eviction policies over a trace, and the clairvoyant bound
+    Simulate(simulate::Args),
     /// Make a trace: conversations over shared system prompts
     Synth(synth::Args),
 }
@@ -29,6 +32,7 @@ impl Command {
             Self::Stats(args) => args.run(context),
             Self::Replay(args) => args.run(context),
             Self::ReplayEngine(args) => args.run(context),
+            Self::Simulate(args) => args.run(context),
             Self::Synth(args) => args.run(context),
         }
     }

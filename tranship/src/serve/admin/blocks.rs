@@ -1,12 +1,12 @@
 //! Listing blocks and making them go.
 
-use std::str::FromStr;
-
 use tonic::Status;
-use tranship_cache::block::Info;
+use tranship_cache::Key;
 use tranship_cache::key::KEY_BYTES;
-use tranship_cache::store::Filter;
-use tranship_cache::{IdentityId, Key, Millis, Scope};
+use tranship_cache::limits::SCAN_BLOCKS;
+use tranship_cache::store::{Filter, Listed, Listing, PageLimits, Place};
+use tranship_cache::tier::{Tier, Tiers};
+use tranship_cache::time::Wall;
 
 use super::{Asker, pb, scope, tenant};
 use crate::serve::observe::Observe;
@@ -15,6 +15,8 @@ use crate::serve::observe::Observe;
 const PAGE_BLOCKS: u32 = 1000;
 /// Most blocks on a page; about 2 MiB on the wire.
 const PAGE_BLOCKS_MAX: u32 = 10_000;
+/// Places visited before looking whether somebody still waits.
+const VISITS_MAX: usize = 16 * SCAN_BLOCKS;
 /// Most keys in one request.
 const KEYS_MAX: usize = 65_536;
 /// Keys removed, and space evicted, before looking whether somebody still waits.
@@ -27,39 +29,29 @@ pub(super) fn list(
     asker: &Asker,
 ) -> Result<pb::ListResponse, Status> {
     let tenant = tenant(&observe.store, &request.tenant)?;
-    let filter = prefix(&request.key_prefix)?;
-    let mut scopes = match request.identity.as_str() {
-        "" => tenant.scopes(),
-        identity => vec![scope(&tenant, identity)?],
+    let identity = match request.identity.as_str() {
+        "" => None,
+        identity => Some(scope(&tenant, identity)?.id()),
     };
-    // An order that stays when identities come and go between pages.
-    scopes.sort_unstable_by_key(Scope::id);
-    let start = match request.page_token.as_str() {
-        "" => Place { identity: IdentityId::from_bytes([0; KEY_BYTES]), from: 0 },
-        token => token.parse().map_err(|()| {
-            Status::invalid_argument(format!(
-                "page_token {token:?}: take next_page_token of the page before, unchanged"
-            ))
-        })?,
-    };
+    let listing =
+        Listing { tiers: tiers(&request.tiers)?, identity, keys: prefix(&request.key_prefix)? };
+    let mut next = Some(place(&request.page_token)?);
     let size = match request.page_size {
         0 => PAGE_BLOCKS,
         size => size.min(PAGE_BLOCKS_MAX),
     } as usize;
-    let now = (observe.now)();
+    let now = ((observe.now)(), Wall::now());
     let mut blocks = Vec::new();
-    for scope in scopes.iter().filter(|scope| scope.id() >= start.identity) {
+    while let Some(from) = next
+        && blocks.len() < size
+    {
         asker.waits()?;
-        let identity = scope.id();
-        let from = if identity == start.identity { start.from } else { 0 };
-        let page = scope.list(&filter, from, size - blocks.len());
-        blocks.extend(page.blocks.iter().map(|info| block(identity, info, now)));
-        if let Some(from) = page.next {
-            let next_page_token = Place { identity, from }.to_string();
-            return Ok(pb::ListResponse { blocks, next_page_token });
-        }
+        let limits = PageLimits { blocks: size - blocks.len(), visits: VISITS_MAX };
+        let page = tenant.list(&listing, from, limits, now);
+        blocks.extend(page.blocks.iter().map(Into::into));
+        next = page.next;
     }
-    Ok(pb::ListResponse { blocks, next_page_token: String::new() })
+    Ok(pb::ListResponse { blocks, next_page_token: next.map(token).unwrap_or_default() })
 }
 
 pub(super) fn evict(
@@ -144,40 +136,62 @@ fn prefix(digits: &str) -> Result<Filter, Status> {
     Err(Status::invalid_argument(told))
 }
 
-fn block(identity: IdentityId, info: &Info, now: Millis) -> pb::Block {
-    pb::Block {
-        identity: identity.to_string(),
-        key: info.view.key.to_string(),
-        bytes: info.view.len,
-        position: info.position,
-        parent: info.parent.map(|parent| parent.to_string()).unwrap_or_default(),
-        leases: info.leases,
-        pinned: info.pinned,
-        age_ms: (now - info.committed).0,
-        expires_in_ms: info.expires.map(|at| (at - now).0),
-        hits: info.hits,
-        checksum: info.view.checksum,
+fn tiers(names: &[String]) -> Result<Tiers, Status> {
+    if names.is_empty() {
+        return Ok(Tiers::only(Tier::Dram));
+    }
+    let mut tiers = Tiers::NONE;
+    for name in names {
+        let known = Tier::ALL.into_iter().find(|tier| tier.name() == name);
+        tiers.insert(known.ok_or_else(|| {
+            let all = Tier::ALL.map(Tier::name).join(", ");
+            Status::invalid_argument(format!("tier {name:?}: there are {all}"))
+        })?);
+    }
+    Ok(tiers)
+}
+
+impl From<&Listed> for pb::Block {
+    fn from(block: &Listed) -> Self {
+        Self {
+            identity: block.identity.to_string(),
+            key: block.key.to_string(),
+            bytes: block.len,
+            position: block.position,
+            parent: block.parent.map(|parent| parent.to_string()).unwrap_or_default(),
+            leases: block.leases,
+            pinned: block.pinned,
+            age_ms: block.age_ms,
+            expires_in_ms: block.expires_in_ms,
+            hits: block.hits,
+            checksum: block.checksum,
+            tier: block.tier.to_string(),
+        }
     }
 }
 
-/// Where a page starts.
-struct Place {
-    identity: IdentityId,
-    from: usize,
+/// A place as `page_token`: tier, identity, key and how far in.
+fn token(place: Place) -> String {
+    let Place { tier, identity, key, from } = place;
+    format!("{tier}.{identity}.{key}.{from:x}")
 }
 
-impl std::fmt::Display for Place {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}.{:x}", self.identity, self.from)
+fn place(token: &str) -> Result<Place, Status> {
+    if token.is_empty() {
+        return Ok(Place::START);
     }
-}
-
-impl FromStr for Place {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Self, ()> {
-        let (identity, from) = text.split_once('.').ok_or(())?;
-        let from = usize::from_str_radix(from, 16).map_err(drop)?;
-        Ok(Self { identity: identity.parse().map_err(drop)?, from })
-    }
+    let read = || {
+        let mut parts = token.split('.');
+        let name = parts.next()?;
+        let tier = Tier::ALL.into_iter().find(|tier| tier.name() == name)?;
+        let identity = parts.next()?.parse().ok()?;
+        let key = parts.next()?.parse().ok()?;
+        let from = u64::from_str_radix(parts.next()?, 16).ok()?;
+        parts.next().is_none().then_some(Place { tier, identity, key, from })
+    };
+    read().ok_or_else(|| {
+        Status::invalid_argument(format!(
+            "page_token {token:?}: take next_page_token of the page before, unchanged"
+        ))
+    })
 }

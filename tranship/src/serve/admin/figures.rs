@@ -8,7 +8,7 @@ use tranship_cache::{Millis, Scope};
 use tranship_transport::Stats;
 
 use super::pb;
-use crate::serve::observe::{Observe, State};
+use crate::serve::observe::{Below, Observe, State, TierState};
 
 pub(super) fn version() -> pb::VersionResponse {
     pb::VersionResponse {
@@ -38,6 +38,7 @@ pub(super) fn stats(
         tenants: tenants.into_iter().map(Into::into).collect(),
         engine: Some((observe.engine)().into()),
         server: Some((observe.server)().into()),
+        tiers: observe.tiers().into_iter().map(Into::into).collect(),
     })
 }
 
@@ -96,9 +97,47 @@ impl From<TenantStats> for pb::TenantStats {
     }
 }
 
+impl From<Below> for pb::Tier {
+    fn from(below: Below) -> Self {
+        let state = match below.state {
+            TierState::Ready => pb::TierState::Ready,
+            TierState::Degraded => pb::TierState::Degraded,
+            TierState::ReadOnly => pb::TierState::ReadOnly,
+            TierState::Off => pb::TierState::Off,
+        };
+        let f = below.figures;
+        Self {
+            tier: below.tier.to_string(),
+            state: state.into(),
+            reason: below.reason,
+            blocks: f.blocks,
+            bytes: f.bytes,
+            capacity_bytes: f.capacity_bytes,
+            index_bytes: f.index_bytes,
+            stored: f.stored,
+            stored_bytes: f.stored_bytes,
+            loaded: f.loaded,
+            loaded_bytes: f.loaded_bytes,
+            failed: f.failed,
+            corrupt: f.corrupt,
+            evicted: f.evicted,
+            reinserted: f.reinserted,
+            device_written_bytes: f.device_written_bytes,
+            device_read_bytes: f.device_read_bytes,
+            recovered: f.recovered,
+        }
+    }
+}
+
 impl From<Counters> for pb::Counters {
     fn from(c: Counters) -> Self {
         let hits = Tier::ALL.iter().zip(c.hits);
+        let below = Tier::ALL.into_iter().filter(|tier| *tier != Tier::Dram);
+        let demotions = below.map(|tier| pb::TierDemotions {
+            tier: tier.to_string(),
+            taken: c.demoted[tier as usize],
+            not_taken: c.undemoted[tier as usize],
+        });
         Self {
             lookups: c.lookups,
             hits: hits.map(|(tier, hits)| pb::TierHits { tier: tier.to_string(), hits }).collect(),
@@ -123,6 +162,10 @@ impl From<Counters> for pb::Counters {
             cleared: c.cleared,
             policy_faults: c.policy_faults,
             not_admitted: c.not_admitted,
+            promotions: c.promotions,
+            promoted: c.promoted,
+            promoted_bytes: c.promoted_bytes,
+            demotions: demotions.collect(),
         }
     }
 }
@@ -149,6 +192,7 @@ impl From<Gauges> for pb::Gauges {
             pinned: Some(g.pinned.into()),
             leases: g.leases,
             identities: g.scopes,
+            moving: Some(g.moving.into()),
         }
     }
 }

@@ -13,6 +13,9 @@ use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 use tonic_reflection::pb::v1::{ServerReflectionRequest, ServerReflectionResponse};
+use tranship_cache::tier::Tier;
+use tranship_cache::tier::cold::Health;
+use tranship_tests::below::{self, Scripted};
 
 use super::*;
 use crate::serve::admin::pb::admin_client::AdminClient;
@@ -72,7 +75,7 @@ async fn pages_show_every_block_once() {
             let page = client.list(request.clone()).await.unwrap().into_inner();
             assert!(page.blocks.len() <= page_size as usize);
             for block in page.blocks {
-                assert_eq!((block.age_ms, block.bytes), (4000, 5));
+                assert_eq!((block.age_ms, block.bytes), (Some(4000), 5));
                 assert_eq!(block.pinned, block.key == keys[0].to_string());
                 assert!(listed.insert(block.key.clone()), "{} is listed twice", block.key);
             }
@@ -89,7 +92,7 @@ async fn pages_show_every_block_once() {
     let request = pb::ListRequest { tenant: default(), identity, key_prefix, ..Default::default() };
     let page = client.list(request).await.unwrap().into_inner();
     let [block] = &page.blocks[..] else { panic!("{page:?}") };
-    assert_eq!((&block.key, block.position), (&keys[5].to_string(), 5));
+    assert_eq!((&block.key, block.position), (&keys[5].to_string(), Some(5)));
     assert_eq!(block.parent, keys[4].to_string());
 }
 
@@ -147,7 +150,8 @@ async fn refusals_say_what_there_is() {
         pb::ListRequest { key_prefix: "0x1".into(), ..all.clone() },
         pb::ListRequest { key_prefix: "0".repeat(33), ..all.clone() },
         pb::ListRequest { page_token: "next".into(), ..all.clone() },
-        pb::ListRequest { page_token: format!("{}.-1", scope.id()), ..all },
+        pb::ListRequest { page_token: format!("dram.{}.-1", scope.id()), ..all.clone() },
+        pb::ListRequest { tiers: vec!["hbm".into()], ..all },
     ];
     for request in bad {
         assert_eq!(list(request).await.0, Code::InvalidArgument);
@@ -169,8 +173,10 @@ async fn refusals_say_what_there_is() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn health_follows_draining() {
-    let daemon = Daemon::start();
+async fn health_follows_draining_and_no_tier_below() {
+    let nvme = Scripted::new(Tier::Nvme);
+    nvme.is(Health::Off("gone".to_owned()));
+    let daemon = Daemon::over(below::stack(&[nvme]), |_| {});
     let mut health = HealthClient::new(channel(&daemon).await);
     let mut client = client(&daemon).await;
     let ask = |service: &str| HealthCheckRequest { service: service.into() };

@@ -1,5 +1,9 @@
 //! `/healthz`, `/readyz`, and addresses that cannot be had.
 
+use tranship_cache::tier::Tier;
+use tranship_cache::tier::cold::Health;
+use tranship_tests::below::{self, Scripted};
+
 use super::page::get;
 use super::*;
 use crate::serve::runtime::Error;
@@ -17,7 +21,11 @@ fn refused(address: &str, allow_remote: bool) -> Error {
 #[test]
 fn readiness_says_why_not() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::new(StoreOptions::default());
+    let (nvme, object) = (Scripted::new(Tier::Nvme), Scripted::new(Tier::Object));
+    nvme.is(Health::Degraded("half of its threads".to_owned()));
+    object.is(Health::Off("no credentials".to_owned()));
+    let stack = below::stack(&[Arc::clone(&nvme), object]);
+    let store = Store::new(StoreOptions { stack, ..StoreOptions::default() });
     let running = run(observe(&store), &options(dir.path().join("admin.sock"))).unwrap();
     let address = running.metrics().unwrap();
     let is = |path, status: &str, word: &str| {
@@ -28,7 +36,14 @@ fn readiness_says_why_not() {
     is("/healthz", "200", "alive");
     is("/readyz", "503", "starting");
     running.ready();
-    is("/readyz", "200", "serving");
+    is(
+        "/readyz",
+        "200",
+        "serving\nnvme degraded: half of its threads\nobject off: no credentials\n",
+    );
+    nvme.is(Health::Ready);
+    let (_, body) = get(address, "/readyz");
+    assert_eq!(body, "serving\nobject off: no credentials\n");
     store.drain(true);
     is("/readyz", "503", "draining");
     is("/healthz", "200", "alive");

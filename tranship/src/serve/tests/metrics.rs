@@ -3,11 +3,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use tranship_cache::mover::{Bell, Mover};
+use tranship_cache::tier::cold::Health;
+use tranship_cache::tier::{Lane, Tier};
+use tranship_cache::time::Wall;
+use tranship_tests::below::{self, Scripted};
 use tranship_transport::Engine;
 use tranship_transport::fabric::sim::{Config, Network};
 
 use super::page::{Page, get};
 use super::*;
+
+/// Chains of eight blocks that the work is about; more than fit into memory.
+const CHAINS: u64 = 40;
 
 const DOCUMENT: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/metrics.md"));
 
@@ -42,11 +50,17 @@ fn check(page: &Page, tenant: &str) {
     let ended = |outcome| sum("reservations_ended_total", &[("outcome", outcome)]);
     let blocks = |state| sum("blocks", &[("state", state)]);
     assert_eq!(sum("hits_total", &[]) + sum("misses_total", &[]), sum("lookups_total", &[]));
+    let promoted = sum("promoted_blocks_total", &[]);
     assert_eq!(
-        ended("committed") + ended("abandoned") + blocks("filling") + blocks("revoking"),
-        sum("reservations_total", &[("outcome", "granted")])
+        ended("committed") + promoted + ended("abandoned") + blocks("filling") + blocks("revoking"),
+        sum("reservations_total", &[("outcome", "granted")]) + sum("promotions_total", &[])
     );
-    assert_eq!(blocks("resident") + sum("departed_blocks_total", &[]), ended("committed"));
+    assert_eq!(
+        blocks("resident") + sum("departed_blocks_total", &[]),
+        ended("committed") + promoted
+    );
+    assert!(sum("moving_blocks", &[]) <= sum("held_blocks", &[("by", "any")]) + blocks("doomed"));
+    assert!(sum("moving_bytes", &[]) <= sum("used_bytes", &[]));
     assert_eq!(sum("block_bytes", &[]), sum("used_bytes", &[]));
     assert!(sum("used_bytes", &[]) <= sum("capacity_bytes", &[]));
     let held = |by| sum("held_blocks", &[("by", by)]);
@@ -57,8 +71,7 @@ fn check(page: &Page, tenant: &str) {
 fn work(scope: &Scope, session: u64, rounds: u64) {
     let session = SessionId(session);
     for round in 0..rounds {
-        let mut chain = Chain::new(scope.identity());
-        let links: Vec<_> = (0..8).map(|n| chain.push(&[(round % 40) as u8, n])).collect();
+        let links = chain(scope, round);
         let keys: Vec<_> = links.iter().map(|link| link.key).collect();
         scope.lookup(&keys, &mut Vec::new(), NOW);
         let items: Vec<_> =
@@ -95,12 +108,59 @@ fn move_bytes() -> Engine {
     from
 }
 
+/// The keys that the work is about.
+fn chain(scope: &Scope, round: u64) -> Vec<Link> {
+    let mut chain = Chain::new(scope.identity());
+    (0..8).map(|n| chain.push(&[(round % CHAINS) as u8, n])).collect()
+}
+
+fn want(mover: &mut Mover, scope: &Scope, round: u64) {
+    for link in chain(scope, round) {
+        mover.want(scope, link.key, Lane::Prefetch, None, NOW);
+    }
+    mover.step(NOW);
+}
+
+/// Brings blocks down and up while others work.
+fn move_blocks(mover: &mut Mover, scope: &Scope, at_work: &AtomicUsize) {
+    for round in 0.. {
+        if at_work.load(Ordering::Acquire) == 0 {
+            return;
+        }
+        want(mover, scope, round);
+        std::thread::yield_now();
+    }
+}
+
+/// Waits until everything has arrived; what finds no room is given up after a while.
+fn settle(mover: &mut Mover) {
+    for later in 0..20_000 {
+        mover.step(NOW + Millis(later));
+        if mover.is_idle() {
+            return;
+        }
+    }
+    panic!("{mover:?} does not end");
+}
+
+/// Has some blocks leave memory now that nobody uses them, and come back.
+fn go_and_come(daemon: &Daemon, mover: &mut Mover, scope: &Scope) {
+    settle(mover);
+    daemon.tenant().evict(ARENA_BYTES as u64 / 8, NOW);
+    settle(mover);
+    (0..CHAINS).for_each(|round| want(mover, scope, round));
+    settle(mover);
+}
+
 #[test]
 fn scrapes_are_as_documented_and_add_up() {
     const THREADS: u64 = 4;
     let engine = move_bytes();
     let stats = engine.clone();
-    let daemon = Daemon::observed(|observe| observe.engine = Arc::new(move || stats.stats()));
+    let tiers = [Scripted::new(Tier::Nvme), Scripted::new(Tier::Object)];
+    tiers[1].is(Health::Off("no credentials".to_owned()));
+    let stack = below::stack(&tiers);
+    let daemon = Daemon::over(stack, |observe| observe.engine = Arc::new(move || stats.stats()));
     open_tenant(&daemon.store, "other");
     let address = daemon.running.metrics().unwrap();
     let scope = register(&daemon.tenant(), "llama");
@@ -110,6 +170,9 @@ fn scrapes_are_as_documented_and_add_up() {
         Page::read(&body)
     };
 
+    let mut mover = Mover::new(daemon.store.clone(), Bell::new(|| {}), Wall::now);
+    // It finds out which tiers take nothing.
+    mover.tick();
     let at_work = AtomicUsize::new(THREADS as usize);
     std::thread::scope(|threads| {
         for session in 0..THREADS {
@@ -119,10 +182,13 @@ fn scrapes_are_as_documented_and_add_up() {
                 at_work.fetch_sub(1, Ordering::Release);
             });
         }
+        threads.spawn(|| move_blocks(&mut mover, &scope, &at_work));
         while at_work.load(Ordering::Acquire) > 0 {
             check(&scrape(), "default");
         }
     });
+    go_and_come(&daemon, &mut mover, &scope);
+    daemon.store.audit().unwrap();
 
     let page = scrape();
     assert_eq!(exported(&page), documented());
@@ -134,6 +200,15 @@ fn scrapes_are_as_documented_and_add_up() {
     assert!(of("tranship_reservations_total", "existing") > 0.0, "the work hit something");
     assert!(page.sum("tranship_departed_blocks_total", &[("reason", "evicted")]) > 0.0);
     assert_eq!(page.sum("tranship_leases", &[]), 0.0);
+
+    assert!(page.sum("tranship_promoted_blocks_total", &[]) > 0.0, "blocks came up");
+    let nvme = ("tier", "nvme");
+    assert!(page.sum("tranship_demotions_total", &[nvme, ("outcome", "taken")]) > 0.0);
+    assert_eq!(page.sum("tranship_demotions_total", &[("tier", "object")]), 0.0, "it is off");
+    assert_eq!(page.sum("tranship_moving_blocks", &[]), 0.0, "all has arrived");
+    let state = |tier, state| page.sum("tranship_tier_state", &[("tier", tier), ("state", state)]);
+    assert_eq!((state("nvme", "ready"), state("nvme", "off")), (1.0, 0.0));
+    assert_eq!((state("object", "ready"), state("object", "off")), (0.0, 1.0));
 
     assert_eq!(page.sum("tranship_transfers_submitted_total", &[]), 5.0);
     assert_eq!(page.sum("tranship_transfers_ended_total", &[]), 5.0);

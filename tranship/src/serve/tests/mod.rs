@@ -4,6 +4,7 @@ mod grpc;
 mod http;
 mod metrics;
 mod page;
+mod tiers;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use tranship_cache::block::SessionId;
 use tranship_cache::identity::{Geometry, Identity};
 use tranship_cache::server::{RequestStats, ServerStats, SessionInfo};
 use tranship_cache::store::{Grant, Item, Options as StoreOptions, Store, TenantOptions};
+use tranship_cache::tier::Stack;
 use tranship_cache::{Chain, Key, Link, Millis, Scope, Tenant};
 use tranship_transport::{HostMemory, Stats, Time};
 
@@ -35,7 +37,7 @@ fn run(observe: Observe, options: &Options) -> Result<Running, runtime::Error> {
 }
 
 /// A daemon without a protocol server.
-struct Daemon {
+pub(crate) struct Daemon {
     store: Store,
     running: Running,
     dir: tempfile::TempDir,
@@ -48,14 +50,23 @@ impl Daemon {
 
     /// Starts with a change to what is observed.
     fn observed(change: impl FnOnce(&mut Observe)) -> Self {
+        Self::over(Stack::default(), change)
+    }
+
+    /// Starts with tiers below memory.
+    pub(crate) fn over(stack: Stack, change: impl FnOnce(&mut Observe)) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::new(StoreOptions { events: 16, ..StoreOptions::default() });
+        let store = Store::new(StoreOptions { events: 16, stack, ..StoreOptions::default() });
         open_tenant(&store, "default");
         let mut observe = observe(&store);
         change(&mut observe);
         let running = run(observe, &options(dir.path().join("admin.sock"))).unwrap();
         running.ready();
         Self { store, running, dir }
+    }
+
+    pub(crate) fn admin(&self) -> PathBuf {
+        self.running.admin_socket().to_owned()
     }
 
     fn tenant(&self) -> Tenant {

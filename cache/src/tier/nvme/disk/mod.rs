@@ -11,10 +11,38 @@
 //!    write had ended, and ended well. Before that any of its pages may be old, new or torn.
 //! 3. Operations that are not aligned or leave the device are refused as a bug of the caller (panic in
 //!    debug builds, [`Error::Invalid`] otherwise), never rounded.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`open()`] | files, directories and block devices, made, locked and checked |
+//! | `files` | one run of bytes over several files |
+//! | `schedule` | lanes and their shares, operations cut into pieces |
+//! | `uring`, `pool` | the two engines |
+//! | [`mod@probe`] | what this machine can do, for `tranship doctor` |
+//! | `conformance` | the rules as tests, for every disk |
 
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
+mod files;
+pub mod open;
+#[expect(unsafe_code, reason = "reads and writes memory that others share, by address")]
+mod pool;
+pub mod probe;
+mod schedule;
+pub mod sim;
+#[cfg(test)]
+mod tests;
+#[expect(unsafe_code, reason = "the kernel reads and writes memory by address")]
+mod uring;
+
+use std::sync::Arc;
 use std::time::Duration;
 
+use tranship_transport::memory::Memory;
+
 use super::super::{Lane, Span};
+
+pub use open::{Engine, OpenError, Options, Target, open};
 
 /// Everything that is read or written is a multiple of this many bytes, at a multiple of it in the
 /// disk and in memory.
@@ -94,7 +122,7 @@ pub enum Error {
 }
 
 /// Wakes the thread that is in [`Disk::wait`], from any thread.
-pub type Waker = std::sync::Arc<dyn Fn() + Send + Sync>;
+pub type Waker = Arc<dyn Fn() + Send + Sync>;
 
 /// A device; see the module's notes for what it promises.
 pub trait Disk: Send {
@@ -103,6 +131,10 @@ pub trait Disk: Send {
 
     /// Bytes, a multiple of [`PAGE_BYTES`].
     fn bytes(&self) -> u64;
+
+    /// Tells of memory that spans will lie in, so that the disk may prepare it. A disk that was not
+    /// told, or cannot, does the same work for more of the processor's time.
+    fn register(&mut self, _memory: &Arc<Memory>) {}
 
     /// Takes an operation, or gives it back when its lane has no room.
     ///

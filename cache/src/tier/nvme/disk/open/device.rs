@@ -1,0 +1,49 @@
+//! Block devices.
+
+use std::fs::OpenOptions;
+use std::io::{Seek, SeekFrom};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use super::super::files::Member;
+use super::claim::{device_use, explain, lock};
+use super::file::inspect;
+use super::{OpenError, Options, Wanted};
+use crate::tier::nvme::disk::PAGE_BYTES;
+
+/// Opens a device that nobody uses.
+pub(super) fn open(path: &Path, wanted: Wanted, options: &Options) -> Result<Member, OpenError> {
+    let metadata = path.metadata().map_err(|error| explain(path, "open", error))?;
+    let mounted = |what| OpenError::Mounted { path: path.into(), what };
+    if let Some(what) = device_use(path, metadata.rdev()) {
+        return Err(mounted(what));
+    }
+    // For a device O_EXCL keeps out whoever has it mounted or on a level above, in any namespace.
+    let opened = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_CLOEXEC | libc::O_EXCL)
+        .open(path);
+    let mut file = match opened {
+        Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
+            // Another disk of ours has it, or something that does not tell.
+            if let Ok(file) = OpenOptions::new().read(true).open(path) {
+                lock(&file, path)?;
+            }
+            return Err(mounted(
+                "in use by the system, or mounted in another namespace".to_owned(),
+            ));
+        }
+        opened => opened.map_err(|error| explain(path, "open", error))?,
+    };
+    lock(&file, path)?;
+    let block_bytes = rustix::fs::ioctl_blksszget(&file)
+        .map_err(|errno| explain(path, "examine", errno.into()))?;
+    if u64::from(block_bytes) > PAGE_BYTES {
+        return Err(OpenError::Blocks { path: path.into(), block_bytes });
+    }
+    inspect(&file, path, options)?;
+    let has = file.seek(SeekFrom::End(0)).map_err(|error| explain(path, "examine", error))?;
+    let bytes = wanted.of(path, has / PAGE_BYTES * PAGE_BYTES)?;
+    Ok(Member { file, path: path.into(), bytes })
+}

@@ -1,0 +1,390 @@
+//! Making room: the segment that is worth least goes, and what is worth it is written again.
+
+use std::collections::{HashMap, VecDeque};
+
+use slab::Slab;
+
+use super::Engine;
+use super::device::Purpose;
+use crate::identity::IdentityId;
+use crate::key::Key;
+use crate::tier::Lane;
+use crate::tier::cold::{Mark, Name};
+use crate::tier::nvme::disk::PAGE_BYTES;
+use crate::tier::nvme::format::log::Note;
+use crate::tier::nvme::format::record::pages;
+use crate::tier::nvme::format::{Entry, PAGE, summary};
+use crate::tier::nvme::index::{Index, Place};
+use crate::tier::nvme::pool::Piece;
+use crate::tier::nvme::sabotage::{Defect, is};
+use crate::tier::nvme::segments::State;
+
+/// Pages of a summary that are read at first.
+pub(super) const TAIL_PAGES: u32 = 4;
+/// Blocks of a chain that are kept for the sake of one.
+const CHAIN_MAX: usize = 64;
+
+/// A block that was read to be written again.
+#[derive(Debug)]
+pub(super) struct Ready {
+    pub(super) entry: Entry,
+    pub(super) place: Place,
+    pub(super) piece: Piece,
+}
+
+/// The segment whose blocks are looked through.
+#[derive(Debug)]
+struct Victim {
+    segment: u32,
+    seq: u64,
+    /// Its summary, while it is read.
+    tail: Option<Piece>,
+    /// Blocks that are to be written again.
+    keep: VecDeque<(Entry, Place)>,
+    /// All of them.
+    names: Vec<(Name, Place)>,
+}
+
+/// A segment that goes as soon as nothing holds it.
+#[derive(Debug)]
+struct Leaving {
+    segment: u32,
+    seq: u64,
+    /// When this frame is durable, what was worth it is safe.
+    after: u64,
+    names: Vec<(Name, Place)>,
+}
+
+/// What is under way.
+#[derive(Debug, Default)]
+pub(super) struct Reclaim {
+    victim: Option<Victim>,
+    moving: Slab<(Entry, Place, Piece)>,
+    pub(super) ready: VecDeque<Ready>,
+    pub(super) ready_bytes: u64,
+    leaving: Vec<Leaving>,
+}
+
+impl Reclaim {
+    pub(super) fn is_busy(&self) -> bool {
+        self.victim.is_some() || !self.leaving.is_empty()
+    }
+
+    pub(super) fn waits_for_flush(&self) -> bool {
+        !self.leaving.is_empty()
+    }
+}
+
+impl Engine {
+    pub(super) fn step_reclaim(&mut self) {
+        if self.refuses_writes().is_some() {
+            return;
+        }
+        self.free_leaving();
+        if self.reclaim.victim.is_none() && self.needs_room() {
+            self.choose_victim();
+        }
+        self.read_blocks();
+        let over = self
+            .reclaim
+            .victim
+            .as_ref()
+            .is_some_and(|victim| victim.tail.is_none() && victim.keep.is_empty());
+        if over && self.reclaim.moving.is_empty() && self.reclaim.ready.is_empty() {
+            let Victim { segment, seq, names, .. } = self.reclaim.victim.take().expect("looked at");
+            let after = self.frames.last;
+            self.reclaim.leaving.push(Leaving { segment, seq, after, names });
+            self.again = true;
+        }
+    }
+
+    /// Whether too few segments are free, or about to be.
+    fn needs_room(&self) -> bool {
+        let coming = self.segments.freeing() + self.reclaim.leaving.len();
+        let low = (self.layout.segments as usize / 32).clamp(2, 32);
+        !self.closing.began() && self.segments.free() + coming < low
+    }
+
+    fn choose_victim(&mut self) {
+        let Some(segment) = self.segments.victim() else { return };
+        let tail_pages = TAIL_PAGES.min(self.layout.segment_pages);
+        let empty = self.segments.get(segment).blocks == 0;
+        let tail = if empty { None } else { self.meta.take(u64::from(tail_pages) * PAGE_BYTES) };
+        if tail.is_none() && !empty {
+            return;
+        }
+        let inside = self.segments.get_mut(segment);
+        inside.state = State::Leaving;
+        let seq = inside.seq;
+        if let Some(tail) = &tail {
+            let into = tail.span.slice(0..tail_pages as usize * PAGE);
+            self.read_tail(segment, tail_pages, into);
+        }
+        let (keep, names) = (VecDeque::new(), Vec::new());
+        self.reclaim.victim = Some(Victim { segment, seq, tail, keep, names });
+    }
+
+    fn read_tail(&mut self, segment: u32, pages: u32, into: crate::tier::Span) {
+        let at = self.layout.byte(segment, self.layout.segment_pages - pages);
+        self.device.read(Purpose::VictimSummary, Lane::Write, at, into);
+    }
+
+    pub(super) fn victim_summary_ended(&mut self, read: bool) {
+        self.again = true;
+        let Some(victim) = &mut self.reclaim.victim else { return };
+        let tail = victim.tail.take().expect("its summary was being read");
+        let (segment, seq) = (victim.segment, victim.seq);
+        if self.refuses_writes().is_some() {
+            self.meta.give_back(tail);
+            self.stop_reclaim();
+            return;
+        }
+        let mut bytes = vec![0; tail.span.len()];
+        tail.span.read_at(0, &mut bytes);
+        self.meta.give_back(tail);
+        let trailer = summary::peek(&bytes, self.uuid).ok().filter(|_| read);
+        let trailer = trailer.filter(|trailer| trailer.pages <= self.layout.segment_pages);
+        if let Some(trailer) = trailer
+            && trailer.pages as usize * PAGE > bytes.len()
+            && let Some(tail) = self.meta.take(u64::from(trailer.pages) * PAGE_BYTES)
+        {
+            let into = tail.span.slice(0..trailer.pages as usize * PAGE);
+            self.read_tail(segment, trailer.pages, into);
+            self.reclaim.victim.as_mut().expect("looked at").tail = Some(tail);
+            return;
+        }
+        let entries = match summary::decode(&bytes, self.uuid) {
+            Ok((trailer, entries)) if trailer.seq == seq && read => entries,
+            // Nobody knows what is in it: everything goes.
+            _ => Vec::new(),
+        };
+        self.sort_out(segment, &entries);
+    }
+
+    /// Decides what of a segment is written again; the rest leaves the index now.
+    fn sort_out(&mut self, segment: u32, entries: &[Entry]) {
+        let age = self.now.wall.since(self.segments.get(segment).opened);
+        let percent = u64::from(self.options.reinsert_percent.min(90));
+        let budget = u64::from(self.layout.segment_pages) * percent / 100;
+        let mut index = self.desk.index.lock();
+        let mut alive = Vec::new();
+        for entry in entries {
+            let name = entry.record.name();
+            let page = self.layout.page(segment, entry.page);
+            let Some(known) = index.get(&name).filter(|known| known.place.page == page) else {
+                continue;
+            };
+            let Mark { hits, parent } = known.found.mark;
+            let expired = known.found.expires.is_some_and(|at| at <= self.now.wall);
+            let worth = if expired { 0.0 } else { self.judge.worth(Mark { hits, parent }, age) };
+            // A block that others follow is worth as much as one of them.
+            let worth = if parent && !expired { worth.max(1.0) } else { worth };
+            alive.push(Candidate { entry: *entry, place: known.place, slot: known.slot, worth });
+        }
+        let kept = choose(&alive, budget);
+        let mut stays = vec![false; alive.len()];
+        kept.iter().for_each(|at| stays[*at] = true);
+        let mut gone = Vec::new();
+        for (candidate, _) in alive.iter().zip(&stays).filter(|(_, stays)| !**stays) {
+            evict(&mut index, candidate.slot, &mut gone);
+        }
+        drop(index);
+        self.count_evicted(&gone);
+        let victim = self.reclaim.victim.as_mut().expect("its summary was read");
+        victim.names = alive.iter().map(|some| (some.entry.record.name(), some.place)).collect();
+        victim.keep = kept.iter().map(|at| (alive[*at].entry, alive[*at].place)).collect();
+    }
+
+    fn count_evicted(&mut self, gone: &[(Place, u64)]) {
+        for (place, len) in gone {
+            self.figures.evicted += 1;
+            self.segments.sub(place.page, *len);
+        }
+    }
+
+    /// Reads blocks that are to be written again, as far as memory reaches.
+    fn read_blocks(&mut self) {
+        loop {
+            let Some(victim) = &mut self.reclaim.victim else { return };
+            let Some((entry, place)) = victim.keep.front().copied() else { return };
+            let bytes = u64::from(pages(entry.record.len)) * PAGE_BYTES;
+            let Some(piece) = self.moved.take(bytes) else { return };
+            victim.keep.pop_front();
+            let into = piece.span.slice(0..bytes as usize);
+            let at = u64::from(place.page) * PAGE_BYTES;
+            let moving = self.reclaim.moving.insert((entry, place, piece));
+            self.device.read(Purpose::VictimBlock(moving), Lane::Write, at, into);
+        }
+    }
+
+    pub(super) fn victim_block_ended(&mut self, moving: usize, read: bool) {
+        self.again = true;
+        let (entry, place, piece) = self.reclaim.moving.remove(moving);
+        if !read || self.reclaim.victim.is_none() {
+            // It is taken out with its segment.
+            self.moved.give_back(piece);
+            return;
+        }
+        self.reclaim.ready_bytes += entry.record.len;
+        self.reclaim.ready.push_back(Ready { entry, place, piece });
+    }
+
+    /// Frees segments that nothing holds any more.
+    fn free_leaving(&mut self) {
+        let mut at = 0;
+        while at < self.reclaim.leaving.len() {
+            let leaving = &self.reclaim.leaving[at];
+            let safe = leaving.after <= self.frames.durable || is(Defect::EarlyFree);
+            let unread = self.segments.get(leaving.segment).readers == 0 || is(Defect::EarlyReuse);
+            if !safe || !unread {
+                at += 1;
+                continue;
+            }
+            let Leaving { segment, seq, names, .. } = self.reclaim.leaving.remove(at);
+            self.empty(segment, &names);
+            self.note(0, Note::Freed { segment, seq });
+            if is(Defect::LostSegment) {
+                continue;
+            }
+            let notes = if is(Defect::EarlyOpen) { 0 } else { self.notes.queued() };
+            self.segments.free_after(notes, segment);
+            self.again = true;
+        }
+    }
+
+    /// Takes out what is left of a segment.
+    fn empty(&mut self, segment: u32, names: &[(Name, Place)]) {
+        let mut gone = Vec::new();
+        let mut index = self.desk.index.lock();
+        for (name, place) in names {
+            if let Some(known) = index.get(name).filter(|known| known.place == *place) {
+                evict(&mut index, known.slot, &mut gone);
+            }
+        }
+        if self.segments.get(segment).blocks as usize > gone.len() {
+            // Its summary did not name them all, or their identity was cleared.
+            for slot in 0..index.slots() {
+                let inside = index.inside(slot);
+                if inside.is_some_and(|known| self.layout.split(known.place.page).0 == segment) {
+                    evict(&mut index, slot, &mut gone);
+                }
+            }
+        }
+        drop(index);
+        self.count_evicted(&gone);
+    }
+
+    /// Gives up what is under way; the segments stay as they are.
+    pub(super) fn stop_reclaim(&mut self) {
+        for Ready { piece, .. } in std::mem::take(&mut self.reclaim.ready) {
+            self.moved.give_back(piece);
+        }
+        self.reclaim.ready_bytes = 0;
+        self.reclaim.leaving.clear();
+        if self.reclaim.victim.as_ref().is_some_and(|victim| victim.tail.is_none()) {
+            self.reclaim.victim = None;
+        }
+    }
+}
+
+/// A block of a segment that is reclaimed.
+#[derive(Clone, Copy, Debug)]
+struct Candidate {
+    entry: Entry,
+    place: Place,
+    slot: u32,
+    worth: f32,
+}
+
+/// Which blocks are written again, in this order: the worthiest that there is room for, each after
+/// those that it follows.
+fn choose(alive: &[Candidate], budget: u64) -> Vec<usize> {
+    let by_key: HashMap<(IdentityId, Key), usize> = alive
+        .iter()
+        .enumerate()
+        .map(|(at, some)| ((some.entry.record.identity, some.entry.record.link.key), at))
+        .collect();
+    let mut order: Vec<usize> = (0..alive.len()).filter(|at| alive[*at].worth >= 1.0).collect();
+    order.sort_by(|a, b| {
+        let position = |at: usize| alive[at].entry.record.link.position;
+        alive[*b].worth.total_cmp(&alive[*a].worth).then(position(*a).cmp(&position(*b)))
+    });
+    let (mut left, mut taken, mut chosen) = (budget, vec![false; alive.len()], Vec::new());
+    for at in order {
+        let (mut chain, mut next) = (Vec::new(), Some(at));
+        while let Some(at) = next.filter(|at| !taken[*at] && !chain.contains(at)) {
+            chain.push(at);
+            if chain.len() == CHAIN_MAX {
+                break;
+            }
+            let record = &alive[at].entry.record;
+            let parent = record.link.parent.map(|parent| (record.identity, parent));
+            next = parent.and_then(|parent| by_key.get(&parent).copied());
+        }
+        let pages: u64 = chain.iter().map(|at| u64::from(alive[*at].entry.pages())).sum();
+        if pages > left {
+            continue;
+        }
+        left -= pages;
+        for at in chain.into_iter().rev() {
+            taken[at] = true;
+            chosen.push(at);
+        }
+    }
+    chosen
+}
+
+fn evict(index: &mut Index, slot: u32, gone: &mut Vec<(Place, u64)>) {
+    let known = index.remove(slot);
+    gone.push((known.place, known.found.len));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lineage::Link;
+    use crate::tier::cold::Record;
+
+    fn candidate(key: u8, parent: Option<u8>, pages: u32, worth: f32) -> Candidate {
+        let named = |key: u8| Key::from_bytes([key; 16]);
+        let link = Link { key: named(key), parent: parent.map(named), position: u32::from(key) };
+        let identity = IdentityId::from_bytes([0; 16]);
+        let len = u64::from(pages) * PAGE_BYTES;
+        let record = Record { identity, link, len, checksum: 0, expires: None };
+        let stored = len as u32;
+        let entry = Entry { record, mark: Mark::default(), codec: 0, stored, page: 1, frame: 0 };
+        Candidate { entry, place: Place { page: 1, head: 1 }, slot: 0, worth }
+    }
+
+    #[test]
+    fn the_worthiest_are_kept_within_the_budget() {
+        let alive = [
+            candidate(1, None, 4, 1.0),
+            candidate(2, None, 4, 0.5),
+            candidate(3, None, 4, 3.0),
+            candidate(4, None, 2, 2.0),
+        ];
+        assert_eq!(choose(&alive, 100), [2, 3, 0]);
+        assert_eq!(choose(&alive, 7), [2, 3]);
+        assert_eq!(choose(&alive, 3), [3]);
+        assert!(choose(&alive, 1).is_empty());
+    }
+
+    #[test]
+    fn a_block_is_kept_after_those_that_it_follows_or_not_at_all() {
+        let alive = [
+            candidate(3, Some(2), 1, 9.0),
+            candidate(2, Some(1), 1, 0.0),
+            candidate(1, Some(7), 1, 0.0),
+            candidate(5, None, 1, 1.0),
+        ];
+        assert_eq!(choose(&alive, 4), [2, 1, 0, 3]);
+        assert_eq!(choose(&alive, 2), [3]);
+    }
+
+    #[test]
+    fn a_ring_of_parents_ends() {
+        let alive = [candidate(1, Some(2), 1, 1.0), candidate(2, Some(1), 1, 1.0)];
+        assert_eq!(choose(&alive, 9).len(), 2);
+    }
+}

@@ -1,0 +1,214 @@
+//! The tiers below memory, from the configuration.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use rustix::fs::{FileType, StatVfs, statvfs};
+use tranship_cache::mover::Bell;
+use tranship_cache::tier::codec::{Choice, Codec};
+use tranship_cache::tier::cold::Cold;
+use tranship_cache::tier::nvme::disk::{self, Target};
+use tranship_cache::tier::nvme::{self, Hits, Now, Nvme, Uuid};
+use tranship_cache::tier::object::{self, Bucket};
+use tranship_cache::tier::{Ingest, Level, Tier};
+use tranship_cache::time::Wall;
+use tranship_transport::Engine;
+use tranship_transport::memory::Memory;
+
+use super::TierInfo;
+use crate::config::schema;
+use crate::config::{CodecName, Config, DiskIo, IngestName, Maybe};
+use crate::units::{Size, human};
+
+/// Bytes of a log that is made and has no size given, if so much is free.
+const LOG_BYTES: Size = Size::gib(64);
+
+/// The first file of a log in a directory.
+const FIRST_FILE: &str = "tranship-0000.nvme";
+
+/// Why a tier below memory cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum TierError {
+    /// The log's device.
+    #[error("nvme.path: {0}")]
+    Disk(#[from] disk::OpenError),
+    /// What is on it.
+    #[error("nvme.path {path}: {why}")]
+    Log {
+        /// Where.
+        path: String,
+        /// Why not.
+        why: nvme::OpenError,
+    },
+    /// The size given is none that a log can have.
+    #[error(
+        "nvme.capacity {capacity} is not a whole number of segments of {segment}; use {fitting}"
+    )]
+    Capacity {
+        /// As given.
+        capacity: Size,
+        /// As given.
+        segment: Size,
+        /// The nearest that is.
+        fitting: Size,
+    },
+    /// The bucket.
+    #[error("object.url: {0}")]
+    Bucket(#[from] object::OpenError),
+}
+
+/// What was opened.
+#[derive(Debug, Default)]
+pub(crate) struct Opened {
+    /// The tiers, the fastest first.
+    pub(crate) levels: Vec<Level>,
+    /// The same, as they are told of at start.
+    pub(crate) infos: Vec<TierInfo>,
+}
+
+/// Opens what is configured. Blocks will move between the tiers and `memories`; `bell` is rung when a
+/// tier has something to tell.
+pub(crate) fn open(
+    config: &Config,
+    engine: &Engine,
+    memories: &[Arc<Memory>],
+    bell: &Bell,
+) -> Result<Opened, TierError> {
+    let mut opened = Opened::default();
+    if let Some(path) = config.nvme.path.as_ref() {
+        let (cold, info) = log(&config.nvme, path.path(), engine, memories, bell)?;
+        opened.levels.push(Level::new(Arc::new(cold), ingest(config.nvme.ingest)));
+        opened.infos.push(info);
+    }
+    if let Some(url) = config.object.url.as_ref() {
+        let (cold, info) = bucket(config, url.as_str(), bell)?;
+        opened.levels.push(Level::new(Arc::new(cold), ingest(config.object.ingest)));
+        opened.infos.push(info);
+    }
+    Ok(opened)
+}
+
+fn ingest(name: IngestName) -> Ingest {
+    match name {
+        IngestName::All => Ingest::All,
+        IngestName::Hot => Ingest::Hot,
+        IngestName::Evicted => Ingest::Evicted,
+    }
+}
+
+fn log(
+    config: &schema::Nvme,
+    path: &Path,
+    engine: &Engine,
+    memories: &[Arc<Memory>],
+    bell: &Bell,
+) -> Result<(Nvme, TierInfo), TierError> {
+    let bytes = log_bytes(config, path)?;
+    let options = disk::Options::new(bytes)
+        .create()
+        .memories(memories.iter().cloned())
+        .ours(nvme::is_ours)
+        .engine(match config.io {
+            DiskIo::Auto => disk::Engine::Auto,
+            DiskIo::Uring => disk::Engine::Uring,
+            DiskIo::Threads => disk::Engine::Threads,
+        });
+    let target = Target::new(path).unit(config.segment.bytes());
+    let began = Instant::now();
+    let disk = disk::open(&target, &options)?;
+    let options = nvme::Options {
+        segment_bytes: config.segment.bytes(),
+        write_budget_per_day: config.write_budget.as_ref().map(|size| size.bytes()),
+        ..nvme::Options::default()
+    };
+    let clock = Arc::new(move || Now { mono: began.elapsed().into(), wall: Wall::now() });
+    let fresh = Uuid(engine.id().0.to_be_bytes());
+    let cold = Nvme::open(disk, &options, Box::new(Hits), fresh, clock, bell.notify())
+        .map_err(|why| TierError::Log { path: path.display().to_string(), why })?;
+    let figures = cold.figures();
+    let found = match figures.recovered {
+        0 => "no blocks yet".to_owned(),
+        blocks => format!(
+            "re-attached {} blocks in {}",
+            human::count(blocks),
+            human::time(began.elapsed())
+        ),
+    };
+    tracing::info!("nvme log {}: {found}; {}", cold.uuid(), cold.describe());
+    let detail = format!("{}, {found}", path.display());
+    let tier = Tier::Nvme.to_string();
+    Ok((cold, TierInfo { tier, bytes: figures.capacity_bytes, detail }))
+}
+
+/// Bytes of the log: 0 for what is there.
+fn log_bytes(config: &schema::Nvme, path: &Path) -> Result<u64, TierError> {
+    let segment = config.segment.bytes();
+    if let Maybe::Set(capacity) = config.capacity {
+        return match capacity.bytes().checked_rem(segment) {
+            Some(0) => Ok(capacity.bytes()),
+            // What a segment may be is for the log to say.
+            None => Ok(capacity.bytes()),
+            Some(rest) => {
+                let fitting = Size::new((capacity.bytes() - rest).max(segment));
+                Err(TierError::Capacity { capacity, segment: config.segment, fitting })
+            }
+        };
+    }
+    let there = rustix::fs::stat(path).ok();
+    let kind = there.as_ref().map(|there| FileType::from_raw_mode(there.st_mode));
+    let empty = there.as_ref().is_none_or(|there| there.st_size == 0);
+    let is_new = match kind {
+        Some(FileType::Directory) => !path.join(FIRST_FILE).exists(),
+        Some(FileType::RegularFile) | None => empty,
+        Some(_) => false,
+    };
+    if !is_new {
+        return Ok(0);
+    }
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let place =
+        if kind == Some(FileType::Directory) { path } else { parent.unwrap_or(Path::new(".")) };
+    // Where there is no such place, opening says so.
+    let free = statvfs(place).map_or(0, |StatVfs { f_bavail, f_frsize, .. }| f_bavail * f_frsize);
+    let bytes = LOG_BYTES.bytes().min(free / 2);
+    Ok((bytes - bytes.checked_rem(segment).unwrap_or(0)).max(segment))
+}
+
+fn bucket(config: &Config, url: &str, bell: &Bell) -> Result<(Bucket, TierInfo), TierError> {
+    let schema::Object { settings, node, capacity, pack, codec, read_only, .. } = &config.object;
+    let node = node.as_ref().map_or_else(|| own_node(config), |node| node.as_str().to_owned());
+    let mut options = object::Options::new(url, node);
+    for (name, value) in settings.as_ref().into_iter().flat_map(|pairs| pairs.iter()) {
+        options = options.with(name, value);
+    }
+    options.capacity_bytes = capacity.bytes();
+    options.pack_bytes = pack.bytes();
+    options.buffer_bytes = options.buffer_bytes.max(2 * pack.bytes());
+    options.read_only = *read_only;
+    options.codec = match codec {
+        CodecName::Off => Choice::Off,
+        CodecName::Auto => Choice::WhenItPays(Codec::Zstd),
+        CodecName::Zstd => Choice::Always(Codec::Zstd),
+        CodecName::Lz4 => Choice::Always(Codec::Lz4),
+    };
+    let cold = Bucket::open(options, bell.notify())?;
+    let figures = cold.figures();
+    let found = match figures.blocks {
+        0 => "no blocks yet".to_owned(),
+        blocks => format!("{} blocks", human::count(blocks)),
+    };
+    tracing::info!("bucket: {found}; {}", cold.describe());
+    let detail = format!("{}, {found}", cold.describe());
+    let tier = Tier::Object.to_string();
+    Ok((cold, TierInfo { tier, bytes: figures.capacity_bytes, detail }))
+}
+
+/// A name that this daemon has whenever it starts on this host with these addresses.
+fn own_node(config: &Config) -> String {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let fits = |c: char| if c.is_ascii_alphanumeric() || c == '-' { c } else { '-' };
+    let host: String = host.chars().map(fits).take(32).collect();
+    let listen = tranship_cache::Key::from_digest(config.serve.listen.to_string().as_bytes());
+    format!("{}-{}", host.trim_matches('-'), &listen.to_string()[..8])
+}
