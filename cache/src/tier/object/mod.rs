@@ -52,3 +52,4 @@ pub use collect::Collected;
 pub use error::OpenError;
 pub use options::{Options, Retries};
 pub use paths::{PACK_ID_BYTES, PackId};
+pub use place::client;

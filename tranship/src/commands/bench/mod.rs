@@ -2,6 +2,7 @@
 
 mod cache;
 mod child;
+mod object;
 pub(super) mod probe;
 mod report;
 mod transport;
@@ -20,6 +21,8 @@ pub enum Command {
     Transport(transport::Args),
     /// Measure a cache daemon from a client
     Cache(cache::Args),
+    /// Measure the object tier over a bucket
+    Object(object::Args),
     /// The second process of `bench transport`
     #[command(hide = true)]
     Peer(child::PeerArgs),
@@ -30,6 +33,7 @@ impl Command {
         match self {
             Self::Transport(args) => args.run(context),
             Self::Cache(args) => args.run(context),
+            Self::Object(args) => args.run(context),
             Self::Peer(args) => args.run(),
         }
     }
