@@ -168,6 +168,15 @@ impl Rig {
         Ok(bytes)
     }
 
+    /// Begins to load a block; the token of its answer.
+    #[must_use]
+    pub fn submit_load(&self, record: &Record, within: Duration) -> u64 {
+        let (token, into) = (self.token(), empty(record.len));
+        let (name, range) = (record.name(), 0..record.len);
+        self.submit(Job::Load { token, name, range, into, lane: Lane::Demand, within });
+        token
+    }
+
     /// Waits until everything is in the bucket.
     ///
     /// # Errors

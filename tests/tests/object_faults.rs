@@ -239,6 +239,49 @@ fn a_service_that_is_down_is_left_alone_until_it_works_again() {
 }
 
 #[test]
+fn who_is_silent_is_left_alone_however_short_the_deadlines_are() {
+    with_proxies(|_, proxy| {
+        let mut patient = options(&proxy.endpoint(), "a");
+        patient.silence = PATIENCE;
+        patient.breaker.failures = 4;
+        patient.breaker.over = Duration::ZERO;
+        let rig = Rig::open(patient).unwrap();
+        let (record, bytes) = block(1, LEN);
+        rig.store(record, &bytes, true).unwrap();
+        proxy.decide(|_| Fate::Silence);
+        for tried in 0..4 {
+            assert_eq!(rig.bucket.health(), Health::Ready, "after {tried}");
+            let within = Duration::from_millis(50);
+            let failed = rig.load_within(record.name(), 0..record.len, within);
+            assert_eq!(failed, Err(Failure::Deadline));
+        }
+        assert!(matches!(rig.bucket.health(), Health::Off(_)));
+    });
+}
+
+#[test]
+fn a_deadline_in_a_pause_is_kept() {
+    with_proxies(|_, proxy| {
+        let mut slow = options(&proxy.endpoint(), "a");
+        (slow.retries.pause, slow.retries.pause_max) = (PATIENCE, PATIENCE);
+        let rig = Rig::open(slow).unwrap();
+        let blocks = [block(1, LEN), block(2, LEN)];
+        for (record, bytes) in &blocks {
+            rig.store(*record, bytes, false).unwrap();
+        }
+        rig.sync().unwrap();
+        spoil(proxy, "GET", Fate::Status(503, "SlowDown"), u64::MAX);
+        let began = Instant::now();
+        let token = rig.submit_load(&blocks[0].0, PATIENCE * 2);
+        let failed = rig.load_within(blocks[1].0.name(), 0..LEN as u64, Duration::from_millis(200));
+        assert!(matches!(failed, Err(Failure::Deadline | Failure::Io(_))), "{failed:?}");
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+        rig.bucket.close(Duration::ZERO);
+        assert!(matches!(rig.answer(token), Err(Failure::Unavailable(_))), "answered at the end");
+    });
+}
+
+#[test]
 fn chaos_reads_no_wrong_byte() {
     with_proxies(|server, proxy| {
         for seed in 1..=3_u64 {
@@ -253,7 +296,7 @@ fn chaos_reads_no_wrong_byte() {
             proxy.decide(move |_| {
                 state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(seed);
                 let draw = (state >> 33) as usize;
-                if draw % 3 == 0 { fates[draw / 3 % fates.len()] } else { Fate::Pass }
+                if draw.is_multiple_of(3) { fates[draw / 3 % fates.len()] } else { Fate::Pass }
             });
             let base = seed as u32 * 1000;
             let mut safe = Vec::new();

@@ -387,6 +387,9 @@ impl Cold for Bucket {
         if let Some(runtime) = runtime {
             runtime.shutdown_timeout(within.saturating_sub(began.elapsed()));
         }
+        let left = self.shared.state.lock().uploads.give_up();
+        // Dropped, they are answered.
+        drop(left);
     }
 }
 

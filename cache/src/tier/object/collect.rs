@@ -14,7 +14,7 @@ use bytes::Bytes;
 use hashbrown::HashMap;
 use tokio::time::Instant;
 
-use super::fault::Fault;
+use super::fault::{Fault, Kind};
 use super::index::{Body, Index, Pack, Serial};
 use super::manifests::{Publisher, refresh};
 use super::options::Options;
@@ -103,7 +103,7 @@ impl Collector {
         let mut collected = Collected::default();
         self.sweep();
         collected.dropped += self.drop_what_must();
-        collected.moved += self.compact(deadline).await?;
+        collected.moved += self.compact(deadline).await;
         self.publisher.rewrite(REWRITES, false, deadline).await?;
         // Nobody may name what is deleted: what others told meanwhile is heard before.
         refresh(&self.shared, deadline).await?;
@@ -186,10 +186,10 @@ impl Collector {
 
     /// Sends the blocks of packs that are mostly dead, or small, to be written again; drops those of
     /// which that was done.
-    async fn compact(&mut self, deadline: Instant) -> Result<u64, Fault> {
+    async fn compact(&mut self, deadline: Instant) -> u64 {
         let now = self.shared.options.clock.now();
         if self.shared.state.lock().visited_until > now {
-            return Ok(0);
+            return 0;
         }
         if !self.moving.is_empty() {
             let moving = std::mem::take(&mut self.moving);
@@ -201,15 +201,20 @@ impl Collector {
                     self.moving.push(serial);
                 }
             }
-            return Ok(0);
+            return 0;
         }
         self.rounds = 0;
         let packs = worth_moving(&self.shared.state.lock().index, &self.shared.options);
-        for serial in &packs {
-            self.send_again(*serial, deadline).await?;
+        for serial in packs {
+            match self.send_again(serial, deadline).await {
+                Ok(()) => self.moving.push(serial),
+                Err(fault) if fault.kind == Kind::Missing => {
+                    self.drop_pack(serial);
+                }
+                Err(fault) => tracing::debug!(why = %fault, "a pack could not be read to be moved"),
+            }
         }
-        self.moving = packs;
-        Ok(self.moving.len() as u64)
+        self.moving.len() as u64
     }
 
     async fn send_again(&self, serial: Serial, deadline: Instant) -> Result<(), Fault> {

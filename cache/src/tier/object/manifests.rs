@@ -55,8 +55,13 @@ impl Publisher {
             let text = format!("the pack was told of only after {waited:?}");
             return Err(Fault::new(Kind::Lasting, text));
         }
-        self.merge(&mut next, deadline).await;
         Ok(())
+    }
+
+    /// Merges manifests where there are many.
+    pub(super) async fn tidy(&self, deadline: Instant) {
+        let mut next = self.next.lock().await;
+        self.merge(&mut next, deadline).await;
     }
 
     /// Writes the manifests again that name packs which are gone, and with `changed` also those of which

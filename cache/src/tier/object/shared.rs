@@ -64,6 +64,11 @@ impl Uploads {
         self.due()
     }
 
+    /// Those who wait, whatever for.
+    pub(super) fn give_up(&mut self) -> Vec<Ask> {
+        self.syncs.drain(..).map(|(.., ask)| ask).collect()
+    }
+
     pub(super) fn are_over(&self) -> bool {
         self.under_way.is_empty()
     }

@@ -74,6 +74,8 @@ impl Upload {
             ask.answer(result);
         }
         Shared::answer_syncs(due);
+        // Nobody waits for the rest.
+        self.publisher.tidy(deadline).await;
         self.shared.quiet.wake();
     }
 
@@ -81,14 +83,16 @@ impl Upload {
     async fn bring(&self, pack: &Closed, deadline: Instant) -> Result<(), Fault> {
         let path = self.shared.paths.pack(&pack.id);
         let began = Instant::now();
+        let mut last = None;
         loop {
             let fault = match self.send(pack, &path, deadline).await {
                 Ok(()) => break,
-                Err(fault) => fault,
+                Err(fault) => fault.after(last),
             };
             if fault.kind != Kind::Passing || Instant::now() + AGAIN >= deadline {
                 return Err(fault);
             }
+            last = Some(fault);
             sleep(self.shared.service.chance().about(2 * AGAIN)).await;
         }
         let _ = self.orders.send(Order::Moved { bytes: pack.size, took: began.elapsed() });

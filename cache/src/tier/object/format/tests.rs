@@ -18,7 +18,7 @@ fn listed(number: u8) -> Listed {
         name: name(number),
         len: 100_000,
         checksum: 0x1122_3344_5566_7788,
-        expires: (number % 2 == 0).then_some(Wall(1_800_000_000_000)),
+        expires: number.is_multiple_of(2).then_some(Wall(1_800_000_000_000)),
         offset: 16,
         stored: head_bytes(100_000) + 90_000,
         codec: Codec::Zstd,
