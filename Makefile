@@ -9,10 +9,10 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 # The suite that every fabric must pass.
 FEATURES := tranship-transport/conformance
 
-.PHONY: help demo test unit loom lint audit deny fmt doc bench fuzz fuzz-check fuzz-seeds test-asan test-tsan test-netns soak mutants peers sample clean
+.PHONY: help demo test unit test-s3 loom lint audit deny fmt doc bench fuzz fuzz-check fuzz-seeds test-asan test-tsan test-netns soak mutants peers sample clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 demo: ## build a release and run the demonstration
 	$(CARGO) build --release -p tranship
@@ -21,7 +21,13 @@ demo: ## build a release and run the demonstration
 test: lint unit loom doc audit ## everything that must pass before a change is merged
 
 unit: ## unit, integration and documentation tests
+	scripts/s3-servers moto
 	$(CARGO) test --workspace --features $(FEATURES)
+
+test-s3: ## the object tier against s3s-fs and Garage, which are built when they are missing
+	scripts/s3-servers moto s3s-fs garage
+	TRANSHIP_S3=moto,s3s-fs,garage $(CARGO) test -p tranship-tests \
+		--test object_s3 --test object_faults --test object_secrets
 
 # Loom replaces the atomics of every crate that is compiled with its flag, so these models have a
 # target directory of their own and nothing else is built there.
@@ -59,6 +65,7 @@ bench: ## measure transport and cache on this machine, JSON lines
 	$(CARGO) build --release -p tranship
 	$(TARGET)/release/tranship bench transport --json
 	$(TARGET)/release/tranship bench cache --json
+	PATH="$(abspath $(TARGET))/tools/bin:$$PATH" $(TARGET)/release/tranship bench object --json
 
 fuzz: ## fuzz every decoder for SECONDS (600) each, see docs/testing.md
 	scripts/fuzz $(or $(SECONDS),600)

@@ -9,6 +9,8 @@ use tranship_cache::{Chain, Identity, Key, Link};
 use tranship_transport::fuzzing::{shm, tcp};
 use tranship_transport::{Access, Address, Descriptor, EngineId, Kind, Route, Slot, WindowId};
 
+use crate::object;
+
 /// The seeds of every target, by its name.
 #[must_use]
 pub fn seeds() -> Vec<(&'static str, Vec<Vec<u8>>)> {
@@ -26,6 +28,9 @@ pub fn seeds() -> Vec<(&'static str, Vec<Vec<u8>>)> {
         ("shm_ring", rings()),
         ("shm_table", vec![(0..32).flat_map(|at| [at, 0, 0, 0, 0, 0, 0, 0, 1]).collect()]),
         ("shm_stranger", strangers()),
+        ("object_pack", object::pack_seeds()),
+        ("object_manifest", object::manifest_seeds()),
+        ("codec", object::codec_seeds()),
         ("pages", pages()),
         ("trace", traces()),
         ("config", configs()),

@@ -168,6 +168,15 @@ impl Rig {
         Ok(bytes)
     }
 
+    /// Begins to load a block; the token of its answer.
+    #[must_use]
+    pub fn submit_load(&self, record: &Record, within: Duration) -> u64 {
+        let (token, into) = (self.token(), empty(record.len));
+        let (name, range) = (record.name(), 0..record.len);
+        self.submit(Job::Load { token, name, range, into, lane: Lane::Demand, within });
+        token
+    }
+
     /// Waits until everything is in the bucket.
     ///
     /// # Errors
@@ -176,6 +185,14 @@ impl Rig {
         let token = self.token();
         self.submit(Job::Sync { token });
         self.answer(token).map(|told| assert_eq!(told, None))
+    }
+
+    /// Waits until something is so that nobody tells of.
+    ///
+    /// # Panics
+    /// When that takes too long.
+    pub fn until(&self, over: impl Fn() -> bool) {
+        self.bell.wait(|| over().then_some(()));
     }
 
     /// All blocks, by going through all of them.

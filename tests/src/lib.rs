@@ -4,6 +4,8 @@ pub mod below;
 pub mod cold;
 pub mod daemon;
 pub mod netns;
+pub mod proxy;
+pub mod s3;
 pub mod world;
 
 /// The examples of the book, compiled and run as documentation tests.

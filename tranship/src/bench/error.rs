@@ -4,7 +4,9 @@ use std::io;
 use std::time::Duration;
 
 use tranship_cache::client;
+use tranship_cache::tier::cold::Failure;
 use tranship_cache::tier::nvme::disk;
+use tranship_cache::tier::object::OpenError;
 use tranship_transport::memory::MemoryError;
 use tranship_transport::{
     BuildError, CountError, CountersExhausted, MapError, Outcome, PagesError, PeerError, PlanError,
@@ -145,5 +147,27 @@ pub enum Error {
     Fio {
         /// What it said.
         why: String,
+    },
+    /// The bucket cannot be opened.
+    #[error(transparent)]
+    Bucket(#[from] OpenError),
+    /// A job of the object tier did not succeed.
+    #[error("the object tier did not {what} a block: {why}")]
+    Tier {
+        /// To load or to store.
+        what: &'static str,
+        /// Why not.
+        why: Failure,
+    },
+    /// A request of the bare client did not succeed.
+    #[error("a bare request to the object store did not succeed; look at the service's own log")]
+    Request,
+    /// A server of the measurement's own.
+    #[error("{program} did not start: {source}")]
+    Server {
+        /// Which.
+        program: String,
+        /// Why not.
+        source: io::Error,
     },
 }

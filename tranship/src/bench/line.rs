@@ -10,9 +10,9 @@ use super::rounds::Measured;
 /// One line of the result.
 #[derive(Debug, Serialize)]
 pub struct Line {
-    /// `transport` or `cache`.
+    /// `transport`, `cache` or `object`.
     pub bench: &'static str,
-    /// The fabric.
+    /// The fabric; of the object tier what serves the bucket.
     pub fabric: &'static str,
     /// The operation.
     pub op: &'static str,

@@ -36,6 +36,12 @@ impl Tally {
         Self { bytes: 0, units: 0, took: Duration::ZERO, latencies, posts }
     }
 
+    /// For work that is not measured.
+    #[must_use]
+    pub(super) fn unmeasured() -> Self {
+        Self::new()
+    }
+
     /// Counts `units` of work, of `bytes` payload bytes together, done between `began` and now.
     /// Only this time counts: what a step does outside of it is not measured.
     pub fn worked(&mut self, began: Instant, units: u64, bytes: u64) -> Duration {

@@ -8,13 +8,14 @@ use std::time::Duration;
 use object_store::PutPayload;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::super::Tier;
 use super::super::codec::Advisor;
 use super::super::cold::{
     Cold, Done, Failure, Figures, Found, Health, Job, Lane, Name, Notify, Refusal, Refused,
 };
+use super::collect::{Collected, Collector};
 use super::ended::{Ask, Ended};
 use super::error::OpenError;
 use super::image::Imager;
@@ -41,6 +42,8 @@ pub struct Bucket {
     orders: Mutex<Sender<Order>>,
     demand: UnboundedSender<Load>,
     prefetch: UnboundedSender<Load>,
+    publisher: Arc<Publisher>,
+    collector: Arc<tokio::sync::Mutex<Collector>>,
     runtime: Mutex<Option<Runtime>>,
 }
 
@@ -89,8 +92,13 @@ impl Bucket {
         if !shared.options.poll.is_zero() {
             runtime.spawn(poll(Arc::clone(&shared)));
         }
+        let collector = Collector::new(Arc::clone(&shared), Arc::clone(&publisher), orders.clone());
+        let collector = Arc::new(tokio::sync::Mutex::new(collector));
+        if shared.read_only.is_none() {
+            runtime.spawn(collect(Arc::clone(&shared), Arc::clone(&collector)));
+        }
         let (orders, runtime) = (Mutex::new(orders), Mutex::new(Some(runtime)));
-        Ok(Self { shared, orders, demand, prefetch, runtime })
+        Ok(Self { shared, orders, demand, prefetch, publisher, collector, runtime })
     }
 
     /// Where it is and what it is, for people; no secret is in it.
@@ -111,6 +119,21 @@ impl Bucket {
             refresh(&shared, Instant::now() + within).await.map(|refreshed| refreshed.packs)
         });
         refreshed?.map_err(|fault| Failure::Io(fault.text))
+    }
+
+    /// Makes room now, as it is done from time to time anyhow; what was done.
+    ///
+    /// # Errors
+    /// What went wrong, in short.
+    pub fn collect(&self, within: Duration) -> Result<Collected, Failure> {
+        if let Some(why) = &self.shared.read_only {
+            return Err(Failure::Unavailable(format!("read-only: {why}")));
+        }
+        let collector = Arc::clone(&self.collector);
+        let collected = self.wait_for(within, async move {
+            collector.lock().await.round(Instant::now() + within).await
+        });
+        collected?.map_err(|fault| Failure::Io(fault.text))
     }
 
     /// Runs a request and waits for it.
@@ -301,7 +324,14 @@ impl Cold for Bucket {
         if let Some(why) = &shared.read_only {
             return Health::ReadOnly(why.clone());
         }
-        match shared.state.lock().left_out {
+        let state = shared.state.lock();
+        if state.twin {
+            let node = &shared.options.node;
+            let text =
+                format!("another daemon uses the name {node:?} in this bucket; name one anew");
+            return Health::Degraded(text);
+        }
+        match state.left_out.len() {
             0 => Health::Ready,
             packs => Health::Degraded(format!(
                 "{packs} packs of other nodes are not known here: the index has {} bytes at most",
@@ -343,10 +373,23 @@ impl Cold for Bucket {
         self.shared.state.lock().closing = true;
         self.order(Order::Close);
         self.shared.quiet.wait(within, || self.shared.is_quiet());
+        let left = within.saturating_sub(began.elapsed());
+        if self.shared.read_only.is_none() && self.shared.service.broken().is_none() {
+            // What was removed shall not be found by the next run.
+            let publisher = Arc::clone(&self.publisher);
+            let rewrite =
+                async move { publisher.rewrite(usize::MAX, true, Instant::now() + left).await };
+            if let Ok(Err(fault)) = self.wait_for(left, rewrite) {
+                tracing::debug!(why = %fault, "removed blocks may come back");
+            }
+        }
         let runtime = self.runtime.lock().ok().and_then(|mut runtime| runtime.take());
         if let Some(runtime) = runtime {
             runtime.shutdown_timeout(within.saturating_sub(began.elapsed()));
         }
+        let left = self.shared.state.lock().uploads.give_up();
+        // Dropped, they are answered.
+        drop(left);
     }
 }
 
@@ -408,7 +451,9 @@ async fn probe(
 
 /// Reads what is there. If that takes too long the rest is read later.
 async fn first_look(shared: &Arc<Shared>, deadline: Instant) -> Result<(), OpenError> {
-    match refresh(shared, deadline).await {
+    let looked = refresh(shared, deadline).await;
+    shared.state.lock().looked = true;
+    match looked {
         Ok(_) => Ok(()),
         Err(fault) if Instant::now() >= deadline => {
             tracing::warn!(place = shared.service.name(), why = %fault, "not all of the object store is known yet");
@@ -427,6 +472,34 @@ async fn poll(shared: Arc<Shared>) {
             if let Err(fault) = refresh(&shared, deadline).await {
                 tracing::debug!(place = shared.service.name(), why = %fault, "no news of other nodes");
             }
+        }
+    }
+}
+
+/// Makes room, from time to time and when there is too much.
+async fn collect(shared: Arc<Shared>, collector: Arc<tokio::sync::Mutex<Collector>>) {
+    let never = Duration::from_secs(u64::from(u32::MAX));
+    let every = Some(shared.options.collect).filter(|every| !every.is_zero()).unwrap_or(never);
+    loop {
+        let pause = shared.service.chance().about(every);
+        let over = timeout(pause, shared.over_capacity.notified()).await.is_ok();
+        if shared.service.broken().is_some() {
+            continue;
+        }
+        let deadline = Instant::now() + shared.options.upload_within;
+        let mut collector = collector.lock().await;
+        let result = match over {
+            true => collector.make_room(deadline).await,
+            false => collector.round(deadline).await.map(|collected| {
+                tracing::debug!(
+                    place = shared.service.name(),
+                    ?collected,
+                    "looked for what can go"
+                );
+            }),
+        };
+        if let Err(fault) = result {
+            tracing::debug!(place = shared.service.name(), why = %fault, "no room could be made");
         }
     }
 }

@@ -25,6 +25,8 @@ pub(super) enum Kind {
     Lasting,
 }
 
+const LATE: &str = "the time was up";
+
 /// A request that failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Fault {
@@ -35,6 +37,19 @@ pub(super) struct Fault {
 impl Fault {
     pub(super) fn new(kind: Kind, text: impl Into<String>) -> Self {
         Self { kind, text: text.into() }
+    }
+
+    /// Whoever asked had no more time; the service may be well.
+    pub(super) fn late() -> Self {
+        Self::new(Kind::Passing, LATE)
+    }
+
+    /// Of two that came after each other, the one that says more.
+    pub(super) fn after(self, last: Option<Self>) -> Self {
+        match last {
+            Some(last) if self.text == LATE => last,
+            _ => self,
+        }
     }
 
     /// Nothing came in time.

@@ -5,13 +5,39 @@ use std::time::Instant;
 use tranship_transport::checksum::Crc64;
 
 use super::super::Span;
-use super::super::codec::{Advisor, Codec, Encoder};
+use super::super::codec::{Advisor, Codec, Decoder, Encoder};
 use super::super::cold::Record;
-use super::format::{CHUNK_BYTES, Chunk, Head, head_bytes};
+use super::format::{CHUNK_BYTES, Chunk, Head, Listed, head_bytes};
 
 /// The bytes are not those that the record speaks of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Changed;
+
+/// Whether these are head and chunks of a block, unchanged.
+pub(super) fn is_whole(listed: &Listed, image: &[u8]) -> bool {
+    let Some(head) = image.get(..head_bytes(listed.len) as usize) else { return false };
+    let Ok(head) = Head::decode(head) else { return false };
+    let mut rest = &image[head_bytes(listed.len) as usize..];
+    let (mut decoder, mut plain) = (Decoder::new(), Vec::new());
+    for (index, chunk) in (0..).zip(&head.chunks) {
+        let Some((stored, after)) = rest.split_at_checked(chunk.stored as usize) else {
+            return false;
+        };
+        rest = after;
+        plain.resize((listed.len - index * CHUNK_BYTES).min(CHUNK_BYTES) as usize, 0);
+        let bytes = if chunk.raw {
+            stored
+        } else if decoder.decode(head.codec, head.width, stored, &mut plain).is_ok() {
+            &plain[..]
+        } else {
+            return false;
+        };
+        if crate::arena::checksum(bytes) != chunk.checksum {
+            return false;
+        }
+    }
+    rest.is_empty() && head.record.name() == listed.name && head.record.checksum == listed.checksum
+}
 
 /// Makes images.
 pub(super) struct Imager {

@@ -1,7 +1,7 @@
 //! What is known to be where: all blocks of all packs, in memory.
 //!
-//! A block takes [`ENTRY_MEMORY_BYTES`] for what is known of it and some 14 bytes of a hash table that
-//! finds it. A block may be in several packs (two nodes stored it); whichever is better is found.
+//! A block takes 56 bytes ([`ENTRY_MEMORY_BYTES`]) for what is known of it and some 14 of a hash table
+//! that finds it. A block may be in several packs (two nodes stored it); whichever is better is found.
 
 mod entry;
 #[cfg(test)]
@@ -94,7 +94,12 @@ impl Pack {
         self.live
     }
 
-    /// Bytes they take in the pack.
+    /// Blocks of it that were removed, or replaced, or are over.
+    pub(super) fn dead(&self) -> u32 {
+        self.entries.len() as u32 - self.live
+    }
+
+    /// Bytes the live ones take in the pack.
     pub(super) fn live_stored_bytes(&self) -> u64 {
         self.live_stored_bytes
     }
@@ -205,23 +210,17 @@ impl Index {
         let Some(pack) = self.packs.get_mut(serial as usize).and_then(Option::as_deref_mut) else {
             return false;
         };
-        let entry = Entry::new(listed, slot);
         let place = Place { pack: serial, entry: pack.entries.len() as u32 };
-        pack.entries.push(entry);
+        pack.entries.push(Entry::new(listed, slot));
         pack.live += 1;
         pack.live_stored_bytes += listed.stored;
         if let (Body::Memory(images), Some(image)) = (&mut pack.body, image) {
             images.push(image);
         }
         self.entries += 1;
-        let known = self.find_place(slot, listed.name.key, None).is_some();
-        let found = self.slots[usize::from(slot)].as_mut().expect("a slot in use");
-        found.entries += 1;
-        if !known {
-            found.blocks += 1;
-            found.bytes += listed.len;
-            self.blocks += 1;
-            self.bytes += listed.len;
+        self.slots[usize::from(slot)].as_mut().expect("a slot in use").entries += 1;
+        if self.find_place(slot, listed.name.key, None).is_none() {
+            self.count(place, slot);
         }
         let (secret, packs) = (self.secret, &self.packs);
         let hash = hash(secret, slot, listed.name.key);
@@ -307,14 +306,29 @@ impl Index {
         pack.entries[place.entry as usize].kill();
         pack.live -= 1;
         pack.live_stored_bytes -= entry.stored;
-        let left = self.find_place(entry.identity, entry.key, None).is_some();
         let slot = self.slots[usize::from(entry.identity)].as_mut().expect("a slot in use");
-        if !left && !slot.cleared {
-            slot.blocks -= 1;
-            slot.bytes -= entry.len;
-            self.blocks -= 1;
-            self.bytes -= entry.len;
+        if !entry.is_counted() || slot.cleared {
+            return;
         }
+        slot.blocks -= 1;
+        slot.bytes -= entry.len;
+        self.blocks -= 1;
+        self.bytes -= entry.len;
+        if let Some(other) = self.find_place(entry.identity, entry.key, None) {
+            self.count(other, entry.identity);
+        }
+    }
+
+    /// Counts a block at this place; at another of its places it is not.
+    fn count(&mut self, place: Place, slot: u16) {
+        let pack = self.packs[place.pack as usize].as_deref_mut().expect("a pack in use");
+        let entry = &mut pack.entries[place.entry as usize];
+        entry.count();
+        let slot = self.slots[usize::from(slot)].as_mut().expect("a slot in use");
+        slot.blocks += 1;
+        slot.bytes += entry.len;
+        self.blocks += 1;
+        self.bytes += entry.len;
     }
 
     /// Forgets all blocks of an identity, at once; [`sweep`](Self::sweep) takes what is left of them
@@ -368,6 +382,38 @@ impl Index {
             (!slot.cleared).then(|| entry.listed(slot.id))
         })
         .collect()
+    }
+
+    /// The blocks of a pack that can be found, and where they are.
+    pub(super) fn live_places(&self, serial: Serial) -> Vec<(Place, Listed)> {
+        let Some(pack) = self.pack(serial) else { return Vec::new() };
+        let live = (0..).zip(&pack.entries).filter(|(_, entry)| entry.is_live());
+        live.filter_map(|(entry, there)| {
+            let slot = self.slots[usize::from(there.identity)].as_ref()?;
+            (!slot.cleared).then(|| (Place { pack: serial, entry }, there.listed(slot.id)))
+        })
+        .collect()
+    }
+
+    /// True when each block of a pack is in another pack of this node too, one that a manifest names.
+    pub(super) fn is_elsewhere(&self, serial: Serial) -> bool {
+        let Some(pack) = self.pack(serial) else { return false };
+        pack.entries.iter().filter(|entry| entry.is_live()).all(|entry| {
+            let hash = hash(self.secret, entry.identity, entry.key);
+            self.table.iter_hash(hash).any(|place| {
+                let other = entry_of(&self.packs, *place);
+                let same = other.is_some_and(|other| {
+                    other.identity == entry.identity && other.key == entry.key
+                });
+                let named = self.pack(place.pack).is_some_and(|pack| pack.ours && pack.named > 0);
+                place.pack != serial && same && named
+            })
+        })
+    }
+
+    /// Bytes of this node's packs in the bucket.
+    pub(super) fn own_bytes(&self) -> u64 {
+        self.packs().filter(|(_, pack)| pack.ours).map(|(_, pack)| pack.size).sum()
     }
 
     /// The pack is in the bucket now.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::super::Span;
 use super::super::cold::{Failure, Lane};
@@ -192,13 +192,15 @@ impl Read {
                 End::Again(fault) => fault,
             };
             tried += 1;
-            let last = self.parts.iter().map(|part| part.deadline).max().unwrap_or(Instant::now());
-            if !shared.service.pause(tried, last).await {
-                break fault;
-            }
-            self.expire();
-            if self.parts.is_empty() {
-                return;
+            let last = self.parts.iter().map(|part| part.deadline).max();
+            let next = shared.service.next_attempt(tried).filter(|at| Some(*at) < last);
+            let Some(next) = next else { break fault };
+            while Instant::now() < next {
+                sleep_until(next.min(self.deadline())).await;
+                self.expire();
+                if self.parts.is_empty() {
+                    return;
+                }
             }
         };
         drop(permit);
@@ -257,7 +259,7 @@ impl Read {
     /// The head first (at the same time where the codec does not decide where the bytes are).
     async fn attempt_apart(&mut self, shared: &Shared) -> End {
         let path = shared.paths.pack(&self.pack);
-        let deadline = self.deadline();
+        let (deadline, answers) = (self.deadline(), shared.service.answers());
         let part = &mut self.parts[0];
         let head = part.filler.head_range();
         let head = part.offset + head.start..part.offset + head.end;
@@ -293,7 +295,10 @@ impl Read {
         };
         self.parts[0].filler.skip();
         match pieces {
-            Err(_) => End::Again(Fault::new(Kind::Passing, "the time was up")),
+            Err(_) => {
+                shared.service.kept_waiting(answers);
+                End::Again(Fault::late())
+            }
             Ok(Err(fault)) => End::of(fault),
             Ok(Ok(pieces)) => self.drain(shared, pieces, range).await,
         }
@@ -301,12 +306,17 @@ impl Read {
 
     async fn stream(&mut self, shared: &Shared, range: Range<u64>) -> End {
         let path = shared.paths.pack(&self.pack);
+        let get = shared.service.get(&path, range.clone());
+        tokio::pin!(get);
         loop {
-            let get = shared.service.get(&path, range.clone());
-            match timeout_at(self.deadline(), get).await {
+            let answers = shared.service.answers();
+            match timeout_at(self.deadline(), &mut get).await {
                 Ok(Ok(pieces)) => return self.drain(shared, pieces, range).await,
                 Ok(Err(fault)) => return End::of(fault),
-                Err(_) => self.expire(),
+                Err(_) => {
+                    shared.service.kept_waiting(answers);
+                    self.expire();
+                }
             }
             if self.parts.is_empty() {
                 return End::Done;
@@ -324,8 +334,10 @@ impl Read {
         let apart = self.range.is_empty();
         let mut at = range.start;
         while !self.parts.is_empty() {
+            let answers = shared.service.answers();
             let piece = match timeout_at(self.deadline(), shared.service.next(&mut pieces)).await {
                 Err(_) => {
+                    shared.service.kept_waiting(answers);
                     self.expire();
                     continue;
                 }

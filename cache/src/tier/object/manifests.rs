@@ -55,16 +55,26 @@ impl Publisher {
             let text = format!("the pack was told of only after {waited:?}");
             return Err(Fault::new(Kind::Lasting, text));
         }
-        self.merge(&mut next, deadline).await;
         Ok(())
     }
 
-    /// Writes the manifests again that name packs of which blocks were removed, or that are gone; at
-    /// most `max` of them.
-    pub(super) async fn rewrite(&self, max: usize, deadline: Instant) -> Result<(), Fault> {
+    /// Merges manifests where there are many.
+    pub(super) async fn tidy(&self, deadline: Instant) {
+        let mut next = self.next.lock().await;
+        self.merge(&mut next, deadline).await;
+    }
+
+    /// Writes the manifests again that name packs which are gone, and with `changed` also those of which
+    /// blocks were removed; at most `max` of them, those with most to tell first.
+    pub(super) async fn rewrite(
+        &self,
+        max: usize,
+        changed: bool,
+        deadline: Instant,
+    ) -> Result<(), Fault> {
         let mut next = self.next.lock().await;
         for _ in 0..max {
-            let Some((name, packs, changed)) = self.outdated() else { break };
+            let Some((name, packs)) = self.outdated(changed) else { break };
             let kept: Vec<Serial> = {
                 let state = self.shared.state.lock();
                 packs.iter().copied().filter(|serial| state.index.pack(*serial).is_some()).collect()
@@ -73,25 +83,25 @@ impl Publisher {
                 self.write(&mut next, name.level, &kept, deadline).await?;
             }
             self.retire(&name, deadline).await?;
-            let mut state = self.shared.state.lock();
-            for serial in changed {
-                state.changed.remove(&serial);
-            }
         }
         Ok(())
     }
 
-    /// One manifest of this node that says too much, its packs, and those of them that changed.
-    fn outdated(&self) -> Option<(ManifestName, Vec<Serial>, Vec<Serial>)> {
+    /// True while a manifest of this node names a pack that is gone.
+    pub(super) fn is_behind(&self) -> bool {
+        self.outdated(false).is_some()
+    }
+
+    /// The manifest of this node that says most of what is not so any more, and its packs.
+    fn outdated(&self, changed: bool) -> Option<(ManifestName, Vec<Serial>)> {
         let state = self.shared.state.lock();
-        let (name, packs) = state.manifests.iter().find(|(name, packs)| {
-            let over = |serial: &Serial| {
-                state.changed.contains(serial) || state.index.pack(*serial).is_none()
-            };
-            name.node == self.shared.options.node && packs.iter().any(over)
-        })?;
-        let changed = packs.iter().copied().filter(|serial| state.changed.contains(serial));
-        Some((name.clone(), packs.clone(), changed.collect()))
+        let over = |serial: &&Serial| {
+            state.index.pack(**serial).is_none() || changed && state.changed.contains(*serial)
+        };
+        let own = state.manifests.iter().filter(|(name, _)| name.node == self.shared.options.node);
+        let count = |packs: &[Serial]| packs.iter().filter(over).count();
+        let worst = own.max_by_key(|(_, packs)| count(packs))?;
+        (count(worst.1) > 0).then(|| (worst.0.clone(), worst.1.clone()))
     }
 
     /// Merges manifests of a level that has enough of them. What fails is done another time.
@@ -136,8 +146,8 @@ impl Publisher {
         deadline: Instant,
     ) -> Result<(), Fault> {
         let shared = &self.shared;
-        let (manifest, listed) = {
-            let state = shared.state.lock();
+        let (manifest, listed, changed) = {
+            let mut state = shared.state.lock();
             let last = state.manifests.keys().filter(|name| name.node == shared.options.node);
             *next = last.map(|name| name.sequence).max().unwrap_or(0).max(*next) + 1;
             let mut listings = Vec::with_capacity(packs.len());
@@ -156,7 +166,10 @@ impl Publisher {
             }
             let node = shared.options.node.clone();
             let (session, sequence) = (shared.session, *next);
-            (Manifest { node, session, sequence, level, packs: listings }, listed)
+            // What is removed from now on is not in it.
+            let changed: Vec<Serial> =
+                listed.iter().copied().filter(|serial| state.changed.remove(serial)).collect();
+            (Manifest { node, session, sequence, level, packs: listings }, listed, changed)
         };
         let bytes = manifest.encode();
         let hash = blake3::hash(&bytes);
@@ -168,8 +181,12 @@ impl Publisher {
             hash: u128::from_be_bytes(half),
         };
         let payload = PutPayload::from(bytes);
-        shared.service.put(&shared.paths.manifest(&name), &payload, deadline).await?;
+        let put = shared.service.put(&shared.paths.manifest(&name), &payload, deadline).await;
         let mut state = shared.state.lock();
+        if let Err(fault) = put {
+            state.changed.extend(changed);
+            return Err(fault);
+        }
         if state.manifests.contains_key(&name) {
             // A refresh was faster.
             return Ok(());
@@ -194,6 +211,7 @@ impl Publisher {
 impl State {
     /// A manifest is gone: packs of others that no other one names are not known any more.
     fn forget_manifest(&mut self, name: &ManifestName, of_others: bool) {
+        self.unreadable.remove(name);
         for serial in self.manifests.remove(name).unwrap_or_default() {
             let Some(pack) = self.index.pack_mut(serial) else { continue };
             pack.named = pack.named.saturating_sub(1);
@@ -284,6 +302,17 @@ async fn read(
 /// Adds what a manifest names; how many packs were not known. Pack by pack, so that the lock is short.
 fn apply(shared: &Shared, name: &ManifestName, manifest: Option<Manifest>) -> u64 {
     let ours = name.node == shared.options.node;
+    {
+        let mut state = shared.state.lock();
+        match &manifest {
+            Some(manifest) => {
+                state.twin |= ours && state.looked && manifest.session != shared.session;
+            }
+            None => {
+                state.unreadable.insert(name.clone());
+            }
+        }
+    }
     let mut serials = Vec::new();
     let mut new = 0;
     for listing in manifest.map(|manifest| manifest.packs).unwrap_or_default() {
@@ -297,9 +326,10 @@ fn apply(shared: &Shared, name: &ManifestName, manifest: Option<Manifest>) -> u6
         }
         let memory = state.index.memory_bytes() + Index::memory_of(listing.entries.len());
         if !ours && memory > shared.options.index_bytes_max {
-            state.left_out += 1;
+            state.left_out.insert(listing.pack);
             continue;
         }
+        state.left_out.remove(&listing.pack);
         let mut pack = Pack::new(Body::Stored(listing.pack), ours, listing.created);
         (pack.size, pack.named) = (listing.size, 1);
         let serial = state.index.add(pack);

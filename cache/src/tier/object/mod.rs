@@ -26,6 +26,7 @@
 mod breaker;
 mod bucket;
 mod clock;
+mod collect;
 mod ended;
 mod error;
 mod fault;
@@ -41,11 +42,14 @@ mod paths;
 mod place;
 mod service;
 mod shared;
+mod stray;
 mod upload;
 
 pub use breaker::BreakerOptions;
 pub use bucket::Bucket;
 pub use clock::{Clock, SystemClock};
+pub use collect::Collected;
 pub use error::OpenError;
 pub use options::{Options, Retries};
 pub use paths::{PACK_ID_BYTES, PackId};
+pub use place::client;

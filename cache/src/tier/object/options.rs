@@ -82,6 +82,9 @@ pub struct Options {
     pub grace: Duration,
     /// What leaves a manifest of this node stays in the bucket for so long, so that others hear of it.
     pub linger: Duration,
+    /// A node that has shown no sign of life for so long is gone, and what it told with it; zero for
+    /// never.
+    pub abandoned: Duration,
     /// A pack of which no more than this part (in hundredths) can still be found is written again.
     pub compact_below: u8,
     /// Never write.
@@ -133,6 +136,7 @@ impl Options {
             collect_shards: 16,
             grace: Duration::from_secs(3600),
             linger: Duration::from_secs(600),
+            abandoned: Duration::from_secs(7 * 24 * 3600),
             compact_below: 40,
             read_only: false,
             or_read_only: true,
@@ -176,6 +180,12 @@ impl Options {
             return wrong(format!(
                 "a grace of {:?} is shorter than two uploads of {:?}; raise it",
                 self.grace, self.upload_within
+            ));
+        }
+        if !self.abandoned.is_zero() && self.abandoned < 2 * self.grace {
+            return wrong(format!(
+                "nodes are given up after {:?}, less than two times the grace of {:?}; raise it",
+                self.abandoned, self.grace
             ));
         }
         let requests = [self.demand_requests, self.prefetch_requests, self.write_requests];

@@ -59,7 +59,6 @@ pub(super) struct Closed {
     pub(super) waiting: Vec<Ask>,
     /// What it takes of the room for buffers.
     pub(super) charged: u64,
-    pub(super) closed_at: Duration,
 }
 
 /// A pack that takes blocks.
@@ -301,7 +300,6 @@ impl Packer {
             size: open.size,
             waiting: open.waiting,
             charged: open.charged,
-            closed_at: self.shared.options.clock.now(),
         };
         // Whoever uploads ends only when the tier does; the asks are answered as they are dropped.
         let _ = self.closed.send(closed);

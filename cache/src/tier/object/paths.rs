@@ -3,6 +3,7 @@
 //! ```text
 //! PREFIX/v1/packs/ab/abcdef…                      a pack, by the BLAKE3 of its bytes
 //! PREFIX/v1/manifests/NODE/LEVEL-SEQUENCE-HASH    some packs of a node
+//! PREFIX/v1/nodes/NODE                            touched from time to time
 //! PREFIX/v1/probes/NODE-SESSION                   shows at the start that writing works
 //! ```
 
@@ -116,6 +117,15 @@ impl Paths {
         };
         // What is written otherwise was not written by a daemon.
         (self.manifest(&name) == *path).then_some(name)
+    }
+
+    /// What a node touches from time to time to show that it lives.
+    pub(super) fn node(&self, node: &str) -> Path {
+        self.nodes().join(node)
+    }
+
+    pub(super) fn nodes(&self) -> Path {
+        self.root.clone().join("nodes")
     }
 
     pub(super) fn probe(&self, node: &str, session: u64) -> Path {

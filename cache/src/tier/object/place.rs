@@ -110,6 +110,18 @@ impl Place {
     }
 }
 
+/// The client that the tier itself uses, and the prefix that its address names: for whoever wants to look
+/// at a bucket without it. Every request is made once.
+///
+/// # Errors
+/// When the address or a setting cannot be.
+pub fn client(
+    url: &str,
+    settings: &[(String, String)],
+) -> Result<(Arc<dyn ObjectStore>, Path), OpenError> {
+    Place::new(url, settings).map(|place| (place.store, place.prefix))
+}
+
 fn setting(place: &str, name: &str) -> OpenError {
     OpenError::Setting { place: place.to_owned(), name: name.to_owned() }
 }

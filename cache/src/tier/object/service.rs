@@ -35,6 +35,8 @@ pub(super) struct Service {
     chance: Chance,
     written: AtomicU64,
     read: AtomicU64,
+    /// Counts whatever came from the service.
+    answers: AtomicU64,
 }
 
 /// Bytes as they come.
@@ -44,8 +46,8 @@ impl Service {
     pub(super) fn new(place: Place, options: Options) -> Self {
         let breaker = Ranked::new(Breaker::new(options.breaker));
         let chance = Chance::new(options.seed);
-        let (written, read) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { place, options, breaker, chance, written, read }
+        let [written, read, answers] = [(); 3].map(|()| AtomicU64::new(0));
+        Self { place, options, breaker, chance, written, read, answers }
     }
 
     pub(super) fn prefix(&self) -> &Path {
@@ -80,6 +82,19 @@ impl Service {
         }
     }
 
+    /// What has come from the service so far, to be told to [`kept_waiting`](Self::kept_waiting).
+    pub(super) fn answers(&self) -> u64 {
+        self.answers.load(Ordering::Relaxed)
+    }
+
+    /// Somebody's time was up while he waited. That is the service's fault if nothing at all came from it
+    /// since there were so many answers.
+    pub(super) fn kept_waiting(&self, answers: u64) {
+        if self.answers() == answers {
+            self.heard(Some(&Fault::new(Kind::Passing, "the service says nothing")));
+        }
+    }
+
     /// One attempt, which the breaker hears of.
     async fn once<T, E: Into<Fault>>(
         &self,
@@ -104,6 +119,7 @@ impl Service {
                 }
             }
             _ => {
+                self.answers.fetch_add(1, Ordering::Relaxed);
                 if self.breaker.lock().worked() {
                     tracing::info!(place = self.name(), "the object store works again");
                 }
@@ -123,30 +139,54 @@ impl Service {
         F: Future<Output = Result<T, E>>,
     {
         let mut tried = 0;
+        let mut last = None;
         loop {
             if let Some(why) = self.broken() {
                 return Err(Fault::new(Kind::Passing, why));
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            let result = self.once(within.min(left), request()).await;
+            let result = if left >= within {
+                self.once(within, request()).await
+            } else {
+                // Who is in such a hurry has no complaint about the service.
+                let answers = self.answers();
+                match timeout(left, request()).await {
+                    Ok(result) => {
+                        let result = result.map_err(Into::into);
+                        self.heard(result.as_ref().err());
+                        result
+                    }
+                    Err(_) => {
+                        self.kept_waiting(answers);
+                        return Err(Fault::late().after(last));
+                    }
+                }
+            };
             let Err(fault) = result else { return result };
             tried += 1;
             if fault.kind != Kind::Passing || !self.pause(tried, deadline).await {
                 return Err(fault);
             }
+            last = Some(fault);
         }
     }
 
     /// Waits before another attempt; false when there is none.
     pub(super) async fn pause(&self, tried: u32, deadline: Instant) -> bool {
-        let retries = self.options.retries;
-        let longest = retries.pause.saturating_mul(1 << tried.min(16)).min(retries.pause_max);
-        let until = Instant::now() + self.chance.about(longest);
-        if tried >= retries.attempts || until >= deadline {
-            return false;
+        match self.next_attempt(tried).filter(|at| *at < deadline) {
+            Some(at) => {
+                tokio::time::sleep_until(at).await;
+                true
+            }
+            None => false,
         }
-        tokio::time::sleep_until(until).await;
-        true
+    }
+
+    /// When to make the next attempt after so many; none when there is none.
+    pub(super) fn next_attempt(&self, tried: u32) -> Option<Instant> {
+        let retries = self.options.retries;
+        let longest = retries.pause.saturating_mul(1 << (tried - 1).min(16)).min(retries.pause_max);
+        (tried < retries.attempts).then(|| Instant::now() + self.chance.about(longest))
     }
 
     /// Bytes `range` of an object, as they come; those who read them keep the deadline.
@@ -180,7 +220,7 @@ impl Service {
         loop {
             let result = match timeout_at(deadline, self.read_once(path, range.clone())).await {
                 Ok(result) => result,
-                Err(_) => Err(Fault::new(Kind::Passing, "the time was up")),
+                Err(_) => Err(Fault::late()),
             };
             let Err(fault) = result else { return result };
             tried += 1;
@@ -214,7 +254,10 @@ impl Service {
             Err(_) => Err(Fault::silence(self.options.silence)),
         };
         match &next {
-            Ok(piece) => self.has_read(piece.as_ref().map_or(0, Bytes::len)),
+            Ok(piece) => {
+                self.answers.fetch_add(1, Ordering::Relaxed);
+                self.has_read(piece.as_ref().map_or(0, Bytes::len));
+            }
             Err(fault) => self.heard(Some(fault)),
         }
         next

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 use super::super::cold::Failure;
 use super::ended::{Ask, Ended};
@@ -64,6 +64,11 @@ impl Uploads {
         self.due()
     }
 
+    /// Those who wait, whatever for.
+    pub(super) fn give_up(&mut self) -> Vec<Ask> {
+        self.syncs.drain(..).map(|(.., ask)| ask).collect()
+    }
+
     pub(super) fn are_over(&self) -> bool {
         self.under_way.is_empty()
     }
@@ -86,11 +91,24 @@ pub(super) struct State {
     /// Packs of this node from which blocks were removed since a manifest told of them.
     pub(super) changed: BTreeSet<Serial>,
     /// Packs of others that are left out because the index has no room.
-    pub(super) left_out: u64,
+    pub(super) left_out: HashSet<PackId>,
+    /// Manifests that cannot be read: nobody knows what they name.
+    pub(super) unreadable: BTreeSet<ManifestName>,
+    /// What was there at the start is known.
+    pub(super) looked: bool,
+    /// Another daemon writes under this node's name.
+    pub(super) twin: bool,
     /// Blocks must not move while somebody goes through all of them: until then.
     pub(super) visited_until: Duration,
     /// When the last orders were given to close.
     pub(super) closing: bool,
+}
+
+impl State {
+    /// Whether a manifest may name the pack: one that cannot be read may name any.
+    pub(super) fn names(&self, id: &PackId) -> bool {
+        !self.unreadable.is_empty() || self.by_id.contains_key(id) || self.left_out.contains(id)
+    }
 }
 
 /// The parts' common ground.
@@ -110,6 +128,8 @@ pub(super) struct Shared {
     /// The thread that packs has ended.
     pub(super) packer_ended: AtomicBool,
     pub(super) quiet: Quiet,
+    /// Woken when this node has more in the bucket than it may.
+    pub(super) over_capacity: tokio::sync::Notify,
 }
 
 impl Shared {
@@ -126,7 +146,10 @@ impl Shared {
             manifests: BTreeMap::new(),
             uploads: Uploads::default(),
             changed: BTreeSet::new(),
-            left_out: 0,
+            left_out: HashSet::new(),
+            unreadable: BTreeSet::new(),
+            looked: false,
+            twin: false,
             visited_until: Duration::ZERO,
             closing: false,
         };
@@ -142,6 +165,7 @@ impl Shared {
             read_only,
             packer_ended: AtomicBool::new(false),
             quiet: Quiet::default(),
+            over_capacity: tokio::sync::Notify::new(),
         }
     }
 

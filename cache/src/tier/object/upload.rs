@@ -74,6 +74,8 @@ impl Upload {
             ask.answer(result);
         }
         Shared::answer_syncs(due);
+        // Nobody waits for the rest.
+        self.publisher.tidy(deadline).await;
         self.shared.quiet.wake();
     }
 
@@ -81,14 +83,16 @@ impl Upload {
     async fn bring(&self, pack: &Closed, deadline: Instant) -> Result<(), Fault> {
         let path = self.shared.paths.pack(&pack.id);
         let began = Instant::now();
+        let mut last = None;
         loop {
             let fault = match self.send(pack, &path, deadline).await {
                 Ok(()) => break,
-                Err(fault) => fault,
+                Err(fault) => fault.after(last),
             };
             if fault.kind != Kind::Passing || Instant::now() + AGAIN >= deadline {
                 return Err(fault);
             }
+            last = Some(fault);
             sleep(self.shared.service.chance().about(2 * AGAIN)).await;
         }
         let _ = self.orders.send(Order::Moved { bytes: pack.size, took: began.elapsed() });
@@ -101,7 +105,12 @@ impl Upload {
             }
             state.index.stored(pack.serial, pack.id, pack.size);
         }
-        self.publisher.publish(pack.serial, uploaded_at, deadline).await
+        self.publisher.publish(pack.serial, uploaded_at, deadline).await?;
+        let own_bytes = self.shared.state.lock().index.own_bytes();
+        if own_bytes > self.shared.options.capacity_bytes {
+            self.shared.over_capacity.notify_one();
+        }
+        Ok(())
     }
 
     async fn send(&self, pack: &Closed, path: &Path, deadline: Instant) -> Result<(), Fault> {

@@ -4,7 +4,7 @@ use clap::ValueEnum;
 
 use super::{Options, payload, report};
 use crate::bench::cache::{Bench, Op};
-use crate::bench::{self, Plan};
+use crate::bench::{self, Plan, RULE};
 use crate::commands::server::{Server, Settings};
 use crate::commands::target::{dial, token};
 use crate::commands::{Context, Error, Target};
@@ -106,7 +106,7 @@ impl Args {
                 .tenant(tenant, token.as_str())
         })?;
         let bench = Bench::new(plan, &client, tenant);
-        report::print(context, ops.len(), ops.iter().map(|op| bench.measure(*op)))?;
+        report::print(context, RULE, ops.len(), ops.iter().map(|op| bench.measure(*op)))?;
         Ok(Exit::Done)
     }
 

@@ -3,6 +3,7 @@
 mod cache;
 mod child;
 mod nvme;
+mod object;
 pub(super) mod probe;
 mod report;
 mod transport;
@@ -23,6 +24,8 @@ pub enum Command {
     Cache(cache::Args),
     /// Measure the device under the NVMe tier beside fio
     Nvme(nvme::Args),
+    /// Measure the object tier over a bucket
+    Object(object::Args),
     /// The second process of `bench transport`
     #[command(hide = true)]
     Peer(child::PeerArgs),
@@ -34,6 +37,7 @@ impl Command {
             Self::Transport(args) => args.run(context),
             Self::Cache(args) => args.run(context),
             Self::Nvme(args) => args.run(context),
+            Self::Object(args) => args.run(context),
             Self::Peer(args) => args.run(),
         }
     }

@@ -1,7 +1,7 @@
 //! How the results of both benchmarks are printed.
 
 use crate::bench::line::{Beside, Load, Noise, Paged, Posts};
-use crate::bench::{self, Line, RULE};
+use crate::bench::{self, Line};
 use crate::commands::{Context, Error};
 use crate::output::Table;
 use crate::units::{Size, human};
@@ -9,6 +9,7 @@ use crate::units::{Size, human};
 /// Prints the lines: as they come with `--json`, else as a table in the end.
 pub(super) fn print(
     context: &Context,
+    rule: &str,
     count: usize,
     lines: impl Iterator<Item = Result<Line, bench::Error>>,
 ) -> Result<(), Error> {
@@ -39,7 +40,7 @@ pub(super) fn print(
             "{} over {} · {} polling · {cpu}, {cores} cores, load {load_1m}",
             line.bench, line.fabric, line.polling
         ))?;
-        output.line(format_args!("counted: {RULE}"))?;
+        output.line(format_args!("counted: {rule}"))?;
         output.table(&table)?;
     }
     Ok(())

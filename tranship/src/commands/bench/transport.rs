@@ -3,9 +3,9 @@
 use clap::ValueEnum;
 
 use super::{Options, child, payload, report};
-use crate::bench::Plan;
 use crate::bench::child::Other;
 use crate::bench::transport::{Bench, Fabric, Op, rate};
+use crate::bench::{Plan, RULE};
 use crate::commands::{Context, Error};
 use crate::exit::Exit;
 use crate::units::Size;
@@ -126,7 +126,7 @@ impl Args {
                 Ok(lines) => lines.into_iter().map(Ok).collect(),
                 Err(error) => vec![Err(error)],
             });
-        report::print(context, count, lines)?;
+        report::print(context, RULE, count, lines)?;
         Ok(Exit::Done)
     }
 
@@ -139,7 +139,7 @@ impl Args {
         let lines = cases.iter().flat_map(|((), size)| {
             BATCHES.into_iter().map(|batch| rate::measure(plan, *size, batch))
         });
-        report::print(context, cases.len() * BATCHES.len(), lines)?;
+        report::print(context, RULE, cases.len() * BATCHES.len(), lines)?;
         Ok(Exit::Done)
     }
 

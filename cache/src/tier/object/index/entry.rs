@@ -14,6 +14,8 @@ pub(in super::super) const ENTRY_MEMORY_BYTES: u64 = size_of::<Entry>() as u64;
 const DEAD: u8 = 1;
 /// A block that follows it was stored since it was.
 const PARENT: u8 = 2;
+/// Of all places of its block this is the one that is counted.
+const COUNTED: u8 = 4;
 
 const MS: u64 = 1000;
 
@@ -89,6 +91,14 @@ impl Entry {
 
     pub(super) fn has_child(&mut self) {
         self.flags |= PARENT;
+    }
+
+    pub(super) fn is_counted(&self) -> bool {
+        self.flags & COUNTED != 0
+    }
+
+    pub(super) fn count(&mut self) {
+        self.flags |= COUNTED;
     }
 
     pub(super) fn is_live(&self) -> bool {
