@@ -83,6 +83,25 @@ fn cache_lines_are_whole() {
 /// The directory that the tests are built in: `/tmp` may be memory, which is no disk.
 const DISK: &str = env!("CARGO_TARGET_TMPDIR");
 
+#[test]
+fn every_tier_is_measured_and_found_again_after_a_kill() {
+    let tiers =
+        ["bench", "cache", "--tiers", "dram,nvme,object", "--sizes", "64KiB", "--path", DISK];
+    let lines = lines(&tiers);
+    let schemas: Vec<_> = lines.iter().map(|line| line["schema"].as_str().unwrap()).collect();
+    let [get, restart] = ["tranship.bench-tier/1", "tranship.bench-restart/1"];
+    assert_eq!(schemas, [get, get, restart, get, restart, "tranship.bench-tiers/1"]);
+    for (line, tier) in lines.iter().zip(["dram", "nvme", "nvme", "object", "object"]) {
+        let gets = if line["schema"] == restart { &line["after"] } else { line };
+        assert_eq!((&gets["tier"], &gets["n"]), (&tier.into(), &4.into()), "{line}");
+        assert!(number(gets, "p50_us") > 0.0 && number(gets, "gb_per_s") > 0.0, "{line}");
+        if line["schema"] == restart {
+            assert_eq!((&line["blocks"], &line["recovered"]), (&4.into(), &4.into()), "{line}");
+        }
+    }
+    assert_eq!((&lines[5]["corrupt"], &lines[5]["missing"]), (&0.into(), &0.into()));
+}
+
 fn nvme(path: Option<&str>) -> Vec<Value> {
     let place = tempfile::tempdir_in(DISK).expect("a directory for a test");
     let mut command = Command::new(env!("CARGO_BIN_EXE_tranship"));

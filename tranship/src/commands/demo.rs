@@ -27,7 +27,7 @@ const TOKEN_BYTES: u64 = 64;
 const MEMORY: Size = Size::mib(64);
 /// A log of four million tokens, and a bucket for the rest.
 const BELOW: Below =
-    Below { nvme: Size::mib(256), segment: Size::mib(8), pack: Some(Size::mib(16)) };
+    Below { at: None, nvme: Some((Size::mib(256), Size::mib(8))), pack: Some(Size::mib(16)) };
 
 /// Arguments of `demo`.
 #[derive(Debug, clap::Args)]

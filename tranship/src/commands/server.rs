@@ -1,6 +1,7 @@
 //! A daemon of a command's own: the same binary as a child process, in a directory of its own.
 
 use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
 use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -46,13 +47,13 @@ pub(crate) struct Settings {
     pub(crate) below: Option<Below>,
 }
 
-/// Tiers below memory that go away with the daemon.
-#[derive(Debug, Clone, Copy)]
+/// Tiers below memory, which take every block.
+#[derive(Debug, Clone)]
 pub(crate) struct Below {
-    /// Size of the log.
-    pub(crate) nvme: Size,
-    /// Size of its segments.
-    pub(crate) segment: Size,
+    /// Where they are; the daemon's own directory, with which they go away, if nothing is said.
+    pub(crate) at: Option<PathBuf>,
+    /// Size of the log and of its segments, if there shall be one.
+    pub(crate) nvme: Option<(Size, Size)>,
     /// Size of the objects in a local bucket, if there shall be one.
     pub(crate) pack: Option<Size>,
 }
@@ -76,13 +77,17 @@ impl Server {
         if let Some(polling) = polling {
             command.arg(format!("--transport-polling={polling}"));
         }
-        if let Some(Below { nvme, segment, pack }) = below {
-            command.arg(format!("--nvme={}", directory.path().join("nvme.log").display()));
-            command.args([format!("--nvme-capacity={nvme}"), format!("--nvme-segment={segment}")]);
+        if let Some(Below { at, nvme, pack }) = below {
+            let at = at.as_deref().unwrap_or(directory.path());
+            if let Some((bytes, segment)) = nvme {
+                command.arg(format!("--nvme={}", at.join("nvme.log").display()));
+                command.arg(format!("--nvme-capacity={bytes}"));
+                command.arg(format!("--nvme-segment={segment}"));
+            }
             if let Some(pack) = pack {
-                let bucket = directory.path().join("bucket");
-                command.arg(format!("--object={}", bucket.display()));
-                command.args([format!("--object-pack={pack}"), "--object-ingest=all".to_owned()]);
+                command.arg(format!("--object={}", at.join("bucket").display()));
+                command.args(["--object-node=own", "--object-ingest=all"]);
+                command.arg(format!("--object-pack={pack}"));
             }
         }
         if let Some(file) = &context.globals.config {
@@ -108,6 +113,16 @@ impl Server {
     /// Where engines connect.
     pub(crate) fn address(&self) -> &Address {
         &self.address
+    }
+
+    /// Where its administration is.
+    pub(crate) fn admin(&self) -> PathBuf {
+        self.directory.path().join("admin.sock")
+    }
+
+    /// Ends it at once, as a crash would.
+    pub(crate) fn kill(self) {
+        drop(self);
     }
 
     /// Its process.

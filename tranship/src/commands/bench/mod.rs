@@ -6,6 +6,7 @@ mod nvme;
 mod object;
 pub(super) mod probe;
 mod report;
+mod tiers;
 mod transport;
 
 use clap::Subcommand;
