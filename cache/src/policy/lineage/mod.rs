@@ -27,6 +27,7 @@ use self::life::Lives;
 use self::order::Order;
 use super::queue::Blocks;
 use super::{BlockId, Mark, Policy, Removal, Request, Traits, name};
+use crate::key::Key;
 use crate::time::Millis;
 
 /// Blocks that are followed by other ones more often than this are shared by many chains.
@@ -399,6 +400,13 @@ impl Policy for Lineage {
         let Some(at) = self.blocks[id] else { return Mark::default() };
         let known = &self.known[at];
         pack(self.lives.class(known.row), known.turns.max(known.uses))
+    }
+
+    fn foresee(&self, scope: u32, key: Key) -> Mark {
+        let known = self.known.find(name(scope, key)).map(|at| &self.known[at]);
+        known.map_or_else(Mark::default, |known| {
+            pack(self.lives.class(known.row), known.turns.max(known.uses))
+        })
     }
 
     fn on_hit_below(&mut self, mark: Mark, age: Millis, now: Millis) -> Mark {

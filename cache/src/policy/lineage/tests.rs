@@ -155,6 +155,7 @@ fn marks_tell_what_comes_back_from_what_does_not() {
     let worth = |policy: &Lineage, mark, age| policy.worth(mark, Millis(age), now);
     assert!(worth(&policy, comes, 1_000) > 10.0 * worth(&policy, goes, 1_000));
     assert!(worth(&policy, comes, 1_000) > 10.0 * worth(&policy, comes, 600_000));
+    assert_eq!(policy.foresee(SCOPE, session[0]), comes);
     // A use in a tier below makes a session of the stranger.
     let again = policy.on_hit_below(goes, Millis(60_000), now);
     assert!(worth(&policy, again, 0) > worth(&policy, goes, 0));

@@ -1,3 +1,4 @@
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -131,7 +132,10 @@ fn published() -> Option<Requests> {
         root.ancestors().map(|folder| folder.join(relative)).find(|path| path.is_file())
     });
     let Some(path) = path else {
-        println!("skipped: no {relative} above {}; TRANSHIP_TRACE names another", root.display());
+        // Not `eprintln!`, whose output a passing test hides.
+        let root = root.display();
+        let why = format!("skipped: no {relative} above {root}; TRANSHIP_TRACE names another\n");
+        std::io::stderr().write_all(why.as_bytes()).expect("standard error is open");
         return None;
     };
     Some(Requests::read(Reader::open(&path).unwrap()).unwrap())
