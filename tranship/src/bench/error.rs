@@ -136,6 +136,12 @@ pub enum Error {
         /// First byte of what was checked.
         at: u64,
     },
+    /// No thread.
+    #[error("no thread for checksums: {source}; --inline needs none")]
+    Thread {
+        /// Why not.
+        source: io::Error,
+    },
     /// Nothing ends.
     #[error("no operation has ended for {}; the device hangs", human::time(*within))]
     Hangs {

@@ -5,12 +5,12 @@ use tranship_transport::memory::Backing;
 
 use super::fio::MISSING;
 use super::load::{Stream, Way};
-use super::{Sample, Turns};
+use super::{Plan, Sample, Turns};
 use crate::bench::line::{Beside, Latency, Load, Noise};
 
 /// What the results count, for their readers.
-pub const RULE: &str = "payload bytes count once; 1 GB is 10^9 bytes; all of ours is checksummed with CRC-64 on the \
-     thread that submits; limit: fio on the same file, in turns, without checksums";
+pub const RULE: &str = "payload bytes count once; 1 GB is 10^9 bytes; all of ours is checksummed with CRC-64; \
+     limit: fio on the same file, in turns, with memory of the same kind, without checksums";
 
 /// One line of the result.
 #[derive(Debug, Serialize)]
@@ -46,6 +46,8 @@ pub struct Line {
     pub skipped: Option<&'static str>,
     /// What reads and writes.
     pub disk: String,
+    /// `thread` of their own, or `inline` on the one that submits.
+    pub checksums: &'static str,
     /// What the memory is made of, on both sides.
     pub memory: String,
     /// Bytes of the disk that were used.
@@ -77,7 +79,7 @@ impl Line {
         turns: &Turns,
         disk: &str,
         memory: &Backing,
-        bytes: u64,
+        plan: &Plan,
     ) -> Self {
         Self {
             bench: "nvme",
@@ -95,7 +97,8 @@ impl Line {
             skipped: None,
             disk: disk.to_owned(),
             memory: memory.to_string(),
-            working_set: bytes,
+            checksums: if plan.inline { "inline" } else { "thread" },
+            working_set: plan.bytes,
             noise: Noise::now(),
         }
     }

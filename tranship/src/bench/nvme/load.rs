@@ -1,7 +1,7 @@
 //! The load: streams of reads and writes, each with so many in flight, and every byte checksummed.
 //!
-//! One thread does it all. What ended is replaced first, then checked, so that the device is busy
-//! meanwhile; what is written next is made and summed before it is its turn.
+//! What ended is replaced first, then checked, so that the device is busy meanwhile; what is written
+//! next is made and summed before it is its turn.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -18,6 +18,8 @@ use crate::bench::Error;
 
 /// Nothing that works takes longer.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// A wait is no longer, should nobody wake it.
+const SLEEP: Duration = Duration::from_millis(100);
 /// Longer ones count as this: a minute.
 const LATENCY_MAX_NS: u64 = 60_000_000_000;
 /// Digits that latencies keep.
@@ -243,21 +245,32 @@ impl Working {
         self.stale.push_back(slot);
     }
 
-    /// Checks what was read into one slot, or makes what one writes; false if there was none.
-    fn freshen(&mut self, content: &mut Content) -> Result<bool, Error> {
+    /// Hands one slot on to be checked, or made anew; false if there was none.
+    fn freshen(&mut self, number: u64, content: &mut Content) -> bool {
         // What nobody will write is not made.
         if self.stream.way == Way::Write && self.left == 0 {
-            return Ok(false);
+            return false;
         }
-        let Some(slot) = self.stale.pop_front() else { return Ok(false) };
-        let Slot { span, at, sums, .. } = &mut self.slots[slot];
+        let Some(slot) = self.stale.pop_front() else { return false };
+        let ticket = number << 32 | slot as u64;
+        let Slot { span, at, .. } = &self.slots[slot];
         match self.stream.way {
-            Way::Read => content.check(*at, span)?,
-            Way::Write => content.make(span, sums),
+            Way::Read => content.check(ticket, span, *at),
+            Way::Write => content.make(ticket, span),
         }
-        self.ready.push_back(slot);
-        Ok(true)
+        true
     }
+}
+
+/// Takes slots that are fresh again.
+fn freshened(working: &mut [Working], content: &mut Content) -> Result<(), Error> {
+    while let Some(fresh) = content.take() {
+        let stream = &mut working[(fresh.ticket >> 32) as usize];
+        let slot = fresh.ticket as u32 as usize;
+        stream.slots[slot].sums = fresh.sums?;
+        stream.ready.push_back(slot);
+    }
+    Ok(())
 }
 
 /// How long streams run.
@@ -271,6 +284,8 @@ pub enum Until {
 
 /// Runs streams side by side, from and to `memory`, which is theirs.
 ///
+/// `chance` says where the next read goes, and is used up.
+///
 /// # Errors
 /// When an operation fails, or what is read is not what was written.
 ///
@@ -281,6 +296,7 @@ pub fn run(
     streams: &[Stream],
     memory: &Arc<Memory>,
     content: &mut Content,
+    chance: &mut u64,
     until: Until,
 ) -> Result<Vec<Tally>, Error> {
     let mut from = 0;
@@ -289,43 +305,56 @@ pub fn run(
         working.push(Working::new(stream.clone(), memory, from, until));
         from += stream.memory_bytes();
     }
-    for stream in &mut working {
-        // Not measured: the first bytes to be written.
-        for _ in 0..stream.stream.depth {
-            stream.freshen(content)?;
-        }
+    // Not measured: the first bytes to be written.
+    for (number, stream) in (0..).zip(&mut working) {
+        while stream.freshen(number, content) {}
     }
-    let (mut ended, mut chance) = (Vec::new(), 0x5DEE_CE66);
-    let (began, mut last) = (Instant::now(), Instant::now());
+    let (mut began, mut ended) = (Instant::now(), Vec::new());
+    while content.out() > 0 {
+        freshened(&mut working, content)?;
+        if began.elapsed() > PATIENCE {
+            return Err(Error::Hangs { within: PATIENCE });
+        }
+        served.wait(SLEEP);
+    }
+    began = Instant::now();
+    let mut last = began;
     loop {
         if matches!(until, Until::Time(time) if began.elapsed() >= time) {
             working.iter_mut().for_each(|stream| stream.left = 0);
         }
         for (number, stream) in (0..).zip(&mut working) {
-            stream.renew(number, served, content, &mut chance);
+            stream.renew(number, served, content, chance);
         }
         served.ended(&mut ended)?;
         for token in ended.drain(..) {
             working[(token >> 32) as usize].ended(token as u32 as usize);
             last = Instant::now();
         }
+        freshened(&mut working, content)?;
         if working.iter().any(Working::can_renew) {
             continue;
         }
+        // One at a time, if it is done here and now: something may end meanwhile.
         let mut worked = false;
-        for stream in &mut working {
-            worked |= stream.freshen(content)?;
+        for (number, stream) in (0..).zip(&mut working) {
+            while stream.freshen(number, content) {
+                worked = true;
+                if !content.has_thread() {
+                    break;
+                }
+            }
         }
         if worked {
             continue;
         }
-        if working.iter().all(|stream| stream.flying == 0) {
+        if content.out() == 0 && working.iter().all(|stream| stream.flying == 0) {
             break;
         }
         if last.elapsed() > PATIENCE {
             return Err(Error::Hangs { within: PATIENCE });
         }
-        served.wait(Duration::from_millis(100));
+        served.wait(SLEEP);
     }
     let took = began.elapsed();
     Ok(working.into_iter().map(|stream| Tally { took, ..stream.tally }).collect())

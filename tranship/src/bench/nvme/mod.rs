@@ -67,6 +67,8 @@ pub struct Plan {
     pub time: Duration,
     /// What reads and writes.
     pub engine: Engine,
+    /// Checksums are taken by the thread that submits, in place of one of their own.
+    pub inline: bool,
 }
 
 /// What one side did in one turn.
@@ -115,6 +117,8 @@ pub struct Bench {
     disk: Box<dyn Disk>,
     backing: Backing,
     content: Content,
+    /// Where reads go next.
+    chance: u64,
     fio: Option<Fio>,
 }
 
@@ -137,9 +141,11 @@ impl Bench {
         let granule = cases.iter().map(|(size, _)| *size).reduce(gcd).unwrap_or(URGENT_BYTES);
         let options = Options::new(plan.bytes).create().engine(plan.engine);
         let disk = open(&Target::new(&plan.target), &options)?;
-        let content = Content::new(plan.bytes, granule);
+        let waker = (!plan.inline).then(|| disk.waker());
+        let content = Content::new(plan.bytes, granule, waker)?;
         let backing = memory(needed_bytes / 2)?.backing().clone();
-        let mut bench = Self { plan, disk, backing, content, fio: Fio::find() };
+        let (chance, fio) = (0x5DEE_CE66, Fio::find());
+        let mut bench = Self { plan, disk, backing, content, chance, fio };
         bench.fill()?;
         Ok(bench)
     }
@@ -247,7 +253,14 @@ impl Bench {
         let memory = self.memory(streams)?;
         let before = cpu_time();
         let served = &mut Bare::new(&mut *self.disk);
-        let tallies = load::run(served, streams, &memory, &mut self.content, Until::Time(time))?;
+        let tallies = load::run(
+            served,
+            streams,
+            &memory,
+            &mut self.content,
+            &mut self.chance,
+            Until::Time(time),
+        )?;
         let cpu = cpu_time().saturating_sub(before);
         let bytes: u64 = tallies.iter().map(|tally| tally.bytes).sum();
         let cpu_s_per_gb = cpu.as_secs_f64() / (bytes as f64 / 1e9).max(1e-9);
@@ -268,7 +281,8 @@ impl Bench {
         let stream = Stream { lane: Lane::Write, way: Way::Write, size, depth, area };
         let memory = self.memory(std::slice::from_ref(&stream))?;
         let served = &mut Bare::new(&mut *self.disk);
-        load::run(served, &[stream], &memory, &mut self.content, Until::Once).map(drop)
+        load::run(served, &[stream], &memory, &mut self.content, &mut self.chance, Until::Once)
+            .map(drop)
     }
 
     /// Memory for streams, which the disk knows. Each turn has its own, as each run of fio has: how the
@@ -284,7 +298,7 @@ impl Bench {
     }
 
     fn line(&self, stream: &Stream, turns: &Turns) -> Line {
-        Line::new(stream, turns, &self.disk.describe(), &self.backing, self.plan.bytes)
+        Line::new(stream, turns, &self.disk.describe(), &self.backing, &self.plan)
     }
 }
 

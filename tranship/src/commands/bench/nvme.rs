@@ -62,6 +62,9 @@ pub struct Args {
     /// What reads and writes
     #[arg(long, value_enum, default_value_t = By::Auto)]
     engine: By,
+    /// Take checksums on the thread that submits, in place of a thread of their own
+    #[arg(long)]
+    inline: bool,
 }
 
 /// Whole pages.
@@ -96,7 +99,8 @@ impl Args {
             By::Uring => Engine::Uring,
             By::Threads => Engine::Threads,
         };
-        let plan = Plan { target, bytes, time: self.seconds.duration(), engine };
+        let plan =
+            Plan { target, bytes, time: self.seconds.duration(), engine, inline: self.inline };
         let ops = self.operations();
         let mut bench = Bench::new(plan, &ops)?;
         let lines = print(context, &mut bench, &ops)?;
