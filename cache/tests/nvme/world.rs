@@ -10,7 +10,7 @@ use tranship_cache::tier::cold::{
     Done, Failure, Figures, Found, Health, Job, Lane, Name, Record, Refusal,
 };
 use tranship_cache::tier::nvme::disk::sim::Device;
-use tranship_cache::tier::nvme::{Desk, Engine, Hits, Now, Options, Uuid};
+use tranship_cache::tier::nvme::{Desk, Engine, Hits, Now, Options};
 use tranship_cache::time::{Millis, Wall};
 use tranship_transport::memory::{HostMemory, Memory};
 
@@ -404,11 +404,12 @@ impl World {
                         continue;
                     };
                     block.durable = block.durable.max(last);
-                    if block.removed == removed[at]
-                        && self.desk.find(&block.name, self.now.wall).is_some()
-                    {
-                        block.must = true;
-                    }
+                    // What is found may have been stored later, after the older one was evicted.
+                    let found = self.desk.find(&block.name, self.now.wall);
+                    let found =
+                        found.and_then(|found| block.by_checksum(found.checksum, found.len));
+                    block.must |= block.removed == removed[at]
+                        && found.is_some_and(|found| found < versions[at]);
                 }
             }
         }
@@ -600,7 +601,7 @@ impl World {
         let copy = self.device.copy(self.dice.bits());
         let options = Options { full_scan: !full_scan, ..self.options.clone() };
         for _ in 0..1 + u64::from(twice) {
-            let (engine, desk) = open(&copy, &options, self.now, 0);
+            let (engine, desk) = open(&copy, &options, self.now, 1);
             engine.audit().unwrap_or_else(|why| panic!("the audit fails after opening: {why}"));
             dumps.push(Self::dump(&desk, self.now.wall));
             drop(engine);
@@ -675,6 +676,11 @@ impl World {
         for block in self.blocks.iter_mut().filter(|block| block.mortal) {
             (block.must, block.present) = (false, false);
         }
+        for pending in self.jobs.values_mut() {
+            if let Pending::Load { since, .. } = pending {
+                since.wall = since.wall.min(self.now.wall);
+            }
+        }
     }
 
     /// Everything that is under way ends, and every block that is there can be loaded.
@@ -706,9 +712,9 @@ struct Version {
 }
 
 fn open(device: &Device, options: &Options, now: Now, seed: u64) -> (Engine, Arc<Desk>) {
-    let mut uuid = [7; 16];
-    uuid[..8].copy_from_slice(&seed.to_le_bytes());
-    let engine = Engine::open(device.open(), options, Box::new(Hits), Uuid(uuid), &|| now);
+    let mut random = [7; 16];
+    random[..8].copy_from_slice(&seed.to_le_bytes());
+    let engine = Engine::open(device.open(), options, Box::new(Hits), random, &|| now);
     let engine = engine.unwrap_or_else(|why| panic!("the store does not open: {why}"));
     let desk = engine.desk();
     (engine, desk)
