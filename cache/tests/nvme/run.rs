@@ -22,7 +22,9 @@ pub(crate) fn run(seed: u64) -> Report {
     world.device.inject(|faults| faults.slow = slow);
     for _ in 0..ops {
         let block = world.dice.below(world.blocks.len() as u64) as usize;
-        match world.dice.below(100) {
+        let what = world.dice.below(100);
+        match what {
+            25..42 if world.hot => world.load(block, false),
             0..42 => {
                 let durable = world.dice.percent(40);
                 world.store(block, durable);
@@ -76,7 +78,8 @@ fn fault(world: &mut World) {
             let bytes = world.device.bytes().len() as u64;
             // The superblocks stay: without any there is no store to speak of.
             let first = 16 * PAGE as u64;
-            for _ in 0..1 + world.dice.below(8) {
+            let few = if world.len_max > 100_000 { 64 } else { 8 };
+            for _ in 0..1 + world.dice.below(few) {
                 let at = first + world.dice.below(bytes - first);
                 let bit = world.dice.below(8) as u8;
                 world.device.rot(at, bit);

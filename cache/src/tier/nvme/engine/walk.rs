@@ -248,7 +248,7 @@ impl Scan {
             return;
         }
         if let Some(Read::Good((trailer, entries))) = ends.tail
-            && (trailer.seq == head.seq || is(Defect::StaleSummary) && trailer.seq > freed)
+            && (trailer.seq == head.seq || is(Defect::StaleSummary))
         {
             // The summary was written when all its frames were durable.
             self.durable = self.durable.max(trailer.last);
