@@ -26,7 +26,7 @@ pub(crate) fn run(seed: u64) -> Report {
         match what {
             25..42 if world.hot => world.load(block, false),
             0..42 => {
-                let durable = world.dice.percent(40);
+                let durable = world.dice.percent(if world.hot { 70 } else { 40 });
                 world.store(block, durable);
             }
             42..60 => world.load(block, false),
@@ -35,7 +35,7 @@ pub(crate) fn run(seed: u64) -> Report {
             75 => world.clear(block),
             76..79 => world.sync(),
             79..82 => world.settle(),
-            82..84 => {
+            82..84 | 93..96 if what < 84 || world.hot => {
                 world.crash(true);
                 world.device.inject(|faults| faults.slow = slow);
             }

@@ -52,8 +52,8 @@ pub enum OpenError {
         /// Its format.
         version: u16,
     },
-    /// Both superblocks are damaged.
-    #[error("both superblocks of the store are damaged; erase the device to begin anew")]
+    /// Both superblocks are damaged, or numbers in it are not possible.
+    #[error("the store is damaged beyond use; erase the device to begin anew")]
     Damaged,
     /// The superblocks are of two stores.
     #[error("the superblocks name two stores, {first} and {second}; are its files mixed up?")]
