@@ -22,9 +22,11 @@ pub(crate) fn run(seed: u64) -> Report {
     world.device.inject(|faults| faults.slow = slow);
     for _ in 0..ops {
         let block = world.dice.below(world.blocks.len() as u64) as usize;
-        match world.dice.below(100) {
+        let what = world.dice.below(100);
+        match what {
+            25..42 if world.hot => world.load(block, false),
             0..42 => {
-                let durable = world.dice.percent(40);
+                let durable = world.dice.percent(if world.hot { 70 } else { 40 });
                 world.store(block, durable);
             }
             42..60 => world.load(block, false),
@@ -33,7 +35,7 @@ pub(crate) fn run(seed: u64) -> Report {
             75 => world.clear(block),
             76..79 => world.sync(),
             79..82 => world.settle(),
-            82..84 => {
+            82..84 | 93..96 if what < 84 || world.hot => {
                 world.crash(true);
                 world.device.inject(|faults| faults.slow = slow);
             }
@@ -76,7 +78,8 @@ fn fault(world: &mut World) {
             let bytes = world.device.bytes().len() as u64;
             // The superblocks stay: without any there is no store to speak of.
             let first = 16 * PAGE as u64;
-            for _ in 0..1 + world.dice.below(8) {
+            let few = if world.len_max > 100_000 { 64 } else { 8 };
+            for _ in 0..1 + world.dice.below(few) {
                 let at = first + world.dice.below(bytes - first);
                 let bit = world.dice.below(8) as u8;
                 world.device.rot(at, bit);

@@ -10,7 +10,7 @@ use tranship_cache::tier::cold::{
     Done, Failure, Figures, Found, Health, Job, Lane, Name, Record, Refusal,
 };
 use tranship_cache::tier::nvme::disk::sim::Device;
-use tranship_cache::tier::nvme::{Desk, Engine, Hits, Now, Options, Uuid};
+use tranship_cache::tier::nvme::{Desk, Engine, Hits, Now, Options};
 use tranship_cache::time::{Millis, Wall};
 use tranship_transport::memory::{HostMemory, Memory};
 
@@ -106,6 +106,8 @@ pub(crate) struct World {
     pub(crate) device: Device,
     pub(crate) options: Options,
     pub(crate) weather: Weather,
+    /// Blocks are loaded often.
+    pub(crate) hot: bool,
     pub(crate) blocks: Vec<Block>,
     pub(crate) now: Now,
     pub(crate) tally: Tally,
@@ -135,7 +137,8 @@ impl World {
             15..18 => Weather::Rot,
             _ => Weather::Disaster,
         };
-        let wide = dice.percent(6);
+        let wide = dice.percent(8);
+        let hot = dice.percent(40);
         let segment_pages = if wide { 64 } else { 8 + dice.below(9) as usize };
         let segments = 4 + dice.below(9) as usize;
         let pages = 64 + segments * segment_pages;
@@ -148,7 +151,7 @@ impl World {
             flush_bytes: (1 + dice.below(64)) * PAGE as u64,
             flush_every: Millis(1 + dice.below(1000)),
             bounce_bytes: (4 + dice.below(60)) * PAGE as u64,
-            reinsert_percent: (dice.below(7) * 15) as u8,
+            reinsert_percent: if hot { 60 } else { (dice.below(7) * 15) as u8 },
             write_budget_per_day: dice
                 .percent(7)
                 .then(|| 24 * (10 + dice.below(400)) * PAGE as u64),
@@ -160,7 +163,7 @@ impl World {
         let slots = 24;
         let memory = HostMemory::new(slots * slot_bytes).build().expect("a few MiB");
         memory.fill(0..memory.len(), POISON).expect("it is writable");
-        let count = 4 + dice.below(24);
+        let count = if hot { 4 + dice.below(10) } else { 4 + dice.below(24) };
         let blocks = (0..count).map(|number| {
             let parent = (number % 4 > 0).then(|| number - 1);
             Block::new(number, (number / 8) as u8, parent)
@@ -173,6 +176,7 @@ impl World {
             device,
             options,
             weather,
+            hot,
             blocks,
             now,
             tally: Tally::default(),
@@ -358,15 +362,15 @@ impl World {
         for Done { token, result } in done {
             let pending = self.jobs.remove(&token).expect("a job is answered once");
             self.note(token);
-            self.ended(pending, result);
+            self.ended(pending, &result);
         }
         let engine = self.engine.as_ref().expect("the store is open");
         engine.audit().unwrap_or_else(|why| panic!("the audit fails: {why}"));
         self.look();
     }
 
-    fn ended(&mut self, pending: Pending, result: Result<Option<Record>, Failure>) {
-        if let Err(why) = &result {
+    fn ended(&mut self, pending: Pending, result: &Result<Option<Record>, Failure>) {
+        if let Err(why) = result {
             self.failed(why);
         }
         match pending {
@@ -388,8 +392,8 @@ impl World {
             }
             Pending::Load { block, range, floor, since, slot } => {
                 if let Ok(record) = result {
-                    let record = record.expect("a load tells what was stored");
-                    self.check_load(block, &range, floor, since, slot, &record);
+                    let record = record.as_ref().expect("a load tells what was stored");
+                    self.check_load(block, &range, floor, since, slot, record);
                 }
                 self.free(slot);
             }
@@ -404,11 +408,12 @@ impl World {
                         continue;
                     };
                     block.durable = block.durable.max(last);
-                    if block.removed == removed[at]
-                        && self.desk.find(&block.name, self.now.wall).is_some()
-                    {
-                        block.must = true;
-                    }
+                    // What is found may have been stored later, after the older one was evicted.
+                    let found = self.desk.find(&block.name, self.now.wall);
+                    let found =
+                        found.and_then(|found| block.by_checksum(found.checksum, found.len));
+                    block.must |= block.removed == removed[at]
+                        && found.is_some_and(|found| found < versions[at]);
                 }
             }
         }
@@ -600,7 +605,7 @@ impl World {
         let copy = self.device.copy(self.dice.bits());
         let options = Options { full_scan: !full_scan, ..self.options.clone() };
         for _ in 0..1 + u64::from(twice) {
-            let (engine, desk) = open(&copy, &options, self.now, 0);
+            let (engine, desk) = open(&copy, &options, self.now, 1);
             engine.audit().unwrap_or_else(|why| panic!("the audit fails after opening: {why}"));
             dumps.push(Self::dump(&desk, self.now.wall));
             drop(engine);
@@ -675,6 +680,11 @@ impl World {
         for block in self.blocks.iter_mut().filter(|block| block.mortal) {
             (block.must, block.present) = (false, false);
         }
+        for pending in self.jobs.values_mut() {
+            if let Pending::Load { since, .. } = pending {
+                since.wall = since.wall.min(self.now.wall);
+            }
+        }
     }
 
     /// Everything that is under way ends, and every block that is there can be loaded.
@@ -706,9 +716,9 @@ struct Version {
 }
 
 fn open(device: &Device, options: &Options, now: Now, seed: u64) -> (Engine, Arc<Desk>) {
-    let mut uuid = [7; 16];
-    uuid[..8].copy_from_slice(&seed.to_le_bytes());
-    let engine = Engine::open(device.open(), options, Box::new(Hits), Uuid(uuid), &|| now);
+    let mut random = [7; 16];
+    random[..8].copy_from_slice(&seed.to_le_bytes());
+    let engine = Engine::open(device.open(), options, Box::new(Hits), random, &|| now);
     let engine = engine.unwrap_or_else(|why| panic!("the store does not open: {why}"));
     let desk = engine.desk();
     (engine, desk)

@@ -9,7 +9,7 @@ use tranship_cache::mover::Bell;
 use tranship_cache::tier::codec::{Choice, Codec};
 use tranship_cache::tier::cold::Cold;
 use tranship_cache::tier::nvme::disk::{self, Target};
-use tranship_cache::tier::nvme::{self, Hits, Now, Nvme, Uuid};
+use tranship_cache::tier::nvme::{self, Hits, Now, Nvme};
 use tranship_cache::tier::object::{self, Bucket};
 use tranship_cache::tier::{Ingest, Level, Tier};
 use tranship_cache::time::Wall;
@@ -123,7 +123,7 @@ fn log(
         ..nvme::Options::default()
     };
     let clock = Arc::new(move || Now { mono: began.elapsed().into(), wall: Wall::now() });
-    let fresh = Uuid(engine.id().0.to_be_bytes());
+    let fresh = engine.id().0.to_be_bytes();
     let cold = Nvme::open(disk, &options, Box::new(Hits), fresh, clock, bell.notify())
         .map_err(|why| TierError::Log { path: path.display().to_string(), why })?;
     let figures = cold.figures();

@@ -55,7 +55,8 @@ impl Nvme {
     /// Time that dropping the tier gives it to close.
     pub const DROP_WITHIN: Duration = Duration::from_secs(10);
 
-    /// Opens the store on a disk, or makes one named `fresh` on an empty one, and starts the thread.
+    /// Opens the store on a disk, or makes one on an empty one, and starts the thread. `random` must
+    /// differ at each opening.
     ///
     /// # Errors
     /// Why the store cannot be opened.
@@ -63,11 +64,11 @@ impl Nvme {
         disk: Box<dyn Disk>,
         options: &Options,
         judge: Box<dyn Judge>,
-        fresh: Uuid,
+        random: [u8; 16],
         clock: Clock,
         notify: Notify,
     ) -> Result<Self, OpenError> {
-        let engine = Engine::open(disk, options, judge, fresh, &*clock)?;
+        let engine = Engine::open(disk, options, judge, random, &*clock)?;
         let (desk, wake) = (engine.desk(), engine.waker());
         let (describe, uuid) = (engine.describe(), engine.uuid());
         let control = Arc::new(Control::default());
@@ -243,8 +244,7 @@ mod tests {
             wall: Wall(1_000_000).after(Millis::from(start.elapsed())),
         });
         let options = Options { segment_bytes: 1 << 20, ..Options::default() };
-        let tier =
-            Nvme::open(device.open(), &options, Box::new(Hits), Uuid([7; 16]), clock, notify);
+        let tier = Nvme::open(device.open(), &options, Box::new(Hits), [7; 16], clock, notify);
         Bench { tier: tier.unwrap(), told, done: Vec::new() }
     }
 

@@ -90,8 +90,8 @@ impl Engine {
         }
         let found = Found { len, checksum: record.checksum, expires: record.expires, mark };
         let mut index = self.desk.index.lock();
-        let before = index.get(&name);
-        let there_is_room = index.insert(&name, place, &found).is_some();
+        let inserted = index.insert(&name, place, &found);
+        let (there_is_room, before) = (inserted.is_some(), inserted.flatten());
         if there_is_room {
             mark_parent(&mut index, record);
         }

@@ -13,7 +13,10 @@
 //!    a copy that was replaced waits until the new one is durable.
 //! 4. A segment is opened only when the notes up to the one that frees it are durable, and nothing that
 //!    the device may still read lies in it.
-//! 5. What was not written to the end is never read: a segment is written once in a life, from its
+//! 5. Numbers may be given out again after a crash, since what bore them may be lost. So headers and
+//!    pages of the index log name the opening that wrote them, and the one before them by its
+//!    checksum: what an earlier opening left never follows what a later one wrote.
+//! 6. What was not written to the end is never read: a segment is written once in a life, from its
 //!    start, and after a crash it is closed where its last whole frame ends.
 
 mod apply;
@@ -62,6 +65,8 @@ pub struct Engine {
     device: Device,
     layout: Layout,
     uuid: Uuid,
+    /// Tells what this opening writes from what an earlier one left.
+    session: u64,
     options: Options,
     judge: Box<dyn Judge>,
     now: Now,

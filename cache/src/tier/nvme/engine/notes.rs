@@ -7,6 +7,7 @@ use tranship_transport::memory::HostMemory;
 
 use super::Engine;
 use super::device::Purpose;
+use super::log_end::LogEnd;
 use crate::tier::Span;
 use crate::tier::nvme::disk::{Error, PAGE_BYTES};
 use crate::tier::nvme::format::log::{NOTES_MAX, Note, Page};
@@ -25,6 +26,7 @@ const SNAPSHOT_PAGES: usize = 256;
 pub(super) struct Notes {
     half: usize,
     epoch: u64,
+    session: u64,
     /// Page of the half that is written next.
     next: u32,
     /// Checksum of the page before it.
@@ -49,11 +51,13 @@ struct Snapshot {
 }
 
 impl Notes {
-    /// A log that goes on after `next` pages of a half.
-    pub(super) fn new(half: usize, epoch: u64, next: u32, chain: u64, now: Millis) -> Self {
+    /// A log that goes on where it was found to end.
+    pub(super) fn new(end: &LogEnd, session: u64, now: Millis) -> Self {
+        let LogEnd { half, epoch, next, chain } = *end;
         Self {
             half,
             epoch,
+            session,
             next,
             chain,
             queue: VecDeque::new(),
@@ -109,31 +113,22 @@ impl Notes {
     }
 }
 
-/// Notes as pages, the first of them `first` of the half; and the last one's checksum.
-pub(super) fn to_pages(
-    uuid: Uuid,
-    notes: &[Note],
-    epoch: u64,
-    first: u32,
-    mut chain: u64,
-    complete: bool,
-) -> (Vec<u8>, u64) {
-    let mut bytes = Vec::new();
-    let count = notes.len().div_ceil(NOTES_MAX).max(1);
+/// Notes as pages, of which the first is like `page` but for its notes; and the last one's checksum.
+/// If `page` completes a snapshot, the last one does.
+pub(super) fn to_pages(uuid: Uuid, notes: &[Note], mut page: Page) -> (Vec<u8>, u64) {
+    let (mut bytes, mut crc) = (Vec::new(), page.chain);
+    let (count, complete) = (notes.len().div_ceil(NOTES_MAX).max(1), page.complete);
     for at in 0..count {
         let end = notes.len().min((at + 1) * NOTES_MAX);
-        let page = Page {
-            epoch,
-            index: first + at as u32,
-            chain,
-            complete: complete && at + 1 == count,
-            notes: notes[at * NOTES_MAX..end].to_vec(),
-        };
-        let (page, crc) = page.encode(uuid);
-        bytes.extend(page);
-        chain = crc;
+        page.notes = notes[at * NOTES_MAX..end].to_vec();
+        page.complete = complete && at + 1 == count;
+        page.chain = crc;
+        let encoded = page.encode(uuid);
+        bytes.extend(encoded.0);
+        crc = encoded.1;
+        page.index += 1;
     }
-    (bytes, chain)
+    (bytes, crc)
 }
 
 impl Engine {
@@ -176,8 +171,9 @@ impl Engine {
         let count = ripe.min(pages * NOTES_MAX);
         let notes: Vec<Note> = self.notes.queue.drain(..count).map(|(_, note)| note).collect();
         notes.iter().for_each(|note| self.segments.noted(note));
-        let Notes { half, epoch, next, chain, .. } = self.notes;
-        let (bytes, chain) = to_pages(self.uuid, &notes, epoch, next, chain, false);
+        let Notes { half, epoch, session, next, chain, .. } = self.notes;
+        let page = Page { epoch, session, index: next, chain, complete: false, notes: Vec::new() };
+        let (bytes, chain) = to_pages(self.uuid, &notes, page);
         piece.span.write_at(0, &bytes);
         let from = piece.span.slice(0..bytes.len());
         self.notes.chain = chain;
@@ -210,7 +206,9 @@ impl Engine {
     fn start_snapshot(&mut self) {
         let notes = self.segments.snapshot();
         let (half, epoch) = (1 - self.notes.half, self.notes.epoch + 1);
-        let (bytes, chain) = to_pages(self.uuid, &notes, epoch, 0, 0, true);
+        let session = self.notes.session;
+        let page = Page { epoch, session, index: 0, chain: 0, complete: true, notes: Vec::new() };
+        let (bytes, chain) = to_pages(self.uuid, &notes, page);
         let memory = match HostMemory::new(bytes.len()).name("nvme-snapshot").build() {
             Ok(memory) => Span::whole(Arc::new(memory)),
             Err(why) => {

@@ -9,7 +9,7 @@ use super::device::Device;
 use super::fail::Failures;
 use super::frames::Frames;
 use super::load::Loads;
-use super::notes::{Notes, to_pages};
+use super::notes::Notes;
 use super::reclaim::Reclaim;
 use super::scan::Port;
 use super::settle::Settling;
@@ -22,8 +22,9 @@ use crate::tier::nvme::disk::{Disk, PAGE_BYTES};
 use crate::tier::nvme::format::layout::{
     HEAD_PAGES, SEGMENT_PAGES_MAX, SEGMENT_PAGES_MIN, SEGMENTS_MIN,
 };
+use crate::tier::nvme::format::log::Page;
 use crate::tier::nvme::format::superblock::{Seen, Superblock};
-use crate::tier::nvme::format::{FORMAT_VERSION, Layout, PAGE, Uuid, is_zero, summary};
+use crate::tier::nvme::format::{FORMAT_VERSION, Layout, Uuid, is_zero, summary};
 use crate::tier::nvme::options::{Judge, Now, Options};
 use crate::tier::nvme::pool::Pool;
 use crate::time::{Millis, Wall};
@@ -51,8 +52,8 @@ pub enum OpenError {
         /// Its format.
         version: u16,
     },
-    /// Both superblocks are damaged.
-    #[error("both superblocks of the store are damaged; erase the device to begin anew")]
+    /// Both superblocks are damaged, or numbers in it are not possible.
+    #[error("the store is damaged beyond use; erase the device to begin anew")]
     Damaged,
     /// The superblocks are of two stores.
     #[error("the superblocks name two stores, {first} and {second}; are its files mixed up?")]
@@ -95,7 +96,8 @@ pub enum OpenError {
 }
 
 impl Engine {
-    /// Opens the store on a disk, or makes one named `fresh` if the disk is empty.
+    /// Opens the store on a disk, or makes one if the disk is empty. `random` must differ at each
+    /// opening: it names a new store, and tells what this opening writes from what others left.
     ///
     /// # Errors
     /// Why not; nothing was written then, unless a device failed while it was.
@@ -103,32 +105,30 @@ impl Engine {
         disk: Box<dyn Disk>,
         options: &Options,
         judge: Box<dyn Judge>,
-        fresh: Uuid,
+        random: [u8; 16],
         clock: &dyn Fn() -> Now,
     ) -> Result<Self, OpenError> {
         let mut port = Port::new(disk, options.bounce_bytes.max(META_BYTES_MIN), clock)?;
         let (superblock, layout) = match find_superblock(&mut port)? {
             Some(found) => found,
-            None => make(&mut port, options, fresh)?,
+            None => make(&mut port, options, Uuid(random))?,
         };
         let uuid = superblock.uuid;
         let recovered = recover(&mut port, uuid, &layout, options.full_scan)?;
         let now = port.now();
-        let bounce = port.pool;
-        Self::with(port.disk, bounce, recovered, layout, uuid, options, judge, now)
+        let session = u64::from_le_bytes(*random.first_chunk().expect("16 bytes are more than 8"));
+        let store = Store { disk: port.disk, bounce: port.pool, layout, uuid, session };
+        Self::with(store, recovered, options, judge, now)
     }
 
-    #[expect(clippy::too_many_arguments, reason = "each is a part of the engine")]
     fn with(
-        disk: Box<dyn Disk>,
-        bounce: Pool,
+        store: Store,
         recovered: Recovered,
-        layout: Layout,
-        uuid: Uuid,
         options: &Options,
         judge: Box<dyn Judge>,
         now: Now,
     ) -> Result<Self, OpenError> {
+        let Store { disk, bounce, layout, uuid, session } = store;
         let Recovered { index, segments, log, last, closed, stale, health } = recovered;
         let figures = Figures { recovered: index.len(), ..Figures::default() };
         // Two summaries of the smallest blocks fit beside headers and pages of the log.
@@ -141,12 +141,13 @@ impl Engine {
             device: Device::new(disk),
             layout,
             uuid,
+            session,
             options: options.clone(),
             judge,
             now,
             again: false,
             segments,
-            notes: Notes::new(log.half, log.epoch, log.next, log.chain, now.mono),
+            notes: Notes::new(&log, session, now.mono),
             frames: Frames::starting_at(last),
             settling,
             loads: Loads::default(),
@@ -173,6 +174,15 @@ impl Engine {
         engine.publish(&mut false);
         Ok(engine)
     }
+}
+
+/// What was opened.
+struct Store {
+    disk: Box<dyn Disk>,
+    bounce: Pool,
+    layout: Layout,
+    uuid: Uuid,
+    session: u64,
 }
 
 fn find_superblock(port: &mut Port<'_>) -> Result<Option<(Superblock, Layout)>, OpenError> {
@@ -225,8 +235,9 @@ fn make(
     port.write(0, &superblock.encode())?;
     port.flush()?;
     port.write((HEAD_PAGES - 1) * PAGE_BYTES, &superblock.encode())?;
-    let (page, _) = to_pages(uuid, &[], 1, 0, 0, true);
-    debug_assert_eq!(page.len(), PAGE);
+    let first =
+        Page { epoch: 1, session: 0, index: 0, chain: 0, complete: true, notes: Vec::new() };
+    let (page, _) = first.encode(uuid);
     port.write(layout.log_byte(0, 0), &page)?;
     port.flush()?;
     Ok((superblock, layout))

@@ -20,10 +20,13 @@ use crate::tier::nvme::format::log::{MAP_PAGES, Note};
 use crate::tier::nvme::format::record::CODEC_NONE;
 use crate::tier::nvme::format::summary::{self, Trailer};
 use crate::tier::nvme::format::{Entry, Layout, PAGE, Uuid};
-use crate::tier::nvme::index::{Index, Place};
+use crate::tier::nvme::index::{Added, Index, Place};
 use crate::tier::nvme::sabotage::{Defect, is};
 use crate::tier::nvme::segments::{Segments, State};
 use crate::time::Wall;
+
+/// Numbers above this one are not reached by counting.
+const NUMBER_MAX: u64 = 1 << 62;
 
 /// A store as it was found.
 pub(super) struct Recovered {
@@ -54,6 +57,9 @@ pub(super) fn recover(
     scan.walk(port)?;
     scan.check_payloads(port)?;
     scan.take_walked();
+    if scan.seq_max.max(scan.last).max(log.epoch) > NUMBER_MAX {
+        return Err(OpenError::Damaged);
+    }
     let marked = scan.mark_ends(port);
     let flushed = marked.and_then(|()| port.flush());
     let health = flushed.err().map(|why| {
@@ -248,7 +254,7 @@ impl Scan {
             return;
         }
         if let Some(Read::Good((trailer, entries))) = ends.tail
-            && (trailer.seq == head.seq || is(Defect::StaleSummary) && trailer.seq > freed)
+            && (trailer.seq == head.seq || is(Defect::StaleSummary))
         {
             // The summary was written when all its frames were durable.
             self.durable = self.durable.max(trailer.last);
@@ -412,23 +418,25 @@ impl Scan {
         let record = &entry.record;
         let name = record.name();
         let page = self.layout.page(number, entry.page);
-        if let Some(other) = self.index.get(&name) {
-            // The later place in the log is the later version.
-            let (segment, inside) = self.layout.split(other.place.page);
-            let other_seq = self.segments.get(segment).seq;
-            if (other_seq, inside) >= (seq, entry.page) {
-                let page = entry.page as u16;
-                self.stale.push(Note::Dead { segment: number, seq, page });
-                return;
-            }
-            let note = self.segments.sub(other.place.page, other.found.len);
-            self.stale.push(note);
-        }
         let place = Place { page, head: (entry.page - entry.frame) as u16 };
         let (len, checksum, expires) = (record.len, record.checksum, record.expires);
         let found = Found { len, checksum, expires, mark: entry.mark };
-        if self.index.insert(&name, place, &found).is_none() {
-            return;
+        match self.index.add(&name, place, &found) {
+            None => return,
+            Some(Added::New) => {}
+            Some(Added::There(other)) => {
+                // The later place in the log is the later version.
+                let (segment, inside) = self.layout.split(other.place.page);
+                let other_seq = self.segments.get(segment).seq;
+                if (other_seq, inside) >= (seq, entry.page) {
+                    let page = entry.page as u16;
+                    self.stale.push(Note::Dead { segment: number, seq, page });
+                    return;
+                }
+                let note = self.segments.sub(other.place.page, other.found.len);
+                self.stale.push(note);
+                self.index.replace(other.slot, place, &found);
+            }
         }
         self.segments.add(page, len);
         if let Some(key) = record.link.parent

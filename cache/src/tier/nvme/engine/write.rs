@@ -111,13 +111,23 @@ impl Engine {
         sources: Vec<(u32, Span)>,
         header: Piece,
     ) {
-        let durable = self.frames.durable;
+        let (durable, session) = (self.frames.durable, self.session);
         let number = self.frames.last + 1;
         self.frames.last = number;
         let open = self.frames.open.as_mut().expect("blocks were placed in it");
         let Open { segment, seq, opened, next: page, chain, .. } = *open;
-        let head =
-            Head { segment, seq, number, durable, chain, page, opened, pages, payload_pages };
+        let head = Head {
+            segment,
+            seq,
+            session,
+            number,
+            durable,
+            chain,
+            page,
+            opened,
+            pages,
+            payload_pages,
+        };
         let (bytes, crc) = frame::encode(self.uuid, &head, blocks);
         header.span.write_at(0, &bytes);
         open.next += head.span();

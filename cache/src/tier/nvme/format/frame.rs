@@ -37,6 +37,8 @@ pub(crate) struct Head {
     pub(crate) segment: u32,
     /// The life of the segment; higher is later, over the whole store.
     pub(crate) seq: u64,
+    /// Which opening of the store wrote it.
+    pub(crate) session: u64,
     /// Counts the store's frames.
     pub(crate) number: u64,
     /// When this was written, all frames up to this number were on the device for good.
@@ -88,12 +90,13 @@ pub(crate) fn encode(uuid: Uuid, head: &Head, blocks: &[Block]) -> (Vec<u8>, u64
     to.u64(head.durable);
     to.u64(head.chain);
     to.u64(head.opened.0);
+    to.u64(head.session);
     to.u32(head.segment);
     to.u32(head.page);
     to.u32(head.pages);
     to.u32(head.payload_pages);
     to.u32(u32::try_from(blocks.len()).expect("a header holds a few blocks"));
-    to.raw(&[0; FIXED_BYTES - 92]);
+    to.raw(&[0; FIXED_BYTES - 100]);
     for block in blocks {
         block.entry.encode(&mut to);
         block.sums.iter().for_each(|sum| to.u64(*sum));
@@ -122,15 +125,16 @@ fn fields(from: &mut Reader<'_>, uuid: Uuid) -> Result<(u64, Head, usize), Malfo
     }
     let (seq, number) = (from.u64("life")?, from.u64("number")?);
     let (durable, chain) = (from.u64("durable")?, from.u64("chain")?);
-    let opened = Wall(from.u64("opened")?);
+    let (opened, session) = (Wall(from.u64("opened")?), from.u64("session")?);
     let (segment, page) = (from.u32("segment")?, from.u32("page")?);
     let (pages, payload_pages) = (from.u32("pages")?, from.u32("payload pages")?);
     let count = from.u32("blocks")? as usize;
-    from.raw(FIXED_BYTES - 92, "reserved")?;
+    from.raw(FIXED_BYTES - 100, "reserved")?;
     if !(1..=HEADER_PAGES_MAX).contains(&pages) {
         return Err(Malformed::value("pages", pages, "a header's pages"));
     }
-    let head = Head { segment, seq, number, durable, chain, page, opened, pages, payload_pages };
+    let head =
+        Head { segment, seq, session, number, durable, chain, page, opened, pages, payload_pages };
     Ok((crc, head, count))
 }
 

@@ -73,6 +73,8 @@ impl Note {
 pub(crate) struct Page {
     /// Which filling of the half; higher is later.
     pub(crate) epoch: u64,
+    /// Which opening of the store wrote it.
+    pub(crate) session: u64,
     /// Which page of the half.
     pub(crate) index: u32,
     /// Checksum of the page before; of none, 0.
@@ -94,7 +96,7 @@ impl Page {
         to.u32(self.index);
         to.u16(u16::try_from(self.notes.len()).expect("a page holds a few notes"));
         to.u16(u16::from(self.complete));
-        to.u64(0);
+        to.u64(self.session);
         self.notes.iter().for_each(|note| note.encode(&mut to));
         let mut bytes = to.finish();
         bytes.resize(PAGE, 0);
@@ -117,12 +119,12 @@ impl Page {
         }
         let (epoch, chain, index) = (from.u64("epoch")?, from.u64("chain")?, from.u32("index")?);
         let (count, complete) = (from.u16("notes")? as usize, from.u16("flags")? & 1 != 0);
-        from.u64("reserved")?;
+        let session = from.u64("session")?;
         if count > NOTES_MAX {
             return Err(Malformed::value("notes", count, "as many as a page has room for"));
         }
         let notes = (0..count).map(|_| Note::decode(&mut from)).collect::<Result<_, _>>()?;
-        Ok((Self { epoch, index, chain, complete, notes }, crc))
+        Ok((Self { epoch, session, index, chain, complete, notes }, crc))
     }
 }
 

@@ -52,6 +52,13 @@ pub(crate) struct Known {
     pub(crate) found: Found,
 }
 
+/// What came of [`Index::add`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Added {
+    New,
+    There(Known),
+}
+
 impl Index {
     pub(crate) fn len(&self) -> u64 {
         self.len
@@ -126,14 +133,21 @@ impl Index {
         name: &Name,
         place: Place,
         found: &Found,
-    ) -> Option<Option<Place>> {
+    ) -> Option<Option<Known>> {
+        match self.add(name, place, found)? {
+            Added::New => Some(None),
+            Added::There(before) => {
+                self.replace(before.slot, place, found);
+                Some(Some(before))
+            }
+        }
+    }
+
+    /// Puts a block in, unless there is one of its name. None when there are too many identities.
+    pub(crate) fn add(&mut self, name: &Name, place: Place, found: &Found) -> Option<Added> {
         let number = self.identities.take(&name.identity)?;
         if let Some(slot) = self.search(number, name.key) {
-            let before = self.known(slot);
-            self.uncount(&before.found);
-            self.slot_mut(slot).set(place, found);
-            self.count(found);
-            return Some(Some(before.place));
+            return Some(Added::There(self.known(slot)));
         }
         let slot = self.vacant();
         self.slot_mut(slot).fill(number, name.key);
@@ -143,7 +157,15 @@ impl Index {
         self.len += 1;
         self.grow();
         self.link(slot);
-        Some(None)
+        Some(Added::New)
+    }
+
+    /// Puts another version of a block in its slot.
+    pub(crate) fn replace(&mut self, slot: u32, place: Place, found: &Found) {
+        let before = self.known(slot);
+        self.uncount(&before.found);
+        self.slot_mut(slot).set(place, found);
+        self.count(found);
     }
 
     /// Says that a block is somewhere else now.

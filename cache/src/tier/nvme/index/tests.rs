@@ -47,7 +47,8 @@ proptest! {
                     let (place, found) = (Place { page, head }, found(len, hits));
                     let before = index.insert(&name(id, key), place, &found).unwrap();
                     let other = model.insert(name(id, key), (place, found));
-                    prop_assert_eq!(before, other.map(|(place, _)| place));
+                    let before = before.map(|known| (known.place, known.found));
+                    prop_assert_eq!(before, other);
                 }
                 Step::Remove(id, key) => {
                     let here = index.get(&name(id, key)).map(|known| index.remove(known.slot).place);
