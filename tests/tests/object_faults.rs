@@ -39,6 +39,7 @@ fn fates() -> Vec<Fate> {
         Fate::Truncate { after: 100_000 },
         Fate::Flip { at: 0 },
         Fate::Flip { at: 30 },
+        Fate::Flip { at: 37_900 },
         Fate::Flip { at: 200_000 },
         Fate::Flip { at: usize::MAX },
         Fate::Reset,
