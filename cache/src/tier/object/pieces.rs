@@ -33,8 +33,11 @@ pub(super) struct Reading {
     left: Range<u64>,
     /// What the next read needs, unless a read is under way.
     idle: Option<(File, Vec<u8>)>,
-    under_way: Option<JoinHandle<(io::Result<()>, File, Vec<u8>)>>,
+    under_way: Option<JoinHandle<Read>>,
 }
+
+/// How a read ended, and what it was made with.
+type Read = (io::Result<()>, File, Vec<u8>);
 
 impl Pieces {
     pub(super) fn of_stream(from: BoxStream<'static, object_store::Result<Bytes>>) -> Self {
