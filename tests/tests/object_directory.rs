@@ -144,17 +144,22 @@ fn a_damaged_pack_costs_the_blocks_that_are_damaged() {
     rig.sync().unwrap();
     let [pack] = &files(&directory, "packs")[..] else { panic!("one pack") };
     let mut bytes = std::fs::read(pack).unwrap();
-    // In the middle of the second block, behind its first chunk.
+    // In the middle of the second block and of the third, behind their first chunks.
     bytes[300_000] ^= 4;
+    bytes[500_000] ^= 4;
     std::fs::write(pack, bytes).unwrap();
     let (second, whole) = block(1, 200_000);
     assert_eq!(rig.load(second.name(), 0..1000).unwrap(), whole[..1000], "a part that is whole");
     assert_eq!(rig.load(second.name(), 0..second.len), Err(Failure::Corrupt));
     assert!(!rig.finds(&second));
-    for number in [0, 2, 3] {
+    let (third, whole) = block(2, 200_000);
+    assert_eq!(rig.load(third.name(), 1..60_000).unwrap(), whole[1..60_000]);
+    assert_eq!(rig.load(third.name(), 60_000..third.len), Err(Failure::Corrupt));
+    assert!(!rig.finds(&third));
+    for number in [0, 3] {
         check(&rig, number, 200_000);
     }
-    assert_eq!(rig.bucket.figures().corrupt, 1);
+    assert_eq!(rig.bucket.figures().corrupt, 2);
 }
 
 #[test]
