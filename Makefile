@@ -61,10 +61,13 @@ fmt: ## format the code
 doc: ## build the API documentation, warnings are errors
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps --features $(FEATURES)
 
-bench: ## measure transport and cache on this machine, JSON lines
+bench: ## measure transport, cache and its tiers on this machine, JSON lines
 	$(CARGO) build --release -p tranship
 	$(TARGET)/release/tranship bench transport --json
 	$(TARGET)/release/tranship bench cache --json
+	$(TARGET)/release/tranship bench cache --tiers dram,nvme,object --json
+	$(TARGET)/release/tranship bench nvme --json
+	$(TARGET)/release/tranship bench object --json
 	PATH="$(abspath $(TARGET))/tools/bin:$$PATH" $(TARGET)/release/tranship bench object --json
 
 fuzz: ## fuzz every decoder for SECONDS (600) each, see docs/testing.md

@@ -1,5 +1,6 @@
 //! Short runs of the benchmarks: every line is there, whole, and makes sense.
 
+use std::io::Write as _;
 use std::process::Command;
 
 use serde_json::Value;
@@ -79,6 +80,86 @@ fn cache_lines_are_whole() {
     }
 }
 
+/// The directory that the tests are built in: `/tmp` may be memory, which is no disk.
+const DISK: &str = env!("CARGO_TARGET_TMPDIR");
+
+#[test]
+fn every_tier_is_measured_and_found_again_after_a_kill() {
+    let tiers =
+        ["bench", "cache", "--tiers", "dram,nvme,object", "--sizes", "64KiB", "--path", DISK];
+    let lines = lines(&tiers);
+    let schemas: Vec<_> = lines.iter().map(|line| line["schema"].as_str().unwrap()).collect();
+    let [get, restart] = ["tranship.bench-tier/1", "tranship.bench-restart/1"];
+    assert_eq!(schemas, [get, get, restart, get, restart, "tranship.bench-tiers/1"]);
+    for (line, tier) in lines.iter().zip(["dram", "nvme", "nvme", "object", "object"]) {
+        let gets = if line["schema"] == restart { &line["after"] } else { line };
+        assert_eq!((&gets["tier"], &gets["n"]), (&tier.into(), &4.into()), "{line}");
+        assert!(number(gets, "p50_us") > 0.0 && number(gets, "gb_per_s") > 0.0, "{line}");
+        if line["schema"] == restart {
+            assert_eq!((&line["blocks"], &line["recovered"]), (&4.into(), &4.into()), "{line}");
+        }
+    }
+    assert_eq!((&lines[5]["corrupt"], &lines[5]["missing"]), (&0.into(), &0.into()));
+}
+
+fn nvme(path: Option<&str>) -> Vec<Value> {
+    let place = tempfile::tempdir_in(DISK).expect("a directory for a test");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tranship"));
+    command.args(["bench", "nvme", "--json", "--size", "72MiB", "--path"]).arg(place.path());
+    command.args(["--sizes", "64KiB,1MiB", "--depths", "3", "--seconds", "250ms"]).env_clear();
+    let output = command.envs(path.map(|path| ("PATH", path))).output().expect("the binary starts");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
+    assert_eq!(place.path().read_dir().expect("a directory").count(), 0, "the file is removed");
+    let stdout = String::from_utf8(output.stdout).expect("UTF-8");
+    stdout.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
+}
+
+fn check_nvme(line: &Value) {
+    assert_eq!((&line["schema"], &line["bench"]), (&"tranship.bench/1".into(), &"nvme".into()));
+    for positive in ["gb_per_s", "cpu_s_per_gb", "p50_us", "p99_us", "n", "size", "depth"] {
+        assert!(number(line, positive) > 0.0, "{positive} of {line}");
+    }
+    assert!(number(line, "p50_us") <= number(line, "p99_us"), "{line}");
+    assert!(line["disk"].as_str().is_some_and(|disk| disk.contains(DISK)), "{line}");
+    assert!(line["memory"].is_string() && line["latency"] == "completion", "{line}");
+    assert_eq!((&line["working_set"], &line["checksums"]), (&(72 << 20).into(), &"thread".into()));
+}
+
+#[test]
+fn nvme_lines_are_whole() {
+    // Nobody has fio here.
+    let lines = nvme(Some("/nowhere"));
+    let ops: Vec<_> = lines.iter().map(|line| line["op"].as_str().expect("an op")).collect();
+    assert_eq!(ops, ["read", "read", "write", "write", "lanes", "lanes", "lanes"]);
+    for line in &lines {
+        check_nvme(line);
+        if line["op"] == "lanes" {
+            assert!(number(line, "p99_to_idle") > 0.0, "{line}");
+        } else {
+            assert_eq!(line["skipped"], "fio not found; apt install fio");
+            assert!(line.get("ratio").is_none(), "{line}");
+        }
+    }
+}
+
+#[test]
+fn nvme_is_measured_beside_fio() {
+    let path = std::env::var("PATH").unwrap_or_default();
+    if !std::env::split_paths(&path).any(|folder| folder.join("fio").is_file()) {
+        // Also when the harness captures the output of a passing test.
+        let _ = writeln!(std::io::stderr(), "skipped: fio not found; apt install fio");
+        return;
+    }
+    for line in nvme(Some(&path)).iter().filter(|line| line["op"] != "lanes") {
+        check_nvme(line);
+        for positive in ["limit_gb_per_s", "ratio", "limit_cpu_s_per_gb", "limit_p50_us"] {
+            assert!(number(line, positive) > 0.0, "{positive} of {line}");
+        }
+        assert!(line.get("skipped").is_none(), "{line}");
+    }
+}
+
 #[test]
 fn object_lines_are_whole() {
     let directory = tempfile::tempdir().unwrap();
@@ -109,6 +190,11 @@ fn what_cannot_be_measured_is_said_in_one_line() {
         (&["transport", "--working-set", "9000TiB"], 6, "a smaller --working-set needs less"),
         (&["cache", "--connect", "tcp://127.0.0.1:1"], 5, "nobody answers there"),
         (&["cache", "--to", "unix:///nowhere/at.sock"], 5, "start one with `tranship serve`"),
+        (&["nvme", "--path", DISK, "--sizes", "1000"], 2, "expected a multiple of 4096 bytes"),
+        (&["nvme", "--path", DISK, "--size", "1MiB"], 2, "is too short for what is in flight"),
+        (&["nvme", "--path", DISK, "--size", "9000TiB"], 6, "the file system has"),
+        (&["nvme", "--path", "/proc/version"], 2, "--overwrite measures a file"),
+        (&["nvme", "--path", "/dev/shm", "--size", "1GiB"], 6, "lies on tmpfs, which is memory"),
     ] {
         let output = Command::new(env!("CARGO_BIN_EXE_tranship"))
             .arg("bench")

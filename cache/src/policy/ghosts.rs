@@ -31,10 +31,10 @@ impl Ghosts {
 }
 
 /// Names are hashes already; one multiplication spreads what an engine's own keys may lack.
-type Plain = BuildHasherDefault<Spread>;
+pub(super) type Plain = BuildHasherDefault<Spread>;
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Spread(u64);
+pub(super) struct Spread(u64);
 
 impl Hasher for Spread {
     fn finish(&self) -> u64 {

@@ -170,6 +170,11 @@ pub trait Policy: Send {
     /// What to remember of a resident block in a tier below.
     fn mark(&self, id: BlockId) -> Mark;
 
+    /// The mark that a block which was just asked for and is not resident would have.
+    fn foresee(&self, _scope: u32, _key: Key) -> Mark {
+        Mark::default()
+    }
+
     /// A block with this mark, last used `age` ago, was used in a tier below: its new mark.
     fn on_hit_below(&mut self, mark: Mark, age: Millis, now: Millis) -> Mark;
 

@@ -1,9 +1,11 @@
 //! What can go wrong while measuring.
 
 use std::io;
+use std::time::Duration;
 
 use tranship_cache::client;
 use tranship_cache::tier::cold::Failure;
+use tranship_cache::tier::nvme::disk;
 use tranship_cache::tier::object::OpenError;
 use tranship_transport::memory::MemoryError;
 use tranship_transport::{
@@ -106,6 +108,51 @@ pub enum Error {
         missing: usize,
         /// How many were asked for.
         asked: usize,
+    },
+    /// No disk.
+    #[error(transparent)]
+    Open(#[from] disk::OpenError),
+    /// The disk failed.
+    #[error(transparent)]
+    Disk(#[from] disk::Error),
+    /// No memory for what is in flight.
+    #[error("{0}; smaller --sizes or --depths need less")]
+    Buffers(MemoryError),
+    /// A disk that is too short to tell anything.
+    #[error(
+        "a disk of {} is too short for what is in flight; --size {} or more",
+        human::size(*bytes),
+        human::size(*needed_bytes)
+    )]
+    Small {
+        /// What was asked for.
+        bytes: u64,
+        /// What is needed.
+        needed_bytes: u64,
+    },
+    /// What was read is not what was written.
+    #[error("byte {at} of the disk, or one soon after, is not what was written there")]
+    Wrong {
+        /// First byte of what was checked.
+        at: u64,
+    },
+    /// No thread.
+    #[error("no thread for checksums: {source}; --inline needs none")]
+    Thread {
+        /// Why not.
+        source: io::Error,
+    },
+    /// Nothing ends.
+    #[error("no operation has ended for {}; the device hangs", human::time(*within))]
+    Hangs {
+        /// How long.
+        within: Duration,
+    },
+    /// The peer failed.
+    #[error("fio: {why}")]
+    Fio {
+        /// What it said.
+        why: String,
     },
     /// The bucket cannot be opened.
     #[error(transparent)]

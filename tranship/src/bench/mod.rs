@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`transport`] | one-sided writes and reads and ping-pong between two processes |
 //! | [`cache`] | get, put and lookup against a daemon in a process of its own |
+//! | [`nvme`] | the device under the NVMe tier, beside fio |
 //! | [`object`] | loads and stores of the object tier, against requests of the same client |
 //! | [`child`] | the other process of a transfer: this program again |
 //! | [`rounds`] | an operation and its limit, measured in turns so that noise hits both alike |
@@ -17,6 +18,7 @@ pub mod cache;
 pub mod child;
 pub mod error;
 pub mod line;
+pub mod nvme;
 pub mod object;
 pub mod pages;
 pub mod rounds;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use tranship_cache::Identity;
 
-use super::server::Server;
+use super::server::{Below, Server, Settings};
 use super::trace::replay::coordinator::Replay;
 use super::{Context, Error};
 use crate::config::Addresses;
@@ -19,10 +19,15 @@ const SAMPLE_NAME: &str = "conversation.jsonl";
 const PUBLIC_NAME: &str = "conversation_trace.jsonl";
 /// Where the public trace is looked for.
 const TRACES: &str = "../shared/traces";
-/// The model, and how many bytes stand for one of its tokens: small enough that a laptop holds a
-/// good part of the trace.
+/// The model, and how many bytes stand for one of its tokens: so few that the whole trace fits onto a
+/// laptop.
 const MODEL: &str = "qwen3-0.6b";
-const TOKEN_BYTES: u64 = 512;
+const TOKEN_BYTES: u64 = 64;
+/// Memory: a million tokens of these, so that most blocks leave it.
+const MEMORY: Size = Size::mib(64);
+/// A log of four million tokens, and a bucket for the rest.
+const BELOW: Below =
+    Below { at: None, nvme: Some((Size::mib(256), Size::mib(8))), pack: Some(Size::mib(16)) };
 
 /// Arguments of `demo`.
 #[derive(Debug, clap::Args)]
@@ -34,7 +39,7 @@ pub struct Args {
     /// Engine processes
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = super::trace::replay::engines())]
     pub engines: u64,
-    /// Memory of the cache [default: dram.capacity of the configuration]
+    /// Memory of the cache [default: 64MiB]
     #[arg(long, value_name = "SIZE")]
     pub capacity: Option<Size>,
     /// Tenant to act for; its token is taken from the configuration
@@ -45,7 +50,12 @@ pub struct Args {
 impl Args {
     pub(super) fn run(&self, context: &Context) -> Result<Exit, Error> {
         context.start_logging(&context.config_with(None)?)?;
-        let server = Server::start(context, self.capacity, None)?;
+        let settings = Settings {
+            capacity: Some(self.capacity.unwrap_or(MEMORY)),
+            polling: None,
+            below: Some(BELOW),
+        };
+        let server = Server::start(context, &settings)?;
         if let Some(ready) = server.ready().filter(|_| !context.output.is_json()) {
             context.output.line(ready)?;
         }

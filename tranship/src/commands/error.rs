@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use tranship_cache::client;
+use tranship_cache::tier::nvme::disk::OpenError;
 use tranship_cache::wire::FaultCode;
 
 use crate::config::{Address, TokenError};
@@ -138,8 +139,14 @@ impl Error {
             Self::Dial(DialError::All(_)) => Exit::Unreachable,
             Self::Admin(_, exit) | Self::Child { exit, .. } => *exit,
             Self::Bench(bench::Error::Cache(error)) => client(error),
+            Self::Bench(bench::Error::Open(error)) => disk(error),
+            Self::Bench(bench::Error::Small { .. }) => Exit::Usage,
+            Self::Bench(bench::Error::Wrong { .. }) => Exit::Corrupt,
             Self::Bench(
-                bench::Error::Memory(_) | bench::Error::Region(_) | bench::Error::Room { .. },
+                bench::Error::Memory(_)
+                | bench::Error::Buffers(_)
+                | bench::Error::Region(_)
+                | bench::Error::Room { .. },
             ) => Exit::Refused,
             Self::Bench(_)
             | Self::Failed(_)
@@ -233,6 +240,15 @@ fn client(error: &client::Error) -> Exit {
         },
         client::Error::Identity(_) => Exit::Usage,
         _ => Exit::Failure,
+    }
+}
+
+fn disk(error: &OpenError) -> Exit {
+    match error {
+        OpenError::Missing { .. } | OpenError::NoParent { .. } => Exit::NotFound,
+        OpenError::Size(_) | OpenError::Kind { .. } => Exit::Usage,
+        OpenError::System { .. } => Exit::Failure,
+        _ => Exit::Refused,
     }
 }
 

@@ -1,6 +1,7 @@
 //! A daemon of a command's own: the same binary as a child process, in a directory of its own.
 
 use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
 use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -35,14 +36,33 @@ struct Failure {
     exit: u8,
 }
 
+/// What is not as configured.
+#[derive(Debug, Default)]
+pub(crate) struct Settings {
+    /// Memory.
+    pub(crate) capacity: Option<Size>,
+    /// What a worker does when nothing happens.
+    pub(crate) polling: Option<Polling>,
+    /// Tiers below memory, in the daemon's directory.
+    pub(crate) below: Option<Below>,
+}
+
+/// Tiers below memory, which take every block.
+#[derive(Debug, Clone)]
+pub(crate) struct Below {
+    /// Where they are; the daemon's own directory, with which they go away, if nothing is said.
+    pub(crate) at: Option<PathBuf>,
+    /// Size of the log and of its segments, if there shall be one.
+    pub(crate) nvme: Option<(Size, Size)>,
+    /// Size of the objects in a local bucket, if there shall be one.
+    pub(crate) pack: Option<Size>,
+}
+
 impl Server {
     /// Starts a daemon as configured but for its sockets and what is given here, and waits until it
     /// is ready.
-    pub(crate) fn start(
-        context: &Context,
-        capacity: Option<Size>,
-        polling: Option<Polling>,
-    ) -> Result<Self, Error> {
+    pub(crate) fn start(context: &Context, settings: &Settings) -> Result<Self, Error> {
+        let Settings { capacity, polling, below } = settings;
         let failed = |source| Error::System { doing: "start a daemon", source };
         let directory = tempfile::Builder::new().prefix("tranship-").tempdir().map_err(failed)?;
         let address = Address::Unix(directory.path().join("tranship.sock"));
@@ -56,6 +76,19 @@ impl Server {
         }
         if let Some(polling) = polling {
             command.arg(format!("--transport-polling={polling}"));
+        }
+        if let Some(Below { at, nvme, pack }) = below {
+            let at = at.as_deref().unwrap_or(directory.path());
+            if let Some((bytes, segment)) = nvme {
+                command.arg(format!("--nvme={}", at.join("nvme.log").display()));
+                command.arg(format!("--nvme-capacity={bytes}"));
+                command.arg(format!("--nvme-segment={segment}"));
+            }
+            if let Some(pack) = pack {
+                command.arg(format!("--object={}", at.join("bucket").display()));
+                command.args(["--object-node=own", "--object-ingest=all"]);
+                command.arg(format!("--object-pack={pack}"));
+            }
         }
         if let Some(file) = &context.globals.config {
             command.arg("--config").arg(file);
@@ -80,6 +113,16 @@ impl Server {
     /// Where engines connect.
     pub(crate) fn address(&self) -> &Address {
         &self.address
+    }
+
+    /// Where its administration is.
+    pub(crate) fn admin(&self) -> PathBuf {
+        self.directory.path().join("admin.sock")
+    }
+
+    /// Ends it at once, as a crash would.
+    pub(crate) fn kill(self) {
+        drop(self);
     }
 
     /// Its process.

@@ -4,7 +4,7 @@ use std::fs;
 
 use rustix::process::{Resource, getrlimit};
 
-use super::{Finding, host, sys};
+use super::{Finding, disks, host};
 use crate::config::Config;
 use crate::units::human;
 
@@ -15,7 +15,7 @@ pub(super) fn examine(config: &Config) -> Vec<Finding> {
         memlock(arena_bytes),
         huge_pages(arena_bytes),
         shared_memory_mount(),
-        io_uring(),
+        disks::nvme(arena_bytes, &std::env::temp_dir()),
     ]
 }
 
@@ -51,7 +51,7 @@ pub(super) fn memlock(arena_bytes: u64) -> Finding {
 }
 
 /// Whether this process has `CAP_IPC_LOCK`, which lifts the limit: capabilities(7).
-fn may_lock_memory() -> bool {
+pub(super) fn may_lock_memory() -> bool {
     const CAP_IPC_LOCK: u32 = 14;
     fs::read_to_string("/proc/self/status")
         .ok()
@@ -104,13 +104,5 @@ fn shared_memory_mount() -> Finding {
                 .remedy("remove stale files or mount -o remount,size=1G /dev/shm"),
             }
         }
-    }
-}
-
-fn io_uring() -> Finding {
-    match sys::io_uring() {
-        Ok(()) => Finding::ready("io_uring", "available"),
-        Err(error) => Finding::absent("io_uring", error.to_string())
-            .remedy("sysctl kernel.io_uring_disabled=0, and allow it in the sandbox"),
     }
 }

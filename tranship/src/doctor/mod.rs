@@ -1,5 +1,6 @@
 //! What this machine can do, what is missing, and what to do about it.
 
+mod disks;
 mod fabrics;
 pub mod host;
 mod limits;

@@ -1,10 +1,8 @@
 //! The few probes that need a raw call.
 
 use std::collections::BTreeMap;
-use std::ffi::{CStr, c_char, c_int, c_void};
-use std::io;
+use std::ffi::{CStr, c_char, c_void};
 use std::net::Ipv4Addr;
-use std::os::fd::{FromRawFd, OwnedFd};
 
 /// A shared library. It stays loaded until the process ends: drivers start threads and register exit
 /// handlers, and unloading them is where they crash.
@@ -68,23 +66,4 @@ pub(super) fn interfaces() -> BTreeMap<String, Ipv4Addr> {
     // SAFETY: the list came from getifaddrs and is freed once; nothing borrowed remains.
     unsafe { libc::freeifaddrs(list) };
     found
-}
-
-/// Sets up and drops a small ring: io_uring_setup(2).
-///
-/// # Errors
-/// `ENOSYS` without kernel support, `EPERM` when it is switched off.
-pub(super) fn io_uring() -> io::Result<()> {
-    /// `sizeof(struct io_uring_params)`, all zero for defaults.
-    const PARAMS_BYTES: usize = 120;
-    const ENTRIES: c_int = 4;
-    let mut params = [0u64; PARAMS_BYTES / 8];
-    // SAFETY: `params` has the size and alignment of io_uring_params and outlives the call.
-    let result = unsafe { libc::syscall(libc::SYS_io_uring_setup, ENTRIES, params.as_mut_ptr()) };
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: a non-negative result is a new descriptor that nobody else owns.
-    drop(unsafe { OwnedFd::from_raw_fd(result as c_int) });
-    Ok(())
 }

@@ -18,7 +18,7 @@ use tranship_transport::memory::Memory;
 
 use super::TierInfo;
 use crate::config::schema;
-use crate::config::{CodecName, Config, DiskIo, IngestName, Maybe};
+use crate::config::{CodecName, Config, DiskIo, IngestName, Maybe, Pairs};
 use crate::units::{Size, human};
 
 /// Bytes of a log that is made and has no size given, if so much is free.
@@ -179,7 +179,7 @@ fn bucket(config: &Config, url: &str, bell: &Bell) -> Result<(Bucket, TierInfo),
     let schema::Object { settings, node, capacity, pack, codec, read_only, .. } = &config.object;
     let node = node.as_ref().map_or_else(|| own_node(config), |node| node.as_str().to_owned());
     let mut options = object::Options::new(url, node);
-    for (name, value) in settings.as_ref().into_iter().flat_map(|pairs| pairs.iter()) {
+    for (name, value) in settings.as_ref().into_iter().flat_map(Pairs::iter) {
         options = options.with(name, value);
     }
     options.capacity_bytes = capacity.bytes();

@@ -218,3 +218,97 @@ fn a_closed_pipe_ends_quietly() {
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     assert_eq!(text(&output.stderr), "");
 }
+
+#[test]
+fn trace_simulate_prints_a_line_a_pair_and_draws() {
+    let scene = Scene::new();
+    let sample = concat!(env!("CARGO_MANIFEST_DIR"), "/../samples/conversation.jsonl");
+    let plot = scene.path("out.svg").display().to_string();
+    let args = ["trace", "simulate", "--trace", sample, "--capacity-tokens", "100k,400000"];
+    let lines = scene
+        .stdout(&[&args[..], &["--policy", "lru,lineage,opt", "--json", "--plot", &plot]].concat());
+    let objects = objects(&lines, "tranship.simulate/1");
+    let pairs: Vec<(&str, u64)> = objects
+        .iter()
+        .map(|o| (o["policy"].as_str().unwrap(), o["capacity_tokens"].as_u64().unwrap()))
+        .collect();
+    assert_eq!(pairs[..3], [("lru", 100_000), ("lineage", 100_000), ("opt", 100_000)]);
+    assert_eq!(pairs.len(), 6);
+    for object in &objects {
+        let count = |name: &str| object[name].as_u64().unwrap();
+        assert_eq!(count("lookups"), count("hits") + count("stored") + count("not_stored"));
+        let ratio = object["hit_ratio"].as_f64().unwrap();
+        assert!((ratio - count("hits") as f64 / count("lookups") as f64).abs() < 1e-9);
+        assert!(object["ns_per_block"].as_f64().unwrap() > 0.0);
+    }
+    let svg = std::fs::read_to_string(&plot).expect("it was written");
+    assert!(svg.starts_with("<svg ") && svg.contains(">lineage<") && svg.contains(">400k<"));
+    let table = scene.stdout(&args);
+    assert!(table.starts_with("tokens") && table.contains("\nwtinylfu  "), "{table}");
+}
+
+#[test]
+fn trace_simulate_of_tiers_tells_what_they_save() {
+    let scene = Scene::new();
+    let sample = concat!(env!("CARGO_MANIFEST_DIR"), "/../samples/conversation.jsonl");
+    let args = ["trace", "simulate", "--trace", sample, "--policy", "lineage"];
+    let tiers = ["--tier", "dram=100k", "--tier", "nvme=1M"];
+    let lines = scene.stdout(&[&args[..], &tiers, &["--json"]].concat());
+    let object = &objects(&lines, "tranship.simulate-tiers/1")[0];
+    let hits = |at: usize| object["tiers"][at]["hits"].as_u64().unwrap();
+    assert_eq!(object["tiers"][1]["tier"], "nvme");
+    assert!(hits(0) > 0 && hits(1) > 0);
+    assert!(object["saved_seconds"].as_f64().unwrap() > 0.0);
+    assert!(object["tiers"][1]["written_bytes_per_day"].as_f64().unwrap() > 0.0);
+    assert!(scene.stdout(&[&args[..], &tiers].concat()).contains("saves "));
+}
+
+#[test]
+fn trace_simulate_refuses_in_one_line() {
+    let scene = Scene::new();
+    let good = scene.file("trace.jsonl", GOOD);
+    let empty = scene.file("empty.jsonl", "\n");
+    let refused = |exit: i32, file: &str, more: &[&str]| {
+        scene.error(exit, &[&["trace", "simulate", "--trace", file], more].concat())
+    };
+    let one = ["--capacity-tokens", "1M"];
+    assert_eq!(
+        refused(2, &good, &[&one[..], &["--policy", "linage"]].concat()),
+        "error: --policy: unknown policy \"linage\"; did you mean \"lineage\"?; known: lru, slru, \
+         s3fifo, wtinylfu, gdsf, lineage, opt, all"
+    );
+    assert_eq!(
+        refused(2, &good, &["--capacity-tokens", "0"]),
+        "error: --capacity-tokens \"0\": less than one block of 512 tokens; give more, as in 1.5M"
+    );
+    assert!(refused(2, &good, &["--capacity-tokens", "511"]).contains("less than one block"));
+    assert_eq!(
+        refused(2, &good, &["--capacity-tokens", "1M,,2M"]),
+        "error: --capacity-tokens \"1M,,2M\": item 2 is empty; separate items by single commas"
+    );
+    assert!(refused(2, &good, &["--capacity-tokens", "1X"]).contains("use k, M, G or nothing"));
+    assert!(refused(2, &good, &[]).contains("--capacity-tokens"));
+    assert!(refused(2, &good, &["--tier", "dram=1M", "--policy", "opt"]).contains("one tier"));
+    assert_eq!(
+        refused(4, &empty, &one),
+        format!("error: {empty}: no requests in it; expected one JSON object a line")
+    );
+    refused(3, &scene.path("nowhere.jsonl").display().to_string(), &one);
+}
+
+#[test]
+fn the_clairvoyant_policy_is_not_for_daemons() {
+    let scene = Scene::new();
+    let error = scene.error(2, &["config", "explain", "--policy-name", "opt"]);
+    assert!(error.contains("only tranship trace simulate can run it"), "{error}");
+    let error = scene.error(2, &["config", "explain", "--policy-name", "s3-fifo"]);
+    assert!(error.ends_with("did you mean \"s3fifo\"?"), "{error}");
+}
+
+#[test]
+fn trace_synth_makes_other_kinds() {
+    let scene = Scene::new();
+    let trace = scene.stdout(&["trace", "synth", "--kind", "agents", "--requests", "20"]);
+    assert_eq!(trace.lines().count(), 20);
+    assert!(scene.error(2, &["trace", "synth", "--kind", "agnets"]).contains("agents"));
+}

@@ -6,18 +6,28 @@
 //! | `life` | how long blocks of a class wait for their next use, and what keeping one is worth |
 //! | `known` | the blocks that are known, resident ones and ghosts |
 //! | `order` | the candidate that is worth least |
+//! | `guard`, `mini` | plain policies that take over where they do better, and how that is known |
 
 mod class;
+mod guard;
 mod known;
 mod life;
+mod mini;
 mod order;
 
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+
 use self::class::{Class, Kind, LEVELS, bits};
+use self::guard::{Guard, Rule};
 use self::known::{At, Known, Table};
 use self::life::Lives;
 use self::order::Order;
 use super::queue::Blocks;
 use super::{BlockId, Mark, Policy, Removal, Request, Traits, name};
+use crate::key::Key;
 use crate::time::Millis;
 
 /// Blocks that are followed by other ones more often than this are shared by many chains.
@@ -37,19 +47,20 @@ const GAP_OCTAVE_MIN: usize = 9;
 /// Predicts the next use of each block from its lineage, and keeps those that pay best.
 ///
 /// [`docs/policy.md`](https://github.com/tranship/tranship/blob/main/docs/policy.md) explains it.
-#[derive(Debug)]
 pub struct Lineage {
     known: Table,
     lives: Lives,
     order: Order,
+    guard: Guard,
     /// Where resident blocks are known.
     blocks: Blocks<Option<At>>,
     now_ms: u64,
     uses: usize,
     estimate_at: usize,
     counted: usize,
-    /// Names of the blocks of one request, and where they are known.
+    /// Names of the blocks of one request, and where those that are known are.
     names: Vec<u64>,
+    places: Vec<At>,
 }
 
 /// What a request is for the blocks it asks for.
@@ -76,12 +87,14 @@ impl Lineage {
             known: Table::new(),
             lives: Lives::new(),
             order: Order::new(),
+            guard: Guard::new(),
             blocks: Blocks::default(),
             now_ms: 0,
             uses: 0,
             estimate_at: ESTIMATE_USES_FIRST,
             counted: 0,
             names: Vec::new(),
+            places: Vec::new(),
         }
     }
 
@@ -102,15 +115,11 @@ impl Lineage {
         })
     }
 
-    /// What a request whose first `known` blocks are known is for them.
-    fn understand(&mut self, known: usize, now_ms: u64) -> Use {
-        let len = self.names.len();
+    /// What the request is for its blocks; those at `places` are known.
+    fn understand(&mut self, now_ms: u64) -> Use {
+        let (len, known) = (self.names.len(), self.places.len());
         let fresh = Use { kind: Kind::Fresh, known, len, gap: known::Gap::default(), turns: 1 };
-        let Some(at) = known.checked_sub(1).and_then(|last| self.known.find(self.names[last]))
-        else {
-            return fresh;
-        };
-        let link = self.known[at];
+        let Some(link) = self.places.last().map(|at| self.known[*at]) else { return fresh };
         if link.ways > WAYS_OWN {
             return fresh;
         }
@@ -149,10 +158,9 @@ impl Lineage {
     /// Counts a use of the block at `index` of the request.
     fn touch(&mut self, index: usize, of: &Use, now_ms: u64) {
         let name = self.names[index];
-        let at = match self.known.find(name) {
-            Some(at) => at,
-            None => self.known.meet(name, now_ms, life::RowId::default()),
-        };
+        // Behind an unknown block others may be known: keys that name no parent.
+        let at = self.places.get(index).copied().or_else(|| self.known.find(name));
+        let at = at.unwrap_or_else(|| self.known.meet(name, now_ms, life::RowId::default()));
         let before = self.known[at];
         let new = before.uses == 0;
         if !new {
@@ -180,17 +188,16 @@ impl Lineage {
         let known = &mut self.known[at];
         (known.last_ms, known.row, known.uses, known.turns) = (now_ms, row, uses, of.turns);
         (known.gap, known.child, known.ways, known.announced) = (gap, child, ways, true);
-        self.after_use(now_ms);
     }
 
-    /// The slow work, in small pieces.
-    fn after_use(&mut self, now_ms: u64) {
+    /// The slow work that comes with so many uses, in small pieces.
+    fn after(&mut self, uses: usize, now_ms: u64) {
         while let Some(ghost) = self.known.surplus() {
             let known = &self.known[ghost];
             self.lives.gone(known.row, known.age_ms(now_ms));
             self.known.forget(ghost);
         }
-        for _ in 0..COUNTED_PER_USE {
+        for _ in 0..COUNTED_PER_USE * uses {
             if let Some(known) = self.known.place(self.counted) {
                 self.lives.count(known.row, known.age_ms(now_ms));
             }
@@ -200,7 +207,7 @@ impl Lineage {
                 self.lives.counted();
             }
         }
-        self.uses += 1;
+        self.uses += uses;
         if self.uses >= self.estimate_at {
             // At first often, since each use tells much.
             let step = (self.uses / 4).min(ESTIMATE_USES);
@@ -230,7 +237,9 @@ impl Lineage {
             }
             _ => Use { kind: Kind::Fresh, known: 0, len: 1, gap: known::Gap::default(), turns: 1 },
         };
+        self.places.clear();
         self.touch(0, &of, now_ms);
+        self.after(1, now_ms);
     }
 }
 
@@ -263,6 +272,15 @@ impl Use {
     }
 }
 
+impl fmt::Debug for Lineage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lineage")
+            .field("known", &self.known.places())
+            .field("guard", &self.guard)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Policy for Lineage {
     fn name(&self) -> &'static str {
         "lineage"
@@ -280,29 +298,45 @@ impl Policy for Lineage {
         if self.known.find(*last).is_some_and(repeated) {
             return;
         }
-        let known = self.names.iter().take_while(|name| self.known.find(**name).is_some()).count();
-        let of = self.understand(known, now_ms);
+        self.places.clear();
+        self.places.extend(self.names.iter().map_while(|name| self.known.find(*name)));
+        let of = self.understand(now_ms);
         for index in 0..of.len {
             self.touch(index, &of, now_ms);
         }
+        self.after(of.len, now_ms);
+        let Self { known, lives, guard, names, .. } = self;
+        let worth = |name: u64| {
+            known.find(name).map_or((0.0, 0), |at| {
+                let known = &known[at];
+                (lives.index(known.row, known.age_ms(now_ms)), known.last_ms)
+            })
+        };
+        guard.watch(names, &worth, now);
     }
 
     fn on_insert(&mut self, id: BlockId, block: &Traits, now: Millis) {
         let now_ms = self.tick(now);
         let parent = block.parent.map(|parent| name(block.scope, parent));
-        let announced = self.known.find(block.name()).is_some_and(|at| self.known[at].announced);
-        if !announced {
-            self.touch_alone(block.name(), parent, now_ms);
-        }
-        let Some(at) = self.known.find(block.name()) else { return };
+        let known = self.known.find(block.name());
+        let at = match known.filter(|at| self.known[*at].announced) {
+            Some(at) => Some(at),
+            None => {
+                self.touch_alone(block.name(), parent, now_ms);
+                self.known.find(block.name())
+            }
+        };
+        let Some(at) = at else { return };
         self.known[at].announced = false;
         self.known.settle(at, id);
         self.blocks.put(id, Some(at));
         self.order.insert(id);
+        self.guard.on_insert(id, block, now);
     }
 
     fn on_hit(&mut self, id: BlockId, now: Millis) {
         let now_ms = self.tick(now);
+        self.guard.queues().on_hit(id, now);
         let Some(at) = self.blocks[id] else { return };
         if !std::mem::take(&mut self.known[at].announced) {
             self.touch_alone(self.known[at].name, None, now_ms);
@@ -311,14 +345,17 @@ impl Policy for Lineage {
     }
 
     fn on_hold(&mut self, id: BlockId) {
+        self.guard.queues().on_hold(id);
         self.order.remove(id);
     }
 
     fn on_free(&mut self, id: BlockId) {
+        self.guard.queues().on_free(id);
         self.order.insert(id);
     }
 
     fn on_remove(&mut self, id: BlockId, why: Removal) {
+        self.guard.on_remove(id, why);
         self.order.remove(id);
         let Some(at) = self.blocks[id].take() else { return };
         self.known.leave(at);
@@ -332,14 +369,25 @@ impl Policy for Lineage {
 
     fn victim(&mut self, now: Millis) -> Option<BlockId> {
         self.tick(now);
-        let mut order = std::mem::replace(&mut self.order, Order::new());
-        let victim = order.least(|id| self.rank(id));
-        self.order = order;
-        victim
+        self.guard.is_full();
+        let Self { known, lives, order, blocks, now_ms, .. } = self;
+        let of = |id: BlockId| blocks[id].map(|at| &known[at]);
+        match self.guard.rule() {
+            Rule::Worth => order.least(|id| {
+                of(id).map_or((0.0, 0), |known| {
+                    (lives.index(known.row, known.age_ms(*now_ms)), known.last_ms)
+                })
+            }),
+            Rule::Recency => order.least(|id| (0.0, of(id).map_or(0, |known| known.last_ms))),
+            Rule::Queues => self.guard.queues().victim(now),
+        }
     }
 
     fn admit(&mut self, block: &Traits, victim: BlockId, now: Millis) -> bool {
         let now_ms = self.tick(now);
+        if self.guard.rule() != Rule::Worth {
+            return true;
+        }
         if self.known.find(block.name()).is_none() {
             let parent = block.parent.map(|parent| name(block.scope, parent));
             self.touch_alone(block.name(), parent, now_ms);
@@ -352,6 +400,13 @@ impl Policy for Lineage {
         let Some(at) = self.blocks[id] else { return Mark::default() };
         let known = &self.known[at];
         pack(self.lives.class(known.row), known.turns.max(known.uses))
+    }
+
+    fn foresee(&self, scope: u32, key: Key) -> Mark {
+        let known = self.known.find(name(scope, key)).map(|at| &self.known[at]);
+        known.map_or_else(Mark::default, |known| {
+            pack(self.lives.class(known.row), known.turns.max(known.uses))
+        })
     }
 
     fn on_hit_below(&mut self, mark: Mark, age: Millis, now: Millis) -> Mark {

@@ -10,10 +10,10 @@ use crate::policy::BlockId;
 
 /// Up to so many candidates are all looked at.
 const SEARCHED_WHOLE: usize = 64;
-const DRAWN: usize = 10;
+const DRAWN: usize = 8;
 /// The least of earlier searches, and lately freed ones.
-const POOL_MAX: usize = 48;
-const POOL_KEPT: usize = 16;
+const POOL_MAX: usize = 32;
+const POOL_KEPT: usize = 12;
 
 const NOT: u32 = u32::MAX;
 
@@ -92,14 +92,13 @@ impl Order {
         if self.pool.len() > POOL_MAX {
             let mut ranked: Vec<(Rank, BlockId)> =
                 self.pool.iter().map(|id| (rank(*id), *id)).collect();
-            ranked.sort_unstable_by(|(a, x), (b, y)| {
-                a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)).then(x.cmp(y))
+            ranked.select_nth_unstable_by(POOL_KEPT, |((a, s), _), ((b, t), _)| {
+                a.total_cmp(b).then(s.cmp(t))
             });
-            ranked.dedup_by_key(|(_, id)| *id);
             ranked.truncate(POOL_KEPT);
             self.pool.clear();
             self.pool.extend(ranked.iter().map(|(_, id)| *id));
-            return self.pool.first().copied();
+            return least(ranked.into_iter());
         }
         least(self.pool.iter().map(|id| (rank(*id), *id)))
     }

@@ -1,5 +1,7 @@
 //! The cache, as a client of a daemon in another process sees it.
 
+pub mod tiers;
+
 use std::time::{Duration, Instant};
 
 use tranship_cache::client::{Cache, Client, Stored};

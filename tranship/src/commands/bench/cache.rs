@@ -1,11 +1,14 @@
 //! `tranship bench cache`
 
-use clap::ValueEnum;
+use std::path::PathBuf;
 
-use super::{Options, payload, report};
+use clap::ValueEnum;
+use tranship_cache::tier::Tier;
+
+use super::{Options, payload, report, tiers};
 use crate::bench::cache::{Bench, Op};
 use crate::bench::{self, Plan, RULE};
-use crate::commands::server::Server;
+use crate::commands::server::{Server, Settings};
 use crate::commands::target::{dial, token};
 use crate::commands::{Context, Error, Target};
 use crate::config::{Addresses, Polling};
@@ -47,11 +50,23 @@ pub struct Args {
     /// Keys of one lookup
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096))]
     keys: u32,
+    /// Instead of --ops: get from each of these tiers (dram, nvme, object), and find blocks again after a
+    /// kill; daemons are started for it
+    #[arg(long, value_name = "TIERS", value_delimiter = ',', value_parser = tier, conflicts_with_all = ["ops", "to"])]
+    tiers: Vec<Tier>,
+    /// Directory for the log and the bucket of --tiers [default: that of temporary files]
+    #[arg(long, value_name = "DIRECTORY", requires = "tiers")]
+    path: Option<PathBuf>,
     #[command(flatten)]
     options: Options,
     /// Which daemon; without --connect, one is started for the measurement.
     #[command(flatten)]
     target: Target,
+}
+
+fn tier(text: &str) -> Result<Tier, String> {
+    let known = Tier::ALL.into_iter().find(|tier| tier.name() == text);
+    known.ok_or_else(|| format!("{text:?}: expected dram, nvme or object"))
 }
 
 /// What `serve` would say of its own capacity, in terms of what was given here.
@@ -69,6 +84,11 @@ impl Args {
     pub(super) fn run(&self, context: &Context) -> Result<Exit, Error> {
         let plan = self.options.plan();
         let sizes: Vec<u64> = self.sizes.iter().map(|size| size.bytes()).collect();
+        if !self.tiers.is_empty() {
+            let (tenant, tiers) = (self.target.tenant.as_str(), self.tiers.as_slice());
+            let place = self.path.clone();
+            return tiers::Run { context, plan, tenant, sizes: &sizes, tiers, place }.run();
+        }
         let ops = self.operations(&sizes);
         match &self.target.to {
             Some(addresses) => self.measure(context, plan, &ops, addresses),
@@ -76,7 +96,9 @@ impl Args {
                 let polling = if plan.busy { Polling::Busy } else { Polling::Adaptive };
                 let capacity = Size::new(Bench::capacity(&plan, &ops));
                 fits(capacity)?;
-                let daemon = Server::start(context, Some(capacity), Some(polling))?;
+                let settings =
+                    Settings { capacity: Some(capacity), polling: Some(polling), below: None };
+                let daemon = Server::start(context, &settings)?;
                 let exit =
                     self.measure(context, plan, &ops, &Addresses::one(daemon.address().clone()));
                 daemon.stop()?;

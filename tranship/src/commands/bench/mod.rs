@@ -2,9 +2,11 @@
 
 mod cache;
 mod child;
+mod nvme;
 mod object;
 pub(super) mod probe;
 mod report;
+mod tiers;
 mod transport;
 
 use clap::Subcommand;
@@ -21,6 +23,8 @@ pub enum Command {
     Transport(transport::Args),
     /// Measure a cache daemon from a client
     Cache(cache::Args),
+    /// Measure the device under the NVMe tier beside fio
+    Nvme(nvme::Args),
     /// Measure the object tier over a bucket
     Object(object::Args),
     /// The second process of `bench transport`
@@ -33,13 +37,14 @@ impl Command {
         match self {
             Self::Transport(args) => args.run(context),
             Self::Cache(args) => args.run(context),
+            Self::Nvme(args) => args.run(context),
             Self::Object(args) => args.run(context),
             Self::Peer(args) => args.run(),
         }
     }
 }
 
-/// Options of both benchmarks.
+/// Options of the benchmarks of two processes.
 #[derive(Debug, clap::Args)]
 struct Options {
     /// Time for each line of the result

@@ -22,7 +22,7 @@ pub enum Command {
     ReplayEngine(replay::engine::Args),
     /// Run eviction policies over a trace, and the clairvoyant bound
     Simulate(simulate::Args),
-    /// Make a trace: conversations over shared system prompts
+    /// Make a trace: conversations over shared system prompts, or another kind of traffic
     Synth(synth::Args),
 }
 

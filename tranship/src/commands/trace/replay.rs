@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use tranship_cache::Identity;
 
 use self::coordinator::Replay;
-use super::super::server::Server;
+use super::super::server::{Server, Settings};
 use super::super::{Context, Error};
 use crate::config::Addresses;
 use crate::exit::Exit;
@@ -114,7 +114,8 @@ impl Args {
         match &self.to {
             Some(addresses) => replay.run(context, requests, addresses, None),
             None => {
-                let server = Server::start(context, self.capacity, None)?;
+                let settings = Settings { capacity: self.capacity, ..Settings::default() };
+                let server = Server::start(context, &settings)?;
                 let address = Addresses::one(server.address().clone());
                 let exit = replay.run(context, requests, &address, Some(server.pid()));
                 server.stop()?;

@@ -8,8 +8,10 @@ use serde_json::json;
 
 use crate::commands::{Context, Error};
 use crate::exit::Exit;
+use crate::suggest;
 use crate::trace::Request;
-use crate::trace::synth::{Recipe, synthesise};
+use crate::trace::kinds::Kind;
+use crate::trace::synth::Recipe;
 use crate::units::human;
 
 /// Arguments of `trace synth`.
@@ -21,14 +23,27 @@ pub struct Args {
     /// The same seed makes the same trace
     #[arg(long, value_name = "N", default_value_t = 2)]
     seed: u64,
+    /// What traffic: conversation, agents, documents, one-shot, loops, phases, tenants, recency or
+    /// frequency
+    #[arg(long, value_name = "KIND", default_value = "conversation", value_parser = kind)]
+    kind: Kind,
     /// File to write [default: standard output]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
 }
 
+fn kind(text: &str) -> Result<Kind, String> {
+    let known = Kind::ALL.into_iter().find(|kind| kind.name() == text);
+    known.ok_or_else(|| {
+        let names = Kind::ALL.map(Kind::name);
+        let hint = suggest::hint(text, names);
+        format!("unknown kind{hint}; known kinds: {}", names.join(", "))
+    })
+}
+
 impl Args {
     pub(super) fn run(&self, context: &Context) -> Result<Exit, Error> {
-        let requests = synthesise(Recipe { requests: self.requests, seed: self.seed });
+        let requests = self.kind.trace(Recipe { requests: self.requests, seed: self.seed });
         let Some(path) = &self.output else {
             // The trace itself is the result, with or without --json.
             write(&requests, BufWriter::new(io::stdout().lock()))?;

@@ -1,3 +1,4 @@
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use crate::trace::kinds::Kind;
 use crate::trace::synth::Recipe;
 
 /// What may be missing to the best of the listed policies, percent of all lookups.
-const TOLERANCE: f64 = 3.5;
+const TOLERANCE: f64 = 1.5;
 
 fn requests(ids: &[&[u64]]) -> Requests {
     let request = |(turn, ids): (usize, &&[u64])| Request {
@@ -110,7 +111,7 @@ fn lineage_is_not_below_the_best_of_the_others_on_any_kind() {
         }
     }
     // It gains more than it loses, by far.
-    assert!(sum > 20.0, "{sum}");
+    assert!(sum > 15.0, "{sum}");
 }
 
 #[test]
@@ -131,7 +132,10 @@ fn published() -> Option<Requests> {
         root.ancestors().map(|folder| folder.join(relative)).find(|path| path.is_file())
     });
     let Some(path) = path else {
-        println!("skipped: no {relative} above {}; TRANSHIP_TRACE names another", root.display());
+        // Not `eprintln!`, whose output a passing test hides.
+        let root = root.display();
+        let why = format!("skipped: no {relative} above {root}; TRANSHIP_TRACE names another\n");
+        std::io::stderr().write_all(why.as_bytes()).expect("standard error is open");
         return None;
     };
     Some(Requests::read(Reader::open(&path).unwrap()).unwrap())

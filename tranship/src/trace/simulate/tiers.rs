@@ -1,9 +1,10 @@
 //! Several tiers under one policy, and the time that they save.
 //!
-//! The first tier is memory and runs the policy. What leaves it is written to the tier below, if its
-//! worth there is above the *price*: what a block that had to leave that tier was worth of late. A
-//! tier below is a log: the oldest block leaves first, unless it is worth more than the price, then
-//! it is written again. What is used in a tier below comes back to memory as far as the policy
+//! The first tier is memory and runs the policy. What leaves it, or is not admitted to it, is written
+//! to the tier below, unless its worth is below the *price*: what a block that had to leave that tier
+//! was worth of late. A
+//! tier below is a log: the oldest block leaves first, unless it is worth several times the price,
+//! then it is written again. What is used in a tier below comes back to memory as far as the policy
 //! admits it, and stays below too.
 //!
 //! A request loads a prefix and computes the rest. It loads as much as saves most time: computing a
@@ -171,6 +172,11 @@ impl<'a> Stack<'a> {
         for out in left {
             self.demote(out, 0, now);
         }
+        // What memory is too small for may still be worth its place below.
+        for key in &keys[here..] {
+            let mark = self.memory.policy().foresee(0, *key);
+            self.demote(Evicted { key: *key, mark, last: now }, 0, now);
+        }
     }
 
     /// How many of the blocks found are loaded, and what that saves.
@@ -201,7 +207,7 @@ impl<'a> Stack<'a> {
             (block.mark, block.last) = (out.mark, out.last);
             return;
         }
-        if policy.worth(out.mark, age, now) < tier.price {
+        if tier.price.is_some_and(|price| policy.worth(out.mark, age, now) < price) {
             return self.demote(out, log + 1, now);
         }
         let mut dropped = Vec::new();
@@ -244,8 +250,8 @@ struct Log {
     capacity: usize,
     blocks: HashMap<Key, Kept>,
     order: VecDeque<Key>,
-    /// Worth of what had to leave lately.
-    price: f32,
+    /// Worth of what had to leave lately; none before anything had to.
+    price: Option<f32>,
 }
 
 struct Kept {
@@ -254,11 +260,21 @@ struct Kept {
 }
 
 impl Log {
-    /// Weight of the last block that left in the price, as a divisor.
-    const PRICE_MEMORY: f32 = 64.0;
+    /// How far one block that leaves moves the price, as a share of it.
+    const STEP: f32 = 0.01;
+    /// A block is written again only if it is worth so many times the price.
+    const AGAIN: f32 = 8.0;
+    /// Blocks written again for one that comes in, at most.
+    const AGAIN_MAX: usize = 4;
 
     fn new(capacity: usize) -> Self {
-        Self { capacity, blocks: HashMap::new(), order: VecDeque::new(), price: 0.0 }
+        Self { capacity, blocks: HashMap::new(), order: VecDeque::new(), price: None }
+    }
+
+    /// Moves the price to where a tenth of what leaves is worth less.
+    fn learn(&mut self, worth: f32) {
+        let price = self.price.get_or_insert(worth);
+        *price *= if worth < *price { 1.0 - 0.9 * Self::STEP } else { 1.0 + 0.1 * Self::STEP };
     }
 
     fn hit(&mut self, key: Key, policy: &mut dyn Policy, now: Millis) -> Mark {
@@ -277,21 +293,19 @@ impl Log {
         dropped: &mut Vec<Evicted>,
     ) -> u64 {
         let mut written = 1;
-        // Each turn takes one block off, or pays for it with the chance to stay once more.
-        let mut chances = self.order.len();
+        let mut again = 0;
         while self.blocks.len() >= self.capacity
             && let Some(key) = self.order.pop_front()
         {
             let kept = &self.blocks[&key];
             let worth = policy.worth(kept.mark, now - kept.last, now);
-            if worth > self.price * 2.0 && chances > 0 {
-                chances -= 1;
+            if again < Self::AGAIN_MAX && self.price.is_some_and(|p| worth > Self::AGAIN * p) {
+                again += 1;
                 written += 1;
                 self.order.push_back(key);
-                self.price += (worth - self.price) / (Self::PRICE_MEMORY * 16.0);
                 continue;
             }
-            self.price += (worth - self.price) / Self::PRICE_MEMORY;
+            self.learn(worth);
             if let Some(Kept { mark, last }) = self.blocks.remove(&key) {
                 dropped.push(Evicted { key, mark, last });
             }

@@ -1,15 +1,18 @@
 //! The device under the log: a flat run of bytes, read and written page by page.
 //!
-//! A [`Disk`] is poll-driven and belongs to one thread, as a fabric does. The log above it is written
-//! once, and runs on a real device (io_uring, or a pool of threads where that is denied) as on a
-//! simulated one that tears, loses, reorders and flips what is written.
+//! A [`Disk`] is poll-driven and belongs to one thread, as a fabric does; it may move to another while
+//! nothing is in flight, and be dropped anywhere at any time. The log above it
+//! is written once, and runs on a real device (io_uring, or a pool of threads where that is denied) as
+//! on a simulated one that tears, loses, reorders and flips what is written.
 //!
 //! # What every disk promises
 //! 1. An operation that was taken ends exactly once, in [`Disk::poll`]; its span comes back with it.
 //!    Operations in flight have no order among each other.
 //! 2. What a write brought is on the device for good only after a flush that was submitted when the
 //!    write had ended, and ended well. Before that any of its pages may be old, new or torn.
-//! 3. Operations that are not aligned or leave the device are refused as a bug of the caller (panic in
+//! 3. When it has been dropped nothing reads or writes a span any more, and none is held. What was in
+//!    flight may have happened or not, page by page.
+//! 4. Operations that are not aligned or leave the device are refused as a bug of the caller (panic in
 //!    debug builds, [`Error::Invalid`] otherwise), never rounded.
 //!
 //! | module | what it holds |

@@ -195,11 +195,21 @@ impl Schedule {
     /// Whether a lane has something to begin and may have more under way than it has.
     fn may(&self, lane: Lane) -> bool {
         let line = &self.lines[lane as usize];
-        let share = if self.demanded() { BESIDE_BYTES } else { ALONE_BYTES }[lane as usize];
         let Some(&flight) = line.waiting.front() else { return false };
         let flight = &self.flights[flight];
-        let next = (flight.len - flight.begun).min(self.limits.piece_bytes);
-        line.bytes.saturating_add(next) <= share
+        let next = (flight.len - flight.begun).min(self.piece_bytes(lane));
+        line.bytes.saturating_add(next) <= self.share(lane)
+    }
+
+    /// Bytes of a lane that may be under way.
+    fn share(&self, lane: Lane) -> u64 {
+        if self.demanded() { BESIDE_BYTES[lane as usize] } else { ALONE_BYTES[lane as usize] }
+    }
+
+    /// Bytes of a piece of a lane, at most: no more than its share, for even a lane that has nothing
+    /// under way is not to hold others up for long.
+    fn piece_bytes(&self, lane: Lane) -> u64 {
+        self.limits.piece_bytes.min(self.share(lane))
     }
 
     /// Somebody waits for bytes, or did a moment ago.
@@ -210,6 +220,7 @@ impl Schedule {
 
     /// Begins the next piece of a lane that has one.
     fn begin(&mut self, lane: Lane) -> Piece {
+        let most = self.piece_bytes(lane);
         let line = &mut self.lines[lane as usize];
         let key = line.waiting[0];
         let flight = &mut self.flights[key];
@@ -223,7 +234,7 @@ impl Schedule {
             None => (begun as usize, 0, 0, None),
             Some(span) => {
                 let place = self.files.place(at + begun);
-                let len = place.run.min(flight.len - begun).min(self.limits.piece_bytes);
+                let len = place.run.min(flight.len - begun).min(most);
                 let part = span.slice(begun as usize..(begun + len) as usize);
                 (place.file, place.offset, len, Some(part))
             }
@@ -289,4 +300,78 @@ impl Schedule {
     }
 }
 
-const _: () = assert!(BESIDE_BYTES[Lane::Write as usize].is_multiple_of(PAGE_BYTES));
+#[cfg(test)]
+mod tests {
+    use tranship_transport::memory::HostMemory;
+
+    use super::super::files::Member;
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn schedule(depth: usize) -> Schedule {
+        let file = tempfile::tempfile().unwrap();
+        let member = Member { file, path: "test".into(), bytes: 64 * MIB };
+        let files = Files::new(vec![member], MIB, false, "test".to_owned());
+        Schedule::new(Arc::new(files), Limits { depth, piece_bytes: 4 * MIB, room: 100 })
+    }
+
+    fn ask(schedule: &mut Schedule, lane: Lane, bytes: u64) {
+        let memory = HostMemory::new(bytes as usize).build().unwrap();
+        let kind = Kind::Write { at: 0, from: Span::whole(Arc::new(memory)) };
+        schedule.submit(Op { token: 0, lane, kind }).unwrap();
+    }
+
+    /// Begins what may be begun: lanes and lengths.
+    fn begin(schedule: &mut Schedule) -> Vec<Piece> {
+        std::iter::from_fn(|| schedule.next()).collect()
+    }
+
+    fn bytes(pieces: &[Piece], lane: Lane) -> u64 {
+        pieces.iter().filter(|piece| piece.lane == lane).map(|piece| piece.len).sum()
+    }
+
+    fn end(schedule: &mut Schedule, pieces: Vec<Piece>) {
+        for piece in pieces {
+            schedule.ended(piece, Ok(()));
+        }
+    }
+
+    #[test]
+    fn writes_alone_keep_the_device_busy_and_beside_demand_they_give_way() {
+        let mut schedule = schedule(64);
+        for _ in 0..8 {
+            ask(&mut schedule, Lane::Write, 16 * MIB);
+        }
+        let alone = begin(&mut schedule);
+        assert_eq!((bytes(&alone, Lane::Write), alone.len()), (8 * MIB, 2), "large pieces");
+        end(&mut schedule, alone);
+        ask(&mut schedule, Lane::Demand, MIB);
+        let beside = begin(&mut schedule);
+        assert_eq!(bytes(&beside, Lane::Demand), MIB);
+        assert_eq!(bytes(&beside, Lane::Write), 512 << 10);
+        end(&mut schedule, beside);
+        // For a while nothing changes: the next demand is on its way.
+        for _ in 0..CALM_PIECES - 1 {
+            let still = begin(&mut schedule);
+            assert_eq!(bytes(&still, Lane::Write), 512 << 10);
+            end(&mut schedule, still);
+        }
+        // With the last of these pieces it is over, and the rest follows at once.
+        assert!(bytes(&begin(&mut schedule), Lane::Write) > 4 * MIB);
+    }
+
+    #[test]
+    fn demand_goes_first_and_takes_all_but_one_piece_of_each_lane() {
+        let mut schedule = schedule(8);
+        for lane in [Lane::Write, Lane::Prefetch, Lane::Demand] {
+            for _ in 0..20 {
+                ask(&mut schedule, lane, 64 << 10);
+            }
+        }
+        let pieces = begin(&mut schedule);
+        let count = |lane| pieces.iter().filter(|piece| piece.lane == lane).count();
+        assert_eq!(pieces.len(), 8, "as many as the device takes");
+        assert_eq!([Lane::Demand, Lane::Prefetch, Lane::Write].map(count), [6, 1, 1]);
+    }
+}

@@ -64,7 +64,7 @@ impl Engine {
                 }
                 Origin::Moved { from } => {
                     piece.into_iter().for_each(|piece| self.moved.give_back(piece));
-                    self.relocate(&record, mark, from, place);
+                    self.relocate(number, &record, mark, from, place);
                 }
             }
         }
@@ -110,7 +110,7 @@ impl Engine {
     }
 
     /// Lets the index name the new copy of a block that was written again.
-    fn relocate(&mut self, record: &Record, mark: Mark, from: Place, to: Place) {
+    fn relocate(&mut self, number: u64, record: &Record, mark: Mark, from: Place, to: Place) {
         self.segments.add(to.page, record.len);
         let mut index = self.desk.index.lock();
         let known = index.get(&record.name()).filter(|known| known.place == from);
@@ -121,8 +121,9 @@ impl Engine {
         }
         drop(index);
         if known.is_some() {
-            // No note: the whole segment that it was in goes.
-            self.segments.sub(from.page, record.len);
+            // Its segment goes as a whole, but maybe later than a newer version of the block.
+            let note = self.segments.sub(from.page, record.len);
+            self.note(number, note);
             self.figures.reinserted += 1;
         } else {
             let note = self.segments.sub(to.page, record.len);

@@ -31,9 +31,9 @@ pub(super) fn read_log(
         let mut end = LogEnd { half, epoch: 0, next: 0, chain: 0 };
         let (mut notes, mut complete) = (Vec::new(), false);
         'half: while end.next < layout.half_pages {
-            let pages = LOG_PAGES.min(u64::from(layout.half_pages - end.next));
-            // The next page at first: most halves end soon.
-            let pages = if end.next == 0 { 1 } else { pages };
+            // Most halves end soon.
+            let more = u64::from(end.next).clamp(1, LOG_PAGES);
+            let pages = more.min(u64::from(layout.half_pages - end.next));
             let Ok(bytes) = port.read(layout.log_byte(half, end.next), pages * PAGE_BYTES) else {
                 break;
             };

@@ -208,3 +208,17 @@ impl Engine {
         due.into_iter().flatten().min()
     }
 }
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine")
+            .field("health", &self.health)
+            .field("frames", &self.frames)
+            .field("settling", &self.settling)
+            .field("notes", &self.notes)
+            .field("reclaim", &self.reclaim)
+            .field("loads", &self.loads)
+            .field("writes", &self.writes)
+            .finish_non_exhaustive()
+    }
+}

@@ -23,13 +23,13 @@ use crate::tier::nvme::format::layout::{
     HEAD_PAGES, SEGMENT_PAGES_MAX, SEGMENT_PAGES_MIN, SEGMENTS_MIN,
 };
 use crate::tier::nvme::format::superblock::{Seen, Superblock};
-use crate::tier::nvme::format::{FORMAT_VERSION, Layout, PAGE, Uuid, summary};
+use crate::tier::nvme::format::{FORMAT_VERSION, Layout, PAGE, Uuid, is_zero, summary};
 use crate::tier::nvme::options::{Judge, Now, Options};
 use crate::tier::nvme::pool::Pool;
 use crate::time::{Millis, Wall};
 
 /// Bytes at both ends of a device that must be zeroes before a store is made on it.
-const EMPTY_BYTES: u64 = 1 << 20;
+const EMPTY_BYTES: u64 = 512 << 10;
 /// Least memory for headers, summaries and pages of the log.
 const META_BYTES_MIN: u64 = 256 << 10;
 
@@ -114,11 +114,14 @@ impl Engine {
         let uuid = superblock.uuid;
         let recovered = recover(&mut port, uuid, &layout, options.full_scan)?;
         let now = port.now();
-        Self::with(port.disk, recovered, layout, uuid, options, judge, now)
+        let bounce = port.pool;
+        Self::with(port.disk, bounce, recovered, layout, uuid, options, judge, now)
     }
 
+    #[expect(clippy::too_many_arguments, reason = "each is a part of the engine")]
     fn with(
         disk: Box<dyn Disk>,
+        bounce: Pool,
         recovered: Recovered,
         layout: Layout,
         uuid: Uuid,
@@ -151,7 +154,7 @@ impl Engine {
             sweep: Sweep::default(),
             budget: Budget::new(options.write_budget_per_day, now.wall),
             meta: pool("nvme-meta", META_BYTES_MIN + 3 * summary)?,
-            bounce: pool("nvme-bounce", options.bounce_bytes)?,
+            bounce,
             moved: pool("nvme-moved", options.bounce_bytes)?,
             writes: VecDeque::new(),
             inbox: VecDeque::new(),
@@ -193,8 +196,7 @@ fn find_superblock(port: &mut Port<'_>) -> Result<Option<(Superblock, Layout)>, 
         (Ok(Seen::Foreign), _) | (_, Ok(Seen::Foreign)) => return Err(OpenError::Foreign),
         (Ok(Seen::Empty), Ok(Seen::Empty)) => {
             let ends = EMPTY_BYTES.min(have);
-            let zeroes = |bytes: Vec<u8>| bytes.iter().all(|byte| *byte == 0);
-            let empty = zeroes(port.read(0, ends)?) && zeroes(port.read(have - ends, ends)?);
+            let empty = is_zero(&port.read(0, ends)?) && is_zero(&port.read(have - ends, ends)?);
             return if empty { Ok(None) } else { Err(OpenError::Foreign) };
         }
     };

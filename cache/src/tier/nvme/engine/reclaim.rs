@@ -13,14 +13,17 @@ use crate::tier::cold::{Mark, Name};
 use crate::tier::nvme::disk::PAGE_BYTES;
 use crate::tier::nvme::format::log::Note;
 use crate::tier::nvme::format::record::pages;
-use crate::tier::nvme::format::{Entry, PAGE, summary};
+use crate::tier::nvme::format::{Entry, Layout, PAGE, summary};
 use crate::tier::nvme::index::{Index, Place};
 use crate::tier::nvme::pool::Piece;
 use crate::tier::nvme::sabotage::{Defect, is};
 use crate::tier::nvme::segments::State;
 
-/// Pages of a summary that are read at first.
-pub(super) const TAIL_PAGES: u32 = 4;
+/// Pages of a summary that are read at first: enough for blocks of a MiB.
+pub(super) fn tail_pages(layout: &Layout) -> u32 {
+    (layout.segment_pages / 4096).clamp(1, 4)
+}
+
 /// Blocks of a chain that are kept for the sake of one.
 const CHAIN_MAX: usize = 64;
 
@@ -102,12 +105,13 @@ impl Engine {
     fn needs_room(&self) -> bool {
         let coming = self.segments.freeing() + self.reclaim.leaving.len();
         let low = (self.layout.segments as usize / 32).clamp(2, 32);
-        !self.closing.began() && self.segments.free() + coming < low
+        let wanted = !self.closing.began() || !self.writes.is_empty();
+        wanted && self.segments.free() + coming < low
     }
 
     fn choose_victim(&mut self) {
         let Some(segment) = self.segments.victim() else { return };
-        let tail_pages = TAIL_PAGES.min(self.layout.segment_pages);
+        let tail_pages = tail_pages(&self.layout);
         let empty = self.segments.get(segment).blocks == 0;
         let tail = if empty { None } else { self.meta.take(u64::from(tail_pages) * PAGE_BYTES) };
         if tail.is_none() && !empty {
@@ -189,17 +193,23 @@ impl Engine {
             evict(&mut index, candidate.slot, &mut gone);
         }
         drop(index);
-        self.count_evicted(&gone);
+        let notes = self.count_evicted(&gone);
+        // What leaves is noted now: the segment may be held up, and a newer version of a block come and
+        // go meanwhile.
+        if kept.is_empty() && self.segments.get(segment).blocks == 0 {
+            let seq = self.segments.get(segment).seq;
+            self.note(0, Note::Freed { segment, seq });
+        } else {
+            notes.into_iter().for_each(|note| self.note(0, note));
+        }
         let victim = self.reclaim.victim.as_mut().expect("its summary was read");
         victim.names = alive.iter().map(|some| (some.entry.record.name(), some.place)).collect();
         victim.keep = kept.iter().map(|at| (alive[*at].entry, alive[*at].place)).collect();
     }
 
-    fn count_evicted(&mut self, gone: &[(Place, u64)]) {
-        for (place, len) in gone {
-            self.figures.evicted += 1;
-            self.segments.sub(place.page, *len);
-        }
+    fn count_evicted(&mut self, gone: &[(Place, u64)]) -> Vec<Note> {
+        self.figures.evicted += gone.len() as u64;
+        gone.iter().map(|(place, len)| self.segments.sub(place.page, *len)).collect()
     }
 
     /// Reads blocks that are to be written again, as far as memory reaches.

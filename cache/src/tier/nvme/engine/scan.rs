@@ -19,7 +19,8 @@ const WAIT: Duration = Duration::from_millis(100);
 /// The disk and memory to read it into.
 pub(super) struct Port<'a> {
     pub(super) disk: Box<dyn Disk>,
-    pool: Pool,
+    /// Becomes the engine's.
+    pub(super) pool: Pool,
     clock: &'a dyn Fn() -> Now,
 }
 
@@ -36,7 +37,7 @@ impl<'a> Port<'a> {
         bytes: u64,
         clock: &'a dyn Fn() -> Now,
     ) -> Result<Self, OpenError> {
-        let pool = Pool::new("nvme-open", bytes).map_err(OpenError::Memory)?;
+        let pool = Pool::new("nvme-bounce", bytes).map_err(OpenError::Memory)?;
         Ok(Self { disk, pool, clock })
     }
 

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 use super::frames::Closed;
 use super::log_end::{LogEnd, read_log};
 use super::open::OpenError;
-use super::reclaim::TAIL_PAGES;
+use super::reclaim::tail_pages;
 use super::scan::{Port, Want, to_vec};
 use crate::tier::Span;
 use crate::tier::cold::Found;
@@ -48,7 +48,7 @@ pub(super) fn recover(
     full: bool,
 ) -> Result<Recovered, OpenError> {
     let (log, notes) = read_log(port, uuid, layout)?;
-    let mut scan = Scan::new(uuid, *layout, &notes, port.now().wall);
+    let mut scan = Scan::new(uuid, *layout, &notes);
     drop(notes);
     scan.read_ends(port, full)?;
     scan.walk(port)?;
@@ -109,7 +109,6 @@ struct Walked {
 struct Scan {
     uuid: Uuid,
     layout: Layout,
-    now: Wall,
     index: Index,
     segments: Segments,
     noted: HashMap<u32, Noted>,
@@ -124,22 +123,29 @@ struct Scan {
 }
 
 impl Scan {
-    fn new(uuid: Uuid, layout: Layout, notes: &[Note], now: Wall) -> Self {
+    fn new(uuid: Uuid, layout: Layout, notes: &[Note]) -> Self {
         let mut noted: HashMap<u32, Noted> = HashMap::new();
         let mut life = (u32::MAX, 0);
-        let (mut seq_max, inside) = (0, |segment: u32| segment < layout.segments);
+        // A life of which nothing but notes is left is over, and they must not be taken for another's.
+        let mut seq_max = 0;
         for note in notes {
             match *note {
-                Note::Freed { segment, seq } if inside(segment) => {
+                Note::Freed { segment, seq } if segment < layout.segments => {
                     let freed = &mut noted.entry(segment).or_default().freed;
                     *freed = seq.max(*freed);
                     seq_max = seq.max(seq_max);
                 }
-                Note::Dead { segment, seq, page } if inside(segment) => {
+                Note::Dead { segment, seq, page } if segment < layout.segments => {
                     noted.entry(segment).or_default().dead.push((seq, page));
+                    seq_max = seq.max(seq_max);
                 }
-                Note::Life { segment, seq } => life = (segment, seq),
-                Note::Map { segment, base, bits } if inside(segment) && life.0 == segment => {
+                Note::Life { segment, seq } => {
+                    life = (segment, seq);
+                    seq_max = seq.max(seq_max);
+                }
+                Note::Map { segment, base, bits }
+                    if segment < layout.segments && life.0 == segment =>
+                {
                     let dead = &mut noted.entry(segment).or_default().dead;
                     let set = (0..MAP_PAGES as u16).filter(|bit| bits >> bit & 1 == 1);
                     dead.extend(set.map(|bit| (life.1, base.saturating_add(bit))));
@@ -150,7 +156,6 @@ impl Scan {
         Self {
             uuid,
             layout,
-            now,
             index: Index::default(),
             segments: Segments::new(layout),
             noted,
@@ -167,7 +172,7 @@ impl Scan {
     /// Reads the first header and the summary of every segment, and takes in those that are sealed.
     fn read_ends(&mut self, port: &mut Port<'_>, full: bool) -> Result<(), OpenError> {
         let layout = self.layout;
-        let tail_pages = TAIL_PAGES.min(layout.segment_pages);
+        let tail_pages = tail_pages(&layout);
         let tail_want = |segment: u32, pages: u32| Want {
             tag: End::Tail(segment),
             at: layout.byte(segment, layout.segment_pages - pages),
@@ -395,15 +400,12 @@ impl Scan {
         self.segments.get_mut(number).dead = dead;
     }
 
-    /// Whether the index can have the block, and anything could be read of it.
+    /// Whether the index can have the block, and anything could be read of it. One whose time is over
+    /// counts too: it stands for older versions that must not come back.
     fn is_sound(&self, entry: &Entry) -> bool {
         let end = u64::from(entry.page) + u64::from(entry.pages());
         let reach = entry.page.checked_sub(entry.frame).is_some_and(|reach| reach <= REACH_PAGES);
-        let seconds = entry.record.expires.map(|at| Wall(at.0 / 1000 * 1000));
-        entry.codec == CODEC_NONE
-            && end <= u64::from(self.layout.segment_pages)
-            && reach
-            && seconds.is_none_or(|at| at > self.now)
+        entry.codec == CODEC_NONE && end <= u64::from(self.layout.segment_pages) && reach
     }
 
     fn take_block(&mut self, number: u32, seq: u64, entry: &Entry) {

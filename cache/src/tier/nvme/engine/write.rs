@@ -176,6 +176,12 @@ impl Engine {
     pub(super) fn close_segment(&mut self) {
         let Some(open) = self.frames.open.take() else { return };
         let Open { segment, seq, opened, next: end, last, entries, .. } = open;
+        if entries.is_empty() {
+            // Nothing was written: its life, which may be given to another segment after a crash, must
+            // leave no summary behind.
+            self.segments.set_free(segment);
+            return;
+        }
         self.segments.get_mut(segment).state = State::Closing;
         self.settling.closed.push(Closed { segment, seq, opened, end, last, entries });
     }

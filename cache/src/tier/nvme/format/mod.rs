@@ -46,6 +46,11 @@ impl fmt::Debug for Uuid {
     }
 }
 
+/// Whether nothing was ever written there.
+pub(crate) fn is_zero(bytes: &[u8]) -> bool {
+    bytes.chunks(PAGE).all(|some| *some == [0; PAGE][..some.len()])
+}
+
 /// Puts the CRC-64 of `bytes`, taken with zeroes in its own place, at `at`.
 pub(crate) fn seal(bytes: &mut [u8], at: usize) -> u64 {
     bytes[at..at + 8].fill(0);

@@ -1,6 +1,6 @@
 //! The superblock: whose store this is, and how it is divided.
 
-use super::{FORMAT_VERSION, PAGE, Uuid, seal, sealed};
+use super::{FORMAT_VERSION, PAGE, Uuid, is_zero, seal, sealed};
 use crate::tier::nvme::disk::PAGE_BYTES;
 use crate::time::Wall;
 use crate::wire::{Reader, Writer};
@@ -56,7 +56,7 @@ impl Superblock {
     }
 
     pub(crate) fn decode(page: &[u8]) -> Seen {
-        if page.iter().all(|byte| *byte == 0) {
+        if is_zero(page) {
             return Seen::Empty;
         }
         let mut from = Reader::new(page);

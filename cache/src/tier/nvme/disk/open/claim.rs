@@ -4,21 +4,34 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock, major, minor};
 use rustix::io::Errno;
 
 use super::OpenError;
 
+/// How long a lock whose holder has died is waited for, and how often it is tried.
+const DEAD_WITHIN: Duration = Duration::from_secs(10);
+const DEAD_LOOK: Duration = Duration::from_millis(5);
+
 /// Locks a file, until it is closed.
+///
+/// The kernel closes the files of a process that was killed only once what its io_uring had in flight has
+/// ended, which may be a while after the process is gone: that is waited for.
 pub(super) fn lock(file: &File, path: &Path) -> Result<(), OpenError> {
+    let began = Instant::now();
     loop {
         return match flock(file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(()),
             Err(Errno::INTR) => continue,
             Err(Errno::WOULDBLOCK) => {
-                let holder = holder(file).unwrap_or_else(|| "another process".to_owned());
-                Err(OpenError::InUse { path: path.into(), holder })
+                let pid = holder(file);
+                if pid.is_none_or(is_dead) && began.elapsed() < DEAD_WITHIN {
+                    std::thread::sleep(DEAD_LOOK);
+                    continue;
+                }
+                Err(OpenError::InUse { path: path.into(), holder: name(pid) })
             }
             Err(errno) => {
                 Err(OpenError::System { path: path.into(), doing: "locking", source: errno.into() })
@@ -27,8 +40,8 @@ pub(super) fn lock(file: &File, path: &Path) -> Result<(), OpenError> {
     }
 }
 
-/// Who has locked a file: proc_locks(5).
-fn holder(file: &File) -> Option<String> {
+/// Who has locked a file: proc_locks(5). None when that is not told, as when the lock was just let go.
+fn holder(file: &File) -> Option<u32> {
     let metadata = file.metadata().ok()?;
     let (device, inode) = (metadata.dev(), metadata.ino());
     let locks = fs::read_to_string("/proc/locks").ok()?;
@@ -37,12 +50,27 @@ fn holder(file: &File) -> Option<String> {
         let mut words = line.split_whitespace().skip(1);
         words.next() == Some("FLOCK") && words.nth(3) == Some(&id)
     })?;
-    let pid: u32 = line.split_whitespace().nth(4)?.parse().ok()?;
-    Some(match pid {
-        0 => "a process of another container".to_owned(),
-        pid if pid == std::process::id() => format!("this process (pid {pid})"),
-        pid => format!("another process (pid {pid})"),
-    })
+    line.split_whitespace().nth(4)?.parse().ok()
+}
+
+/// Whether a process has ended, even if its parent has not asked how.
+fn is_dead(pid: u32) -> bool {
+    if pid == 0 {
+        return false;
+    }
+    let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return true };
+    // After the name, which may hold anything.
+    let state = stat.rsplit(')').next().and_then(|rest| rest.trim_start().chars().next());
+    matches!(state, Some('Z' | 'X'))
+}
+
+fn name(pid: Option<u32>) -> String {
+    match pid {
+        None => "another process".to_owned(),
+        Some(0) => "a process of another container".to_owned(),
+        Some(pid) if pid == std::process::id() => format!("this process (pid {pid})"),
+        Some(pid) => format!("another process (pid {pid})"),
+    }
 }
 
 /// What a block device is used for, as far as the system tells.

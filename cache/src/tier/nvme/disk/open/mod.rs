@@ -34,8 +34,8 @@ const UNIT_BYTES: u64 = 64 << 20;
 const FILE_BYTES: u64 = 1 << 30;
 /// Pieces that a device has at once.
 const DEPTH: usize = 64;
-/// Bytes of one piece.
-const PIECE_BYTES: u64 = 1 << 20;
+/// Bytes of one piece: what does not fit the device in one go is for the kernel to split.
+const PIECE_BYTES: u64 = 4 << 20;
 /// Operations that wait in each lane.
 const ROOM: usize = 512;
 /// Threads where io_uring is not to be had.
