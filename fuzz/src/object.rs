@@ -108,7 +108,8 @@ pub(crate) fn manifest_seeds() -> Vec<Vec<u8>> {
         created: Wall(4),
         entries: (0..number).map(listed).collect(),
     };
-    let manifest = |packs| Manifest { node: "n".to_owned(), session: 5, sequence: 6, level: 1, packs };
+    let manifest =
+        |packs| Manifest { node: "n".to_owned(), session: 5, sequence: 6, level: 1, packs };
     vec![manifest(vec![]).encode(), manifest(vec![listing(2), listing(0)]).encode()]
 }
 

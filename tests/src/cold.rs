@@ -168,6 +168,18 @@ impl Rig {
         Ok(bytes)
     }
 
+    /// What a load tells beside the bytes.
+    ///
+    /// # Panics
+    /// When the block cannot be loaded.
+    #[must_use]
+    pub fn told(&self, name: Name) -> Record {
+        let (token, into) = (self.token(), empty(0));
+        let within = PATIENCE;
+        self.submit(Job::Load { token, name, range: 0..0, into, lane: Lane::Prefetch, within });
+        self.answer(token).unwrap().unwrap()
+    }
+
     /// Begins to load a block; the token of its answer.
     #[must_use]
     pub fn submit_load(&self, record: &Record, within: Duration) -> u64 {
@@ -270,4 +282,29 @@ pub fn block_until(number: u32, len: usize, expires: Wall) -> (Record, Vec<u8>) 
     let (mut record, bytes) = block(number, len);
     record.expires = Some(expires);
     (record, bytes)
+}
+
+/// A clock that a test turns.
+#[derive(Default)]
+pub struct Turned(std::sync::atomic::AtomicU64);
+
+impl Turned {
+    /// Lets time pass.
+    pub fn forward(&self, by: Duration) {
+        self.0.fetch_add(by.as_millis() as u64, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    fn ms(&self) -> u64 {
+        self.0.load(std::sync::atomic::Ordering::Relaxed)
+    }
+}
+
+impl tranship_cache::tier::object::Clock for Turned {
+    fn now(&self) -> Duration {
+        Duration::from_millis(self.ms())
+    }
+
+    fn wall(&self) -> Wall {
+        Wall(self.ms())
+    }
 }

@@ -3,9 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-use tranship_cache::tier::cold::{Cold, Failure, Health};
+use tranship_cache::tier::cold::{Cold, Failure, Health, Job, Refusal};
 use tranship_cache::tier::object::Options;
-use tranship_tests::cold::{Rig, block};
+use tranship_tests::cold::{Rig, block, span_of};
 use tranship_tests::proxy::{Fate, Proxy, Request};
 use tranship_tests::s3::{Server, options_at, servers};
 
@@ -39,6 +39,7 @@ fn fates() -> Vec<Fate> {
         Fate::Truncate { after: 100_000 },
         Fate::Flip { at: 0 },
         Fate::Flip { at: 30 },
+        Fate::Flip { at: 37_900 },
         Fate::Flip { at: 200_000 },
         Fate::Flip { at: usize::MAX },
         Fate::Reset,
@@ -256,6 +257,40 @@ fn who_is_silent_is_left_alone_however_short_the_deadlines_are() {
             assert_eq!(failed, Err(Failure::Deadline));
         }
         assert!(matches!(rig.bucket.health(), Health::Off(_)));
+    });
+}
+
+#[test]
+fn what_cannot_be_taken_comes_back_whole() {
+    with_proxies(|_, proxy| {
+        let mut small = options(&proxy.endpoint(), "a");
+        (small.pack_bytes, small.buffer_bytes) = (1 << 20, 4 << 20);
+        let rig = Rig::open(small).unwrap();
+        spoil(proxy, "PUT", Fate::Silence, u64::MAX);
+        let mut taken = 0_u32;
+        let back = loop {
+            let (record, bytes) = block(taken, LEN);
+            let job =
+                Job::Store { token: rig.token(), record, from: span_of(&bytes), durable: false };
+            match rig.bucket.submit(job) {
+                Ok(()) => taken += 1,
+                Err(back) => break back,
+            }
+            assert!(taken < 20, "nothing is refused");
+        };
+        assert_eq!((back.why, taken), (Refusal::Full, 10));
+        let Job::Store { record, from, .. } = back.job else { panic!("another job") };
+        let (expected, bytes) = block(taken, LEN);
+        let mut there = vec![0; from.len()];
+        from.read_at(0, &mut there);
+        assert!(record == expected && there == bytes);
+        proxy.decide(|_| Fate::Pass);
+        rig.sync().unwrap();
+        rig.store(record, &bytes, true).unwrap();
+        for number in 0..=taken {
+            let (record, bytes) = block(number, LEN);
+            assert!(rig.load(record.name(), 0..record.len).unwrap() == bytes);
+        }
     });
 }
 

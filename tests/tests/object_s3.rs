@@ -10,7 +10,7 @@ use tranship_cache::tier::codec::{Choice, Codec};
 use tranship_cache::tier::cold::{Cold, Failure, Health, Job};
 use tranship_cache::tier::object::{Clock, OpenError, Options};
 use tranship_cache::time::Wall;
-use tranship_tests::cold::{Rig, block, block_until};
+use tranship_tests::cold::{Rig, Turned, block, block_until};
 use tranship_tests::s3::{BUCKET, KEY, Kind, SECRET, Server, servers};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -24,31 +24,6 @@ fn options(server: &Server, node: &str) -> Options {
     options.pack_age = PATIENCE;
     (options.poll, options.collect) = (Duration::ZERO, Duration::ZERO);
     options
-}
-
-/// A clock that a test turns.
-#[derive(Default)]
-struct Turned {
-    now_ms: AtomicU64,
-    wall_ms: AtomicU64,
-}
-
-impl Turned {
-    fn forward(&self, by: Duration) {
-        let ms = by.as_millis() as u64;
-        self.now_ms.fetch_add(ms, Ordering::Relaxed);
-        self.wall_ms.fetch_add(ms, Ordering::Relaxed);
-    }
-}
-
-impl Clock for Turned {
-    fn now(&self) -> Duration {
-        Duration::from_millis(self.now_ms.load(Ordering::Relaxed))
-    }
-
-    fn wall(&self) -> Wall {
-        Wall(self.wall_ms.load(Ordering::Relaxed))
-    }
 }
 
 /// The block is there, as it was stored.

@@ -161,6 +161,27 @@ fn nvme_is_measured_beside_fio() {
 }
 
 #[test]
+fn object_lines_are_whole() {
+    let directory = tempfile::tempdir().unwrap();
+    let url = directory.path().to_str().unwrap();
+    let sizes = ["--sizes", "64KiB,100000", "--in-flight", "1,8"];
+    let lines = lines(&[&["bench", "object", "--url", url][..], &sizes].concat());
+    let ops =
+        [("load", 65_536, 1), ("load", 65_536, 8), ("load", 100_000, 1), ("load", 100_000, 8)];
+    let ops = [&ops[..], &[("store", 65_536, 1), ("store", 100_000, 1)]].concat();
+    assert_eq!(lines.len(), ops.len());
+    for (line, (op, size, batch)) in lines.iter().zip(ops) {
+        assert_eq!((&line["bench"], &line["fabric"]), (&"object".into(), &"directory".into()));
+        assert_eq!((&line["op"], &line["size"]), (&op.into(), &size.into()), "{line}");
+        assert_eq!(line["batch"], batch);
+        check_rates(line);
+        assert!(number(line, "limit_p50_us") > 0.0 && number(line, "p50_us") > 0.0, "{line}");
+    }
+    let left = std::fs::read_dir(url).unwrap().flatten().filter(|left| left.path().is_file());
+    assert_eq!(left.count(), 0, "it takes away what it wrote");
+}
+
+#[test]
 fn what_cannot_be_measured_is_said_in_one_line() {
     for (args, exit, words) in [
         (&["transport", "--sizes", "0"][..], 2, "expected at least one byte"),

@@ -18,6 +18,7 @@ use super::fault::{Fault, Kind};
 use super::fill::{Filler, Wrong};
 use super::index::{Hit, Place, Source};
 use super::paths::PackId;
+use super::pieces::Pieces;
 use super::shared::{Shared, count};
 
 /// Loads that are looked at together.
@@ -325,12 +326,7 @@ impl Read {
     }
 
     /// Gives each part its bytes as they come, and answers those that are full.
-    async fn drain(
-        &mut self,
-        shared: &Shared,
-        mut pieces: super::service::Pieces,
-        range: Range<u64>,
-    ) -> End {
+    async fn drain(&mut self, shared: &Shared, mut pieces: Pieces, range: Range<u64>) -> End {
         let apart = self.range.is_empty();
         let mut at = range.start;
         while !self.parts.is_empty() {

@@ -39,6 +39,7 @@ mod manifests;
 mod options;
 mod packer;
 mod paths;
+mod pieces;
 mod place;
 mod service;
 mod shared;

@@ -6,8 +6,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures_util::stream::{BoxStream, StreamExt, TryStreamExt};
+use futures_util::stream::StreamExt;
 use object_store::multipart::PartId;
 use object_store::path::Path;
 use object_store::{
@@ -19,11 +18,10 @@ use super::breaker::Breaker;
 use super::clock::Chance;
 use super::fault::{Fault, Kind};
 use super::options::Options;
+use super::pieces::Pieces;
 use super::place::Place;
 use crate::sync::{OBJECT_BREAKER, Ranked};
 
-/// Bytes of a file that are read at once.
-const FILE_PIECE_BYTES: u64 = 1 << 20;
 /// The longest listing that is read, objects.
 const LISTED_MAX: usize = 100_000;
 
@@ -38,9 +36,6 @@ pub(super) struct Service {
     /// Counts whatever came from the service.
     answers: AtomicU64,
 }
-
-/// Bytes as they come.
-pub(super) type Pieces = BoxStream<'static, Result<Bytes, Fault>>;
 
 impl Service {
     pub(super) fn new(place: Place, options: Options) -> Self {
@@ -198,8 +193,8 @@ impl Service {
             return Err(Fault::new(Kind::Passing, "the service sent another range"));
         }
         Ok(match got.payload {
-            GetResultPayload::File(file, _) => pieces_of_file(file, expected),
-            GetResultPayload::Stream(stream) => stream.map_err(Fault::from).boxed(),
+            GetResultPayload::File(file, _) => Pieces::of_file(file, expected),
+            GetResultPayload::Stream(stream) => Pieces::of_stream(stream),
         })
     }
 
@@ -239,7 +234,7 @@ impl Service {
             if bytes.len() + piece.len() > len {
                 return Err(Fault::new(Kind::Passing, "the service sent too much"));
             }
-            bytes.extend_from_slice(&piece);
+            bytes.extend_from_slice(piece);
         }
         match bytes.len() == len {
             true => Ok(bytes),
@@ -248,15 +243,15 @@ impl Service {
     }
 
     /// The next bytes, or none at the end.
-    pub(super) async fn next(&self, pieces: &mut Pieces) -> Result<Option<Bytes>, Fault> {
+    pub(super) async fn next<'a>(&self, pieces: &'a mut Pieces) -> Result<Option<&'a [u8]>, Fault> {
         let next = match timeout(self.options.silence, pieces.next()).await {
-            Ok(next) => next.transpose(),
+            Ok(next) => next,
             Err(_) => Err(Fault::silence(self.options.silence)),
         };
         match &next {
             Ok(piece) => {
                 self.answers.fetch_add(1, Ordering::Relaxed);
-                self.has_read(piece.as_ref().map_or(0, Bytes::len));
+                self.has_read(piece.map_or(0, <[u8]>::len));
             }
             Err(fault) => self.heard(Some(fault)),
         }
@@ -379,28 +374,4 @@ impl Service {
         let rate = self.options.write_bytes_per_s_min.max(1);
         self.options.silence + Duration::from_secs(bytes as u64 / rate)
     }
-}
-
-/// Reads a file piece by piece on threads that may wait for disks.
-fn pieces_of_file(file: std::fs::File, range: Range<u64>) -> Pieces {
-    let read = |(file, at, end): (std::fs::File, u64, u64)| async move {
-        if at == end {
-            return Ok(None);
-        }
-        let work = move || {
-            let mut bytes = vec![0; (end - at).min(FILE_PIECE_BYTES) as usize];
-            let read = std::os::unix::fs::FileExt::read_exact_at(&file, &mut bytes, at);
-            read.map(|()| (Bytes::from(bytes), file))
-        };
-        let done = tokio::task::spawn_blocking(work).await;
-        match done {
-            Ok(Ok((bytes, file))) => {
-                let next = at + bytes.len() as u64;
-                Ok(Some((bytes, (file, next, end))))
-            }
-            Ok(Err(error)) => Err(Fault::new(Kind::Passing, error.to_string())),
-            Err(_) => Err(Fault::new(Kind::Passing, "the tier is closing")),
-        }
-    };
-    futures_util::stream::try_unfold((file, range.start, range.end), read).boxed()
 }

@@ -77,7 +77,8 @@ fn besides(line: &Line) -> String {
         return format!("{} writes/s, {post_ns:.0} ns each", human::count(writes_per_s as u64));
     }
     if let Some(p50) = line.limit_p50_us {
-        return format!("plain sockets: p50 {p50:.2} µs");
+        let limit = if line.bench == "object" { "bare requests" } else { "plain sockets" };
+        return format!("{limit}: p50 {p50:.2} µs");
     }
     match line.beside {
         Some(Beside { load: Load::None, .. }) => Load::None.name().to_owned(),
