@@ -262,7 +262,9 @@ fn many_clients_share_one_cache_under_pressure() {
                         links[found..].iter().zip(&bytes).map(|(l, b)| (*l, &b[..])).collect();
                     for stored in cache.store(&blocks).unwrap() {
                         if let Stored::Refused { why, .. } = stored {
-                            assert!(why.contains("release leases"), "{why}");
+                            // Held by others, or worth less than what is there.
+                            let known = ["release leases", "was not admitted"];
+                            assert!(known.iter().any(|text| why.contains(text)), "{why}");
                         }
                     }
                 }
