@@ -1,8 +1,8 @@
 //! What is on the disk: a checksum for each granule, so that every byte that is read can be checked.
 //!
 //! Bytes that a device has just brought are in no cache, and a checksum takes as long as they take to
-//! come from memory. A thread of its own takes checksums unless told otherwise, so that who submits does
-//! nothing else.
+//! come from memory. A thread of its own takes those of large pieces unless told otherwise, so that who
+//! submits does nothing else; a small one is done sooner than handed over.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -17,6 +17,9 @@ use crate::bench::Error;
 
 /// Noise, of which each granule takes a part and puts its own number in front.
 const NOISE_BYTES: usize = 1 << 20;
+
+/// What is shorter is not handed over.
+const HANDED_BYTES: usize = 256 << 10;
 
 /// The checksums of a disk's granules.
 pub struct Content {
@@ -80,10 +83,10 @@ impl Content {
         })
     }
 
-    /// Whether a thread of its own takes checksums.
+    /// Whether a thread of its own takes checksums of pieces of `len` bytes.
     #[must_use]
-    pub fn has_thread(&self) -> bool {
-        self.thread.is_some()
+    pub fn hands_over(&self, len: u64) -> bool {
+        self.thread.is_some() && len >= HANDED_BYTES as u64
     }
 
     /// Fills memory with noise, once: [`Content::make`] then changes a few bytes of each granule.
@@ -120,10 +123,8 @@ impl Content {
 
     /// Memory that is done with.
     pub fn take(&mut self) -> Option<Fresh> {
-        let fresh = match &self.thread {
-            Some((_, from)) => from.try_recv().ok(),
-            None => self.done.pop_front(),
-        }?;
+        let handed = || self.thread.as_ref()?.1.try_recv().ok();
+        let fresh = self.done.pop_front().or_else(handed)?;
         self.out -= 1;
         Some(fresh)
     }
@@ -138,8 +139,10 @@ impl Content {
         let job = Job { ticket, span: span.clone(), granule: self.granule, task };
         self.out += 1;
         match &self.thread {
-            Some((to, _)) => to.send(job).expect("the thread ends after this"),
-            None => self.done.push_back(job.work()),
+            Some((to, _)) if span.len() >= HANDED_BYTES => {
+                to.send(job).expect("the thread ends after this");
+            }
+            _ => self.done.push_back(job.work()),
         }
     }
 }

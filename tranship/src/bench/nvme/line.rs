@@ -46,7 +46,7 @@ pub struct Line {
     pub skipped: Option<&'static str>,
     /// What reads and writes.
     pub disk: String,
-    /// `thread` of their own, or `inline` on the one that submits.
+    /// `inline` on the thread that submits, or in a `thread` of their own.
     pub checksums: &'static str,
     /// What the memory is made of, on both sides.
     pub memory: String,
@@ -79,6 +79,7 @@ impl Line {
         turns: &Turns,
         disk: &str,
         memory: &Backing,
+        handed: bool,
         plan: &Plan,
     ) -> Self {
         Self {
@@ -97,7 +98,7 @@ impl Line {
             skipped: None,
             disk: disk.to_owned(),
             memory: memory.to_string(),
-            checksums: if plan.inline { "inline" } else { "thread" },
+            checksums: if handed { "thread" } else { "inline" },
             working_set: plan.bytes,
             noise: Noise::now(),
         }

@@ -340,7 +340,7 @@ pub fn run(
         for (number, stream) in (0..).zip(&mut working) {
             while stream.freshen(number, content) {
                 worked = true;
-                if !content.has_thread() {
+                if !content.hands_over(stream.stream.size) {
                     break;
                 }
             }

@@ -67,7 +67,7 @@ pub struct Plan {
     pub time: Duration,
     /// What reads and writes.
     pub engine: Engine,
-    /// Checksums are taken by the thread that submits, in place of one of their own.
+    /// All checksums are taken by the thread that submits; otherwise those of large pieces are not.
     pub inline: bool,
 }
 
@@ -298,7 +298,8 @@ impl Bench {
     }
 
     fn line(&self, stream: &Stream, turns: &Turns) -> Line {
-        Line::new(stream, turns, &self.disk.describe(), &self.backing, &self.plan)
+        let handed = self.content.hands_over(stream.size);
+        Line::new(stream, turns, &self.disk.describe(), &self.backing, handed, &self.plan)
     }
 }
 

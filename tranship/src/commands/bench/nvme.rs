@@ -62,7 +62,8 @@ pub struct Args {
     /// What reads and writes
     #[arg(long, value_enum, default_value_t = By::Auto)]
     engine: By,
-    /// Take checksums on the thread that submits, in place of a thread of their own
+    /// Take all checksums on the thread that submits; otherwise those of 256KiB and more have a thread
+    /// of their own
     #[arg(long)]
     inline: bool,
 }

@@ -1,8 +1,9 @@
 //! What runs next: lanes with shares, and operations cut into pieces.
 //!
 //! A device works on everything it was given at once, so an urgent read takes as long as what it was
-//! given before allows. Therefore little of what is not urgent is given to it at a time: as much as
-//! keeps it busy while nobody is waiting, and one piece while somebody is. Each lane that waits has at
+//! given before allows. Therefore little of what is not urgent is given to it while somebody waits, in
+//! small pieces, and more only little by little when nobody does any more: a read that comes then waits
+//! for no more than a small part of the time that passed since the last. Each lane that waits has at
 //! least one piece on its way, so none starves.
 
 use std::collections::VecDeque;
@@ -15,14 +16,12 @@ use super::{Ended, Error, Kind, Op, PAGE_BYTES};
 use crate::tier::{Lane, Span};
 
 const LANES: usize = 3;
-/// Bytes of each lane that the device has at once while nobody waits for demand. A device that moves
-/// 7 GB/s and takes half a millisecond has 4 MiB under way.
-const ALONE_BYTES: [u64; LANES] = [u64::MAX, 8 << 20, 8 << 20];
+/// Bytes of each lane that the device has at once while nobody has waited for demand for long.
+const ALONE_BYTES: [u64; LANES] = [u64::MAX, 32 << 20, 32 << 20];
 /// The same beside demand.
 const BESIDE_BYTES: [u64; LANES] = [u64::MAX, 2 << 20, 512 << 10];
-/// Pieces of writing and prefetching that still go beside demand after the last of it. A reader that
-/// has one block after the other is waiting again before they are done.
-const CALM_PIECES: u32 = 16;
+/// After demand a share grows by one byte for so many that other lanes have moved.
+const GROWTH: u64 = 16;
 
 /// How much is under way at once.
 #[derive(Clone, Copy, Debug)]
@@ -130,8 +129,8 @@ pub(super) struct Schedule {
     lines: [Line; LANES],
     /// Pieces under way, over all lanes.
     pieces: usize,
-    /// See [`CALM_PIECES`].
-    calm: u32,
+    /// Bytes that the other lanes have begun since there was demand.
+    quiet: u64,
     done: Vec<Ended>,
 }
 
@@ -143,7 +142,7 @@ impl Schedule {
             flights: Slab::new(),
             lines: Default::default(),
             pieces: 0,
-            calm: 0,
+            quiet: u64::MAX,
             done: Vec::new(),
         }
     }
@@ -203,19 +202,17 @@ impl Schedule {
 
     /// Bytes of a lane that may be under way.
     fn share(&self, lane: Lane) -> u64 {
-        if self.demanded() { BESIDE_BYTES[lane as usize] } else { ALONE_BYTES[lane as usize] }
-    }
-
-    /// Bytes of a piece of a lane, at most: no more than its share, for even a lane that has nothing
-    /// under way is not to hold others up for long.
-    fn piece_bytes(&self, lane: Lane) -> u64 {
-        self.limits.piece_bytes.min(self.share(lane))
-    }
-
-    /// Somebody waits for bytes, or did a moment ago.
-    fn demanded(&self) -> bool {
         let demand = &self.lines[Lane::Demand as usize];
-        self.calm > 0 || demand.pieces > 0 || !demand.waiting.is_empty()
+        let quiet = if demand.pieces + demand.waiting.len() > 0 { 0 } else { self.quiet };
+        let share = BESIDE_BYTES[lane as usize].saturating_add(quiet / GROWTH);
+        share.min(ALONE_BYTES[lane as usize])
+    }
+
+    /// Bytes of a piece of a lane, at most: there is more than one in its share, so that the device has
+    /// the next when one ends.
+    fn piece_bytes(&self, lane: Lane) -> u64 {
+        let part = self.share(lane) / 2 / PAGE_BYTES * PAGE_BYTES;
+        self.limits.piece_bytes.min(part)
     }
 
     /// Begins the next piece of a lane that has one.
@@ -247,11 +244,7 @@ impl Schedule {
         line.bytes += len;
         line.pieces += 1;
         self.pieces += 1;
-        if lane == Lane::Demand {
-            self.calm = CALM_PIECES;
-        } else if self.lines[Lane::Demand as usize].pieces == 0 {
-            self.calm = self.calm.saturating_sub(1);
-        }
+        self.quiet = if lane == Lane::Demand { 0 } else { self.quiet.saturating_add(len) };
         Piece { flight: key, lane, len, action, file, offset, span, at, tries: 0 }
     }
 
@@ -340,25 +333,29 @@ mod tests {
     #[test]
     fn writes_alone_keep_the_device_busy_and_beside_demand_they_give_way() {
         let mut schedule = schedule(64);
-        for _ in 0..8 {
-            ask(&mut schedule, Lane::Write, 16 * MIB);
+        for _ in 0..40 {
+            ask(&mut schedule, Lane::Write, 4 * MIB);
         }
         let alone = begin(&mut schedule);
-        assert_eq!((bytes(&alone, Lane::Write), alone.len()), (8 * MIB, 2), "large pieces");
+        assert_eq!((bytes(&alone, Lane::Write), alone.len()), (32 * MIB, 8), "large pieces");
         end(&mut schedule, alone);
         ask(&mut schedule, Lane::Demand, MIB);
         let beside = begin(&mut schedule);
         assert_eq!(bytes(&beside, Lane::Demand), MIB);
-        assert_eq!(bytes(&beside, Lane::Write), 512 << 10);
+        let writes: Vec<_> = beside.iter().filter(|piece| piece.lane == Lane::Write).collect();
+        assert!(writes.iter().all(|piece| piece.len == 256 << 10) && writes.len() == 2);
         end(&mut schedule, beside);
-        // For a while nothing changes: the next demand is on its way.
-        for _ in 0..CALM_PIECES - 1 {
-            let still = begin(&mut schedule);
-            assert_eq!(bytes(&still, Lane::Write), 512 << 10);
-            end(&mut schedule, still);
+        // Then more, but a read that comes now never waits for more than a part of what was moved.
+        let mut moved = 512 << 10;
+        while moved < 64 * MIB {
+            let more = begin(&mut schedule);
+            let under_way = bytes(&more, Lane::Write);
+            assert!(under_way >= 256 << 10, "it goes on");
+            moved += under_way;
+            assert!(under_way <= (512 << 10) + moved / GROWTH, "{under_way} of {moved}");
+            end(&mut schedule, more);
         }
-        // With the last of these pieces it is over, and the rest follows at once.
-        assert!(bytes(&begin(&mut schedule), Lane::Write) > 4 * MIB);
+        assert!(bytes(&begin(&mut schedule), Lane::Write) > 2 * MIB, "it grows");
     }
 
     #[test]
