@@ -1,6 +1,8 @@
 //! Where a block may live.
 
 pub mod cold;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 pub(crate) mod dram;
 pub mod nvme;
 mod span;
