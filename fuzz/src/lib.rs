@@ -4,11 +4,13 @@
 #![warn(missing_docs)]
 
 mod cache;
+mod nvme;
 mod pages;
 mod seeds;
 mod text;
 
 pub use cache::{cache_reply, cache_request, identity};
+pub use nvme::nvme_image;
 pub use pages::pages;
 pub use seeds::seeds;
 pub use text::{config, descriptor, trace, units};
