@@ -6,8 +6,8 @@ SHELL := bash
 
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
-# The suite that every fabric must pass.
-FEATURES := tranship-transport/conformance
+# The suites that every fabric and every cold tier must pass.
+FEATURES := tranship-transport/conformance,tranship-cache/conformance
 
 .PHONY: help demo test unit test-s3 loom lint audit deny fmt doc bench fuzz fuzz-check fuzz-seeds test-asan test-tsan test-netns soak mutants peers sample clean
 

@@ -4,12 +4,14 @@
 #![warn(missing_docs)]
 
 mod cache;
+mod nvme;
 mod object;
 mod pages;
 mod seeds;
 mod text;
 
 pub use cache::{cache_reply, cache_request, identity};
+pub use nvme::nvme_image;
 pub use object::{codec, object_manifest, object_pack};
 pub use pages::pages;
 pub use seeds::seeds;

@@ -28,6 +28,7 @@ pub fn seeds() -> Vec<(&'static str, Vec<Vec<u8>>)> {
         ("shm_ring", rings()),
         ("shm_table", vec![(0..32).flat_map(|at| [at, 0, 0, 0, 0, 0, 0, 0, 1]).collect()]),
         ("shm_stranger", strangers()),
+        ("nvme_image", images()),
         ("object_pack", object::pack_seeds()),
         ("object_manifest", object::manifest_seeds()),
         ("codec", object::codec_seeds()),
@@ -246,5 +247,24 @@ fn tcp_strangers() -> Vec<Vec<u8>> {
         vec![1, 5, 0, 64, poll, one(0, 4), 2, 1, 0, 0, poll],
         vec![1, 5, 1, 64, poll, one(1, 4), 0, 2, 0, 4, 1, 2, 3, 4, poll, 0xf6, poll],
         vec![1, one(0, 4), 1, 5, 0, 3, 1, 2, 3, poll, one(0, 4), 7, 0, 0, 0, poll],
+    ]
+}
+
+/// The golden store as it is, with something changed in a header, a summary, the index log and a
+/// superblock under a right checksum, and with a page in another place; and an image of its own.
+fn images() -> Vec<Vec<u8>> {
+    let change = |page: u8, at: u8, seal: u8| vec![0, 0, page, at, 0, 1, 0xFF, seal, page, 0, 0, 0];
+    let mut raw = vec![2];
+    raw.extend(b"TRANSLOG");
+    vec![
+        vec![0],
+        vec![1],
+        change(64, 90, 4),
+        change(64, 150, 4),
+        change(95, 100, 3),
+        change(16, 66, 4),
+        change(0, 48, 2),
+        vec![1, 1, 64, 0, 0, 96],
+        raw,
     ]
 }

@@ -3,6 +3,8 @@
 pub mod below;
 pub mod codec;
 pub mod cold;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 pub(crate) mod dram;
 pub mod nvme;
 pub mod object;

@@ -56,6 +56,8 @@ struct State {
     writes: u64,
     polls: u64,
     pending: Vec<Pending>,
+    /// Operations of disks that were opened before, which end as the device being gone.
+    orphans: Vec<(u64, Op)>,
     lanes: [usize; 3],
     /// Counts the disks opened: an earlier one does nothing any more.
     opened: u64,
@@ -106,6 +108,7 @@ impl Device {
             writes: 0,
             polls: 0,
             pending: Vec::new(),
+            orphans: Vec::new(),
             lanes: [0; 3],
             opened: 0,
             wake: false,
@@ -123,9 +126,8 @@ impl Device {
     #[must_use]
     pub fn open(&self) -> Box<dyn Disk> {
         let mut state = self.state();
-        state.opened += 1;
-        state.pending.clear();
-        state.lanes = [0; 3];
+        state.disown();
+        self.0.woken.notify_all();
         let bytes = state.media.len() as u64;
         Box::new(Handle { device: self.clone(), opened: state.opened, bytes })
     }
@@ -139,10 +141,12 @@ impl Device {
     /// The power fails: what was not flushed is old, new, or torn.
     pub fn crash(&self) {
         let mut state = self.state();
-        state.opened += 1;
         // What was in flight may have come to any of its pages, too.
-        for pending in std::mem::take(&mut state.pending) {
-            if let Kind::Write { at, from } = &pending.op.kind {
+        let first = state.orphans.len();
+        state.disown();
+        self.0.woken.notify_all();
+        for orphan in first..state.orphans.len() {
+            if let Kind::Write { at, from } = &state.orphans[orphan].1.kind {
                 let (at, from) = (*at, from.clone());
                 for page in 0..from.len() / PAGE {
                     if state.dice(2) == 0 {
@@ -151,7 +155,6 @@ impl Device {
                 }
             }
         }
-        state.lanes = [0; 3];
         for (page, versions) in std::mem::take(&mut state.dirty) {
             let (start, choices) = (page as usize * PAGE, versions.len() as u64);
             let mode = state.dice(4);
@@ -212,6 +215,15 @@ impl Device {
 }
 
 impl State {
+    /// Whoever has the disk open loses it.
+    fn disown(&mut self) {
+        let opened = self.opened;
+        self.orphans.extend(self.pending.drain(..).map(|pending| (opened, pending.op)));
+        self.lanes = [0; 3];
+        self.opened += 1;
+        self.wake = true;
+    }
+
     /// A number below `limit`, which is not 0; SplitMix64.
     fn dice(&mut self, limit: u64) -> u64 {
         self.rng = self.rng.wrapping_add(0x9E37_79B9_7F4A_7C15);
@@ -317,7 +329,11 @@ impl Disk for Handle {
             assert!(fits && aligned, "{len} bytes at {at} are not whole pages inside the disk");
         }
         let mut state = self.device.state();
-        if state.opened != self.opened || state.lanes[op.lane as usize] >= LANE_OPS_MAX {
+        if state.opened != self.opened {
+            state.orphans.push((self.opened, op));
+            return Ok(());
+        }
+        if state.lanes[op.lane as usize] >= LANE_OPS_MAX {
             return Err(op);
         }
         state.lanes[op.lane as usize] += 1;
@@ -330,7 +346,15 @@ impl Disk for Handle {
 
     fn poll(&mut self, ended: &mut Vec<Ended>) {
         let mut state = self.device.state();
-        if state.opened != self.opened || state.faults.held {
+        if state.opened != self.opened {
+            let ours = state.orphans.extract_if(.., |(opened, _)| *opened == self.opened);
+            ended.extend(ours.map(|(_, Op { token, kind, .. })| {
+                let result = Err(Error::Gone("somebody else has opened it".to_owned()));
+                Ended { token, kind, result }
+            }));
+            return;
+        }
+        if state.faults.held {
             return;
         }
         state.polls += 1;
@@ -357,7 +381,12 @@ impl Disk for Handle {
     fn wait(&mut self, within: Duration) {
         let mut state = self.device.state();
         // Time is polls: with something in flight it goes on by itself.
-        if (state.pending.is_empty() || state.faults.held) && !state.wake {
+        let idle = if state.opened == self.opened {
+            state.pending.is_empty() || state.faults.held
+        } else {
+            !state.orphans.iter().any(|(opened, _)| *opened == self.opened)
+        };
+        if idle && !state.wake {
             let waited = self.device.0.woken.wait_timeout(state, within);
             state = waited.expect("nothing panics while it holds the simulated device").0;
         }
@@ -374,6 +403,20 @@ impl Disk for Handle {
 
     fn in_flight(&self) -> usize {
         let state = self.device.state();
-        if state.opened == self.opened { state.pending.len() } else { 0 }
+        let orphans = state.orphans.iter().filter(|(opened, _)| *opened == self.opened).count();
+        orphans + if state.opened == self.opened { state.pending.len() } else { 0 }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        let mut state = self.device.state();
+        let opened = self.opened;
+        state.orphans.retain(|(of, _)| *of != opened);
+        if state.opened == opened {
+            // A real disk waits for what is in flight; here nothing of it comes to pass.
+            state.pending.clear();
+            state.lanes = [0; 3];
+        }
     }
 }

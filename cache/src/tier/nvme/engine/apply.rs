@@ -123,7 +123,7 @@ impl Engine {
         if known.is_some() {
             // Its segment goes as a whole, but maybe later than a newer version of the block.
             let note = self.segments.sub(from.page, record.len);
-            self.note(number, note);
+            self.note(if is(Defect::EarlyFree) { 0 } else { number }, note);
             self.figures.reinserted += 1;
         } else {
             let note = self.segments.sub(to.page, record.len);

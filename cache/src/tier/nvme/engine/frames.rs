@@ -119,6 +119,11 @@ impl Frames {
         self.queue.iter().any(|frame| frame.settled_by > notes)
     }
 
+    /// Whether frames up to this one have taken effect, durable or not.
+    pub(super) fn written_to(&self, number: u64) -> bool {
+        self.queue.iter().all(|frame| frame.number > number || frame.applied)
+    }
+
     pub(super) fn is_open(&self) -> bool {
         self.open.is_some()
     }

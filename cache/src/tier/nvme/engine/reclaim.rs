@@ -244,7 +244,8 @@ impl Engine {
         let mut at = 0;
         while at < self.reclaim.leaving.len() {
             let leaving = &self.reclaim.leaving[at];
-            let safe = leaving.after <= self.frames.durable || is(Defect::EarlyFree);
+            let early = is(Defect::EarlyFree) && self.frames.written_to(leaving.after);
+            let safe = leaving.after <= self.frames.durable || early;
             let unread = self.segments.get(leaving.segment).readers == 0 || is(Defect::EarlyReuse);
             if !safe || !unread {
                 at += 1;

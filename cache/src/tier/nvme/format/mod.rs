@@ -19,6 +19,9 @@ pub(crate) mod summary;
 pub(crate) mod sums;
 pub(crate) mod superblock;
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 
 pub(crate) use layout::Layout;
