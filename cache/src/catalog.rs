@@ -109,6 +109,10 @@ impl Catalog {
     /// Checks `link` against what is known, and counts it as a child of its parent.
     /// Returns the parent's slot when the parent is in DRAM.
     pub(crate) fn adopt(&mut self, link: Link) -> Result<Option<Slot>, Contradiction> {
+        if link.position == UNPLACED {
+            let known = UNPLACED - 1;
+            return Err(Contradiction { key: link.key, known, told: link.position });
+        }
         if let Some(entry) = self.get(link.key)
             && entry.position != link.position
             && entry.position != UNPLACED

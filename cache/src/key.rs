@@ -43,10 +43,13 @@ impl Key {
     }
 
     /// The key under which bytes `range` of this block are kept in memory when the rest of it is not.
-    pub(crate) fn part(self, range: &Range<u64>) -> Self {
+    /// `checksum` is that of the whole block, so that the part of one filling is not taken for that of another.
+    pub(crate) fn part(self, range: &Range<u64>, checksum: u64) -> Self {
         let mut hasher = blake3::Hasher::new_derive_key(PART_CONTEXT);
-        hasher.update(&self.0).update(&range.start.to_le_bytes()).update(&range.end.to_le_bytes());
-        Self::truncate(&hasher.finalize())
+        for word in [range.start, range.end, checksum] {
+            hasher.update(&word.to_le_bytes());
+        }
+        Self::truncate(&hasher.update(&self.0).finalize())
     }
 
     /// The first half of a 256-bit hash.

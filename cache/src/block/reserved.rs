@@ -106,10 +106,12 @@ impl Reserved {
     pub(crate) fn commit_promoted(
         self,
         link: Link,
+        ttl: Option<Millis>,
         checksum: u64,
         now: Millis,
     ) -> Result<Committed, CommitError> {
-        self.settle(checksum, |dram, slot| dram.finish_promotion(slot, link, checksum, now))
+        let at = (link, ttl);
+        self.settle(checksum, |dram, slot| dram.finish_promotion(slot, at, checksum, now))
     }
 
     /// [`Reserved::commit`] of bytes that a tier below has checked as it brought them.

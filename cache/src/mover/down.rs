@@ -1,6 +1,6 @@
 //! Demotions, and blocks that shall survive a crash.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use super::{Mover, Submitted, Way, submit, warn};
 
@@ -29,8 +29,8 @@ struct Persisting {
     tier: Tier,
     scope: Scope,
     keys: Vec<Key>,
-    /// Stores that have not ended.
-    storing: usize,
+    /// Blocks whose stores have not ended.
+    storing: HashSet<Key>,
 }
 
 /// Blocks on their way down.
@@ -58,15 +58,17 @@ impl Mover {
     /// Has blocks of `scope` written to the fastest tier below memory for good; [`Mover::persisted`]
     /// tells when they are, by the ticket that this returns. None when there is no tier below.
     pub fn persist(&mut self, scope: &Scope, keys: &[Key], now: Millis) -> Option<u64> {
-        let tier = self.stack.levels().first()?.cold.tier();
+        let levels = self.stack.levels();
+        let level = levels.iter().find(|level| level.is_open()).or(levels.first())?;
+        let tier = level.cold.tier();
         self.down.tickets += 1;
         let ticket = self.down.tickets;
-        let storing = scope.persist(keys, tier, ticket).iter().filter(|sent| **sent).count();
-        let (scope, keys) = (scope.clone(), keys.to_vec());
+        let storing: HashSet<Key> = scope.persist(keys, tier).into_iter().collect();
+        let (scope, keys, idle) = (scope.clone(), keys.to_vec(), storing.is_empty());
         let persisting = Persisting { tier, scope, keys, storing };
         self.down.persisting.insert(ticket, persisting);
         self.send_down(now);
-        if storing == 0 {
+        if idle {
             self.sync(ticket);
         }
         Some(ticket)
@@ -89,9 +91,11 @@ impl Mover {
             self.put_down(token);
         }
         for tier in Tier::ALL {
-            let waiting = self.down.refused.get_mut(&tier).map(std::mem::take).unwrap_or_default();
-            for token in waiting {
-                self.put_down(token);
+            while let Some(token) = self.down.refused.get_mut(&tier).and_then(VecDeque::pop_front) {
+                if !self.try_down(token) {
+                    self.down.refused.entry(tier).or_default().push_front(token);
+                    break;
+                }
             }
         }
         for token in std::mem::take(&mut self.down.unsynced) {
@@ -100,27 +104,34 @@ impl Mover {
         any
     }
 
+    /// Hands a store to its tier, behind those that wait for room there.
     fn put_down(&mut self, token: u64) {
-        let Some(Storing { carried, record }) = self.down.storing.get(&token) else { return };
-        let tier = carried.to();
-        let waiting = self.down.refused.entry(tier).or_default();
-        if !waiting.is_empty() {
-            waiting.push_back(token);
-            return;
+        let Some(storing) = self.down.storing.get(&token) else { return };
+        let tier = storing.carried.to();
+        let crowded = self.down.refused.get(&tier).is_some_and(|waiting| !waiting.is_empty());
+        if crowded || !self.try_down(token) {
+            self.down.refused.entry(tier).or_default().push_back(token);
         }
+    }
+
+    /// Hands a store to its tier; false when that has no room now.
+    fn try_down(&mut self, token: u64) -> bool {
+        let Some(Storing { carried, record }) = self.down.storing.get(&token) else { return true };
         let wanted = carried.is_wanted();
-        let Some(level) = self.stack.level(tier).filter(|_| wanted) else {
+        let Some(level) = self.stack.level(carried.to()).filter(|_| wanted) else {
             self.ways.remove(&token);
             self.went_down(token, &Err(Failure::Gone));
-            return;
+            return true;
         };
-        let durable = carried.ticket().is_some();
-        match submit(level, Job::Store { token, record: *record, from: carried.span(), durable }) {
-            Submitted::Taken => {}
-            Submitted::Full => waiting.push_back(token),
+        // Whoever waits until it is safe asks for a sync once it is there.
+        let store = Job::Store { token, record: *record, from: carried.span(), durable: false };
+        match submit(level, store) {
+            Submitted::Taken => true,
+            Submitted::Full => false,
             Submitted::Failed(failure) => {
                 self.ways.remove(&token);
                 self.went_down(token, &Err(failure));
+                true
             }
         }
     }
@@ -132,7 +143,7 @@ impl Mover {
             return;
         }
         let Some(Storing { carried, record }) = self.down.storing.remove(&token) else { return };
-        let (tier, ticket) = (carried.to(), carried.ticket());
+        let tier = carried.to();
         if let Err(failure) = result {
             warn(tier, "a block cannot be kept", failure);
         }
@@ -143,14 +154,18 @@ impl Mover {
         {
             level.forget(Job::Remove { name: record.name() });
         }
-        if let Some(ticket) = ticket
-            && let Some(persisting) = self.down.persisting.get_mut(&ticket)
-        {
-            persisting.storing -= 1;
-            if persisting.storing == 0 {
-                self.sync(ticket);
+        let name = record.name();
+        let mut safe = Vec::new();
+        for (ticket, persisting) in &mut self.down.persisting {
+            if persisting.tier == tier
+                && persisting.scope.id() == name.identity
+                && persisting.storing.remove(&name.key)
+                && persisting.storing.is_empty()
+            {
+                safe.push(*ticket);
             }
         }
+        safe.into_iter().for_each(|ticket| self.sync(ticket));
     }
 
     /// All that somebody waits for is written; what was there before it may not be safe yet.

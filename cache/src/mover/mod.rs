@@ -164,11 +164,10 @@ impl Mover {
         worked
     }
 
-    /// Looks after what takes time: the health of the tiers, and removals that they could not take.
+    /// Looks at the health of the tiers.
     pub fn tick(&mut self) {
         for level in self.stack.levels() {
             level.look();
-            level.forget_rest();
         }
     }
 
@@ -177,11 +176,13 @@ impl Mover {
         self.ways.is_empty() && self.up.is_idle() && self.down.is_idle()
     }
 
-    /// Stops the tiers, which finish what is under way, each within this time.
+    /// Stops the tiers, which finish what is under way, all of them within this time.
     pub fn close(&mut self, within: Duration) {
-        for level in self.stack.levels() {
-            level.cold.close(within);
-        }
+        std::thread::scope(|scope| {
+            for level in self.stack.levels() {
+                scope.spawn(|| level.cold.close(within));
+            }
+        });
     }
 
     fn token(&mut self, way: Way) -> u64 {

@@ -39,14 +39,15 @@ pub enum Wanted {
 pub(crate) struct Piece {
     /// The block.
     pub(crate) key: Key,
-    /// Which bytes of it; all of them without.
-    pub(crate) range: Option<Range<u64>>,
+    /// Which bytes of it, and the checksum of the whole; all of them without.
+    pub(crate) range: Option<(Range<u64>, u64)>,
 }
 
 impl Piece {
     /// The key that it has in memory.
     pub(crate) fn key(&self) -> Key {
-        self.range.as_ref().map_or(self.key, |range| self.key.part(range))
+        let part = |(range, checksum): &(Range<u64>, u64)| self.key.part(range, *checksum);
+        self.range.as_ref().map_or(self.key, part)
     }
 }
 
@@ -126,11 +127,16 @@ impl Mover {
         let name = scope.name(key);
         if !self.up.names.contains_key(&name) {
             match self.start(scope, piece, lane, now) {
+                Started::Yes if waiter.is_none() => return Wanted::Coming,
                 Started::Yes => {
-                    watch(scope, key, waiter);
-                    return Wanted::Coming;
+                    return match watch(scope, key, waiter) {
+                        Presence::InFlight => Wanted::Coming,
+                        Presence::Resident(Tier::Dram) => Wanted::Resident,
+                        _ => Wanted::Absent,
+                    };
                 }
-                Started::NoRoom if self.up.waiting.len() < WAITING_MAX => {}
+                // Only who waits for it makes it wait for room.
+                Started::NoRoom if waiter.is_some() && self.up.waiting.len() < WAITING_MAX => {}
                 Started::NoRoom | Started::Never => return Wanted::Absent,
             }
         }
@@ -144,7 +150,7 @@ impl Mover {
 
     /// Starts to bring a block that a tier below has.
     fn start(&mut self, scope: &Scope, piece: &Piece, lane: Lane, now: Millis) -> Started {
-        let (key, range) = (piece.key, piece.range.clone());
+        let (key, range) = (piece.key, piece.range.clone().map(|(range, _)| range));
         let name = scope.name(key);
         let Some((level, found)) = self.stack.find(&name, Tiers::NONE) else {
             return Started::Never;
@@ -214,7 +220,10 @@ impl Mover {
             Ok(record) => {
                 let (key, reserved) = (loading.name.key, loading.reserved);
                 let committed = match loading.range {
-                    None => reserved.commit_promoted(record.link, record.checksum, now),
+                    None => {
+                        let ttl = record.expires.map(|at| at.since((self.wall)()));
+                        reserved.commit_promoted(record.link, ttl, record.checksum, now)
+                    }
                     Some(_) => {
                         let checksum = reserved.span().checksum();
                         reserved.commit_checked(checksum, now)
@@ -229,7 +238,16 @@ impl Mover {
                 warn(loading.from, "a block cannot be brought", &failure);
                 let next = self.stack.find(&loading.name, loading.tried);
                 let same = next.filter(|(_, found)| found.len == loading.found.len);
-                let Some((level, found)) = same else { return };
+                let Some((level, found)) = same else {
+                    // A block whose pages a device cannot read would stand in the way of its own
+                    // replacement for ever.
+                    if let (Failure::Io(_), Tier::Nvme) = (&failure, loading.from)
+                        && let Some(level) = self.stack.level(loading.from)
+                    {
+                        level.forget(Job::Remove { name: loading.name });
+                    }
+                    return;
+                };
                 loading.from = level.cold.tier();
                 loading.tried.insert(loading.from);
                 loading.found = found;

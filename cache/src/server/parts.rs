@@ -4,6 +4,8 @@
 //! more than the part is brought: it becomes a block of its own for a while, under a key made of the
 //! block's and the range, so that it is found again, waited for and evicted like any other.
 
+use std::collections::HashMap;
+
 use tranship_transport::Peer;
 
 use super::Server;
@@ -33,7 +35,8 @@ pub(super) fn pieces(scope: &Scope, parts: &[Part]) -> Vec<Piece> {
     let piece = |part: &Part| {
         let here =
             matches!(scope.presence(part.key), Presence::Resident(Tier::Dram) | Presence::InFlight);
-        Piece { key: part.key, range: (!here).then_some(part.start..part.end) }
+        let below = || scope.checksum_below(part.key).unwrap_or_default();
+        Piece { key: part.key, range: (!here).then(|| (part.start..part.end, below())) }
     };
     parts.iter().map(piece).collect()
 }
@@ -49,16 +52,21 @@ impl Server {
         let pieces = pieces(scope, parts);
         let keys: Vec<Key> = pieces.iter().map(Piece::key).collect();
         let lease = scope.lease(self.session_id(peer), &keys, Some(ttl), self.now());
+        let mut intact = HashMap::new();
         let result = |(index, part): (usize, &Part)| {
             let outcome = lease.results()[index];
             match outcome {
                 Outcome::Ready(view) if view.key == part.key => {
-                    // Whoever reads a part cannot check the whole, so that is done here.
-                    if part.end > view.len || !lease.is_intact(index) {
-                        return Leased::Corrupt;
+                    if part.end > view.len {
+                        return Leased::Gone;
                     }
                     let (offset, len) = (view.offset + part.start, part.end - part.start);
                     let checksum = scope.checksum(offset, len);
+                    // Whoever reads a part cannot check the whole, so that is done here; after the part's own
+                    // checksum was taken, so that a stray write is caught by one of the two.
+                    if !*intact.entry(part.key).or_insert_with(|| lease.is_intact(index)) {
+                        return Leased::Corrupt;
+                    }
                     Leased::Ready { offset, len, checksum, generation: view.generation.0 }
                 }
                 // A part outlives its block by a little; nobody gets it then.

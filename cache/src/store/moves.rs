@@ -28,11 +28,6 @@ impl Move {
         self.departing.to
     }
 
-    /// Who asked for it, if somebody waits for it to survive a crash.
-    pub fn ticket(&self) -> Option<u64> {
-        self.departing.ticket
-    }
-
     /// The block, as tiers below know blocks. `now` and `wall` are the same moment: times to live are
     /// counted by the store's clock in memory, and by the wall clock below.
     pub fn record(&self, now: Millis, wall: Wall) -> Record {

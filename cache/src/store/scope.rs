@@ -253,6 +253,12 @@ impl Scope {
         here.or_else(|| below().map(|(_, found)| found.len))
     }
 
+    /// Checksum of a block in the fastest tier below memory that has it.
+    pub(crate) fn checksum_below(&self, key: Key) -> Option<u64> {
+        let found = self.shard.stack().find(&self.name(key), Tiers::NONE);
+        found.map(|(_, found)| found.checksum)
+    }
+
     /// CRC-64/NVMe of bytes of the tenant's arena.
     pub(crate) fn checksum(&self, offset: u64, len: u64) -> u64 {
         self.shard.arena().checksum(offset, len)
@@ -263,9 +269,9 @@ impl Scope {
         self.shard.look(|dram| dram.not_resident(&self.at, keys))
     }
 
-    /// Sends the resident ones of `keys` to `tier`; see [`Move::ticket`](super::Move::ticket).
-    pub(crate) fn persist(&self, keys: &[Key], tier: Tier, ticket: u64) -> Vec<bool> {
-        self.shard.change(|dram| dram.persist(&self.at, keys, tier, ticket))
+    /// Sends the resident ones of `keys` to `tier`, unless they are there; which of them are on their way.
+    pub(crate) fn persist(&self, keys: &[Key], tier: Tier) -> Vec<Key> {
+        self.shard.change(|dram| dram.persist(&self.at, keys, tier))
     }
 
     /// Removes `keys` from all tiers, pinned or not; returns how many were somewhere. A leased block
@@ -273,13 +279,19 @@ impl Scope {
     pub fn remove(&self, keys: &[Key]) -> usize {
         let there = |key: &&Key| matches!(self.presence(**key), Presence::Resident(_));
         let removed = keys.iter().filter(there).count();
+        // First below, so that none begins to come up; again after, for what got there meanwhile.
+        self.forget_below(keys);
         self.shard.change(|dram| dram.remove(&self.at, keys));
+        self.forget_below(keys);
+        removed
+    }
+
+    fn forget_below(&self, keys: &[Key]) {
         for level in self.shard.stack().levels() {
             for key in keys {
                 level.forget(Job::Remove { name: self.name(*key) });
             }
         }
-        removed
     }
 
     /// Drops a block in which a reader found a wrong checksum, unless it was replaced since.
@@ -317,9 +329,20 @@ impl Scope {
     /// Removes all blocks stored before this call from all tiers, pinned or not; returns how many were
     /// in memory. Open reservations go on.
     pub fn clear(&self) -> usize {
+        // First below, so that nothing begins to come up; again after, for what got there meanwhile.
+        self.clear_below();
+        let cleared = self.clear_memory();
+        self.clear_below();
+        cleared
+    }
+
+    fn clear_below(&self) {
         for level in self.shard.stack().levels() {
             level.forget(Job::Clear { identity: self.at.id });
         }
+    }
+
+    fn clear_memory(&self) -> usize {
         let Some(mut sweep) = self.shard.change(|dram| dram.begin_clear(&self.at)) else {
             return 0;
         };
@@ -337,7 +360,9 @@ impl Scope {
     /// how many blocks there were.
     pub fn close(&self) -> usize {
         let cleared = self.clear();
-        cleared + self.shard.change(|dram| dram.close_scope(&self.at)).unwrap_or(0)
+        let rest = self.shard.change(|dram| dram.close_scope(&self.at)).unwrap_or(0);
+        self.clear_below();
+        cleared + rest
     }
 }
 

@@ -1,10 +1,9 @@
 //! The tiers below memory, as the bookkeeping of memory sees them: what is there, and what goes there.
 
-use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::cold::{Cold, Found, Health, Job, Name, Refusal};
+use super::cold::{Cold, Found, Health, Job, Name};
 use super::{Tier, Tiers};
 
 /// Which blocks a tier below takes in.
@@ -28,14 +27,12 @@ pub struct Level {
     pub ingest: Ingest,
     /// Whether it takes anything at the moment.
     open: AtomicBool,
-    /// What shall be removed and could not yet.
-    rest: Mutex<VecDeque<Job>>,
 }
 
 impl Level {
     /// A level that is open.
     pub fn new(cold: Arc<dyn Cold>, ingest: Ingest) -> Self {
-        Self { cold, ingest, open: AtomicBool::new(true), rest: Mutex::default() }
+        Self { cold, ingest, open: AtomicBool::new(true) }
     }
 
     /// Whether it takes blocks at the moment.
@@ -51,35 +48,12 @@ impl Level {
 }
 
 impl Level {
-    /// Removes something from the tier. One that takes no jobs now is asked again by whoever looks
-    /// after it ([`Level::forget_rest`]).
+    /// Removes something from the tier, which takes that whatever else it has to do. One that is closed
+    /// keeps it: it is told to nobody any more.
     pub(crate) fn forget(&self, job: Job) {
-        let mut rest = self.rest();
-        if !rest.is_empty() {
-            rest.push_back(job);
-        } else if let Err(refused) = self.cold.submit(job)
-            && refused.why == Refusal::Full
-        {
-            rest.push_back(refused.job);
+        if let Err(refused) = self.cold.submit(job) {
+            tracing::warn!(tier = %self.cold.tier(), job = ?refused.job, "not removed: {:?}", refused.why);
         }
-    }
-
-    /// Asks again for what could not be removed yet; whether anything is left.
-    pub(crate) fn forget_rest(&self) -> bool {
-        let mut rest = self.rest();
-        while let Some(job) = rest.pop_front() {
-            if let Err(refused) = self.cold.submit(job)
-                && refused.why == Refusal::Full
-            {
-                rest.push_front(refused.job);
-                return true;
-            }
-        }
-        false
-    }
-
-    fn rest(&self) -> MutexGuard<'_, VecDeque<Job>> {
-        self.rest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -17,7 +17,8 @@
 //!    the answer nothing reads or writes its span any more.
 //! 3. A store that was asked to be durable and succeeded survives a crash of the process and of the
 //!    machine, until the tier's own policy or a [`Job::Remove`] ends the block.
-//! 4. A job that cannot be taken is refused at once, and comes back whole.
+//! 4. A job that cannot be taken is refused at once, and comes back whole. Removals are always taken
+//!    until the tier is closed, and nobody finds the block from then on until it is stored again.
 //! 5. A tier that fails goes to [`Health::ReadOnly`] or [`Health::Off`] and says why; it never takes
 //!    the cache down.
 

@@ -93,6 +93,11 @@ impl Tiers {
         self.0 & 1 << tier as u8 != 0
     }
 
+    /// How many tiers are in the set.
+    pub fn len(self) -> u32 {
+        self.0.count_ones()
+    }
+
     /// True when no tier is in the set.
     pub fn is_empty(self) -> bool {
         self.0 == 0

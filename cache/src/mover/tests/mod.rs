@@ -129,7 +129,9 @@ impl World {
     }
 
     fn want_part(&mut self, block: usize, range: Range<u64>) -> (Key, Wanted) {
-        let piece = Piece { key: self.links[block].key, range: Some(range.clone()) };
+        let key = self.links[block].key;
+        let checksum = self.scope.checksum_below(key).unwrap_or_default();
+        let piece = Piece { key, range: Some((range.clone(), checksum)) };
         self.tokens += 1;
         let waiter = Some(Waiter { session: ME, token: self.tokens });
         let wanted = self.mover.want_piece(&self.scope, &piece, Lane::Demand, waiter, self.now);

@@ -77,9 +77,12 @@ impl Dram {
         let (mut moving, mut leaving) = (Amount::default(), 0);
         for (slot, block) in &self.blocks {
             let (key, bytes) = (block.link.key, block.extent.bytes());
-            ensure!(block.leases >= u32::from(block.moves), "block {key} moves unprotected");
-            ensure!(block.leaving.is_none() || block.moves > 0, "block {key} leaves for nowhere");
-            if block.moves > 0 {
+            ensure!(block.leases >= block.moves.len(), "block {key} moves unprotected");
+            ensure!(
+                block.leaving.is_none() || !block.moves.is_empty(),
+                "block {key} leaves for nowhere"
+            );
+            if !block.moves.is_empty() {
                 moving.add(bytes);
             }
             leaving += if block.leaving.is_some() { bytes } else { 0 };

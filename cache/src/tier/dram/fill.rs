@@ -11,6 +11,7 @@ use crate::limits::{BLOCK_BYTES_MAX, WAITERS_MAX};
 use crate::lineage::Link;
 use crate::policy::BlockId;
 use crate::store::{Item, Watch};
+use crate::tier::Tiers;
 use crate::tier::cold::Name;
 use crate::time::Millis;
 
@@ -48,7 +49,7 @@ impl Dram {
         match self.try_begin((session, source), scope, item, deadline, full, now) {
             Ok(begun) => begun,
             Err(refusal) => {
-                self.counters.refused += 1;
+                self.counters.refused += u64::from(source == Source::Put);
                 Begun::Refused(refusal)
             }
         }
@@ -67,11 +68,11 @@ impl Dram {
         let catalog = self.catalog(scope).ok_or_else(|| never(Why::Closed(scope.id)))?;
         match catalog.presence(item.link.key) {
             Presence::Resident(_) => {
-                self.counters.existing += 1;
+                self.counters.existing += u64::from(source == Source::Put);
                 return Ok(Begun::Exists);
             }
             Presence::InFlight => {
-                self.counters.in_flight += 1;
+                self.counters.in_flight += u64::from(source == Source::Put);
                 return Ok(Begun::InFlight);
             }
             Presence::Absent => {}
@@ -117,7 +118,7 @@ impl Dram {
             generation,
             state: State::Filling(filling),
             leases: 0,
-            moves: 0,
+            moves: Tiers::NONE,
             leaving: None,
             pinned: false,
             part: source == Source::Part,
@@ -207,7 +208,7 @@ impl Dram {
     pub(crate) fn finish_promotion(
         &mut self,
         slot: Slot,
-        link: Link,
+        (link, ttl): (Link, Option<Millis>),
         checksum: u64,
         now: Millis,
     ) -> Result<usize, Revocation> {
@@ -219,7 +220,8 @@ impl Dram {
         let Ok(parent) = self.scopes[scope].catalog.place(link) else {
             return Err(Revocation::Lineage);
         };
-        self.block_mut(slot).link = link;
+        let block = self.block_mut(slot);
+        (block.link, block.ttl) = (link, ttl);
         if let Some(parent) = parent {
             self.weigh(parent);
         }

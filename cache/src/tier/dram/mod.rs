@@ -34,7 +34,7 @@ use crate::lineage::Link;
 use crate::policy::{BlockId, Policy, Request, Traits};
 use crate::stats::{Amount, Counters};
 use crate::tier::cold::Name;
-use crate::tier::{Stack, Tier};
+use crate::tier::{Stack, Tier, Tiers};
 use crate::time::Millis;
 
 /// Index of a scope in its tenant.
@@ -51,7 +51,7 @@ struct Block {
     state: State,
     leases: u32,
     /// Tiers below that it is on its way to; each counts as a lease.
-    moves: u8,
+    moves: Tiers,
     /// Set when it shall leave once it got there; its hits at that time.
     leaving: Option<u64>,
     pinned: bool,

@@ -32,8 +32,6 @@ pub(crate) struct Departing {
     pub(crate) len: u64,
     pub(crate) checksum: u64,
     pub(crate) expires: Option<Millis>,
-    /// Set when somebody waits for it to survive a crash.
-    pub(crate) ticket: Option<u64>,
 }
 
 /// What became of a victim.
@@ -78,7 +76,7 @@ impl Dram {
             return;
         }
         for tier in self.wanting(slot, wanted) {
-            self.depart(slot, tier, None);
+            self.depart(slot, tier);
         }
     }
 
@@ -120,18 +118,21 @@ impl Dram {
         self.leaving_bytes += bytes;
         self.block_mut(slot).leaving = Some(hits);
         for tier in wanting {
-            self.depart(slot, tier, None);
+            self.depart(slot, tier);
         }
         Victim::Leaving(bytes)
     }
 
     /// Keeps a resident block in place until a tier below has answered for it.
-    fn depart(&mut self, slot: Slot, to: Tier, ticket: Option<u64>) {
+    fn depart(&mut self, slot: Slot, to: Tier) {
         let identity = self.name(slot).identity;
         let block = self.block_mut(slot);
+        if block.moves.contains(to) {
+            return;
+        }
         block.leases += 1;
-        block.moves += 1;
-        let first = block.moves == 1;
+        let first = block.moves.is_empty();
+        block.moves.insert(to);
         let departing = Departing {
             slot,
             to,
@@ -141,7 +142,6 @@ impl Dram {
             len: block.len,
             checksum: block.checksum,
             expires: block.expires(),
-            ticket,
         };
         let bytes = block.extent.bytes();
         if first {
@@ -151,28 +151,23 @@ impl Dram {
         self.effects.departing.push(departing);
     }
 
-    /// Sends the resident ones of `keys` to a tier that does not have them, for somebody who waits until
-    /// they are safe there. Returns which of `keys` departed.
-    pub(crate) fn persist(
-        &mut self,
-        scope: &ScopeRef,
-        keys: &[Key],
-        to: Tier,
-        ticket: u64,
-    ) -> Vec<bool> {
-        let one = |key: &Key| {
-            let Some(slot) = self.resident(scope, *key) else { return false };
-            if self.block(slot).part {
-                return false;
-            }
+    /// Sends the resident ones of `keys` to a tier that does not have them. Returns those that are on
+    /// their way there, each once.
+    pub(crate) fn persist(&mut self, scope: &ScopeRef, keys: &[Key], to: Tier) -> Vec<Key> {
+        let mut coming = Vec::new();
+        for key in keys {
+            let Some(slot) = self.resident(scope, *key) else { continue };
             let name = self.name(slot);
-            let missing = self.stack.level(to).is_some_and(|level| !level.cold.contains(&name));
-            if missing {
-                self.depart(slot, to, Some(ticket));
+            let there = self.stack.level(to).is_none_or(|level| level.cold.contains(&name));
+            if self.block(slot).part || there && !self.block(slot).moves.contains(to) {
+                continue;
             }
-            missing
-        };
-        keys.iter().map(one).collect()
+            self.depart(slot, to);
+            coming.push(*key);
+        }
+        coming.sort_unstable();
+        coming.dedup();
+        coming
     }
 
     /// Sends blocks, from the place `from` on, to the tiers that would get them when they are evicted,
@@ -184,10 +179,10 @@ impl Dram {
                 return Some(place);
             }
             let Some(block) = self.blocks.get(place) else { continue };
-            if block.is_resident() && block.moves == 0 {
+            if block.is_resident() && block.moves.is_empty() {
                 let hits = block.hits;
                 for tier in self.wanting(place as Slot, |ingest| takes_evicted(ingest, hits)) {
-                    self.depart(place as Slot, tier, None);
+                    self.depart(place as Slot, tier);
                 }
             }
         }
@@ -203,18 +198,16 @@ impl Dram {
     /// whether the block is still wanted.
     pub(crate) fn arrived(&mut self, slot: Slot, tier: Tier, stored: bool) -> bool {
         let block = self.block_mut(slot);
-        block.moves -= 1;
-        let (last, wanted) = (block.moves == 0, block.is_resident());
+        block.moves.remove(tier);
+        let (last, wanted) = (block.moves.is_empty(), block.is_resident());
         let (bytes, scope) = (block.extent.bytes(), block.scope);
         let (link, len) = (block.link, block.len);
         if last {
             self.tally.moving.sub(bytes);
         }
-        if stored {
+        if stored && wanted {
             self.counters.demoted[tier as usize] += 1;
-            if wanted {
-                self.tell(scope, Change::Stored { link, len, tier });
-            }
+            self.tell(scope, Change::Stored { link, len, tier });
         } else {
             self.counters.undemoted[tier as usize] += 1;
         }

@@ -100,7 +100,7 @@ impl Desk {
         let closed = trays.closed;
         let tray = &mut trays.lanes[lane as usize];
         let crowded = tray.jobs > 0 && tray.bytes + bytes > self.bytes_max;
-        if closed || crowded || tray.jobs >= self.jobs_max {
+        if closed || !forgets && (crowded || tray.jobs >= self.jobs_max) {
             let why = if closed { Refusal::Closed } else { Refusal::Full };
             return Err(Box::new(Refused { job, why }));
         }
