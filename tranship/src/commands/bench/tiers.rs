@@ -116,8 +116,9 @@ impl Run<'_> {
 
         // What a daemon takes anyway.
         let began = Instant::now();
-        drop(self.start(None)?);
+        let plain = self.start(None)?;
         let bare = began.elapsed();
+        plain.stop()?;
         let began = Instant::now();
         let daemon = self.start(below)?;
         let attach = began.elapsed().saturating_sub(bare);
