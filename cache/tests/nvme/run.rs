@@ -16,7 +16,7 @@ pub(crate) struct Report {
 /// When it does not hold.
 pub(crate) fn run(seed: u64) -> Report {
     let mut world = World::new(seed);
-    let ops = 40 + world.dice.below(100);
+    let ops = 20 + world.dice.below(60);
     let slow = 1 + world.dice.below(12);
     let busy = world.dice.below(8);
     world.device.inject(|faults| faults.slow = slow);

@@ -21,8 +21,8 @@ use crate::names::Block;
 pub(crate) const PAGE: usize = 4096;
 /// Steps after which everything that is under way has ended, however slow the disk is.
 const STEPS_MAX: usize = 20_000;
-/// What is written over memory that the tier must not touch any more.
-const POISON: u8 = 0xEE;
+/// What is written over memory that the tier must not touch any more; what new memory has.
+const POISON: u8 = 0;
 
 /// What kind of bad days a schedule has, beside crashes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,7 +162,6 @@ impl World {
         let slot_bytes = (len_max + 2 * PAGE).next_multiple_of(PAGE);
         let slots = 24;
         let memory = HostMemory::new(slots * slot_bytes).build().expect("a few MiB");
-        memory.fill(0..memory.len(), POISON).expect("it is writable");
         let count = if hot { 4 + dice.below(10) } else { 4 + dice.below(24) };
         let blocks = (0..count).map(|number| {
             let parent = (number % 4 > 0).then(|| number - 1);

@@ -206,7 +206,8 @@ fn find_superblock(port: &mut Port<'_>) -> Result<Option<(Superblock, Layout)>, 
         (Ok(Seen::Foreign), _) | (_, Ok(Seen::Foreign)) => return Err(OpenError::Foreign),
         (Ok(Seen::Empty), Ok(Seen::Empty)) => {
             let ends = EMPTY_BYTES.min(have);
-            let empty = is_zero(&port.read(0, ends)?) && is_zero(&port.read(have - ends, ends)?);
+            let tail = (have - ends).max(ends);
+            let empty = is_zero(&port.read(0, ends)?) && is_zero(&port.read(tail, have - tail)?);
             return if empty { Ok(None) } else { Err(OpenError::Foreign) };
         }
     };
