@@ -114,7 +114,7 @@ fn block(number: u8, len: usize) -> (Record, Vec<u8>) {
             *byte = number + (at / 1000) as u8;
         }
     }
-    let parent = (number % 3 > 0).then(|| key(number - 1));
+    let parent = (!number.is_multiple_of(3)).then(|| key(number - 1));
     let record = Record {
         identity: IdentityId::from_bytes([number / 4; 16]),
         link: Link { key: key(number), parent, position: u32::from(number) },
@@ -220,7 +220,7 @@ fn the_golden_store_is_read_and_written_the_same() {
 fn what_is_not_ours_is_refused_and_left_alone() {
     let refused = |image: Vec<u8>, expected: &dyn Fn(&OpenError) -> bool| {
         let device = Device::of(image.clone(), 1);
-        let why = open(&device, 0x44, false).err().expect("it is refused");
+        let why = open(&device, 0x44, false).expect_err("it is refused");
         assert!(expected(&why), "{why}");
         let line = why.to_string();
         assert!(!line.is_empty() && !line.contains('\n'), "{line:?} is not one line");
