@@ -165,6 +165,7 @@ impl Engine {
             health: Health::Ready,
             failures: Failures::default(),
             figures,
+            counted: None,
             closing: Closing::default(),
         };
         stale.into_iter().for_each(|note| engine.note(0, note));
