@@ -9,7 +9,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 # The suites that every fabric and every cold tier must pass.
 FEATURES := tranship-transport/conformance,tranship-cache/conformance
 
-.PHONY: help demo test unit test-s3 loom lint audit deny fmt doc bench fuzz fuzz-check fuzz-seeds test-asan test-tsan test-netns soak mutants peers sample clean
+.PHONY: help demo test unit test-s3 loom lint audit deny fmt doc bench fuzz fuzz-check fuzz-seeds test-asan test-tsan test-netns soak soak-nvme mutants peers sample clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -97,11 +97,20 @@ soak: ## run SCHEDULES (1000000) seeded fault schedules on the simulated network
 		CARGO_PROFILE_RELEASE_LTO=off CARGO_TARGET_DIR='$(TARGET)/soak' \
 		$(CARGO) test --release -p tranship-transport --test schedules every_schedule_holds
 
+soak-nvme: ## run SCHEDULES (100000) seeded bad days of the NVMe log on a simulated disk, the first of them FROM (0)
+	TRANSHIP_NVME_SCHEDULES=$(or $(SCHEDULES),100000) TRANSHIP_NVME_FROM=$(or $(FROM),0) \
+		CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true \
+		CARGO_PROFILE_RELEASE_LTO=off CARGO_TARGET_DIR='$(TARGET)/soak' \
+		$(CARGO) test --release -p tranship-cache --test nvme every_schedule_holds
+
 # Defects that are compiled in and switched on one by one; a directory of their own keeps them out of
 # everything else.
-mutants: ## break the transport on purpose, rule by rule, and show which test notices
+mutants: ## break the transport and the NVMe log on purpose, rule by rule, and show which test notices
 	CARGO_TARGET_DIR='$(TARGET)/mutants' $(CARGO) test -p tranship-transport \
 		--features $(FEATURES),tranship-transport/sabotage --test schedules --test conformance_sim every_defect
+	CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true \
+		CARGO_PROFILE_RELEASE_LTO=off CARGO_TARGET_DIR='$(TARGET)/mutants' \
+		$(CARGO) test --release -p tranship-cache --features sabotage --test nvme every_defect
 
 peers: ## measure beside NIXL, Mooncake and Redis, see docs/peers.md
 	benches/peers/run

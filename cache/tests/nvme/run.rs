@@ -16,7 +16,7 @@ pub(crate) struct Report {
 /// When it does not hold.
 pub(crate) fn run(seed: u64) -> Report {
     let mut world = World::new(seed);
-    let ops = 40 + world.dice.below(100);
+    let ops = 20 + world.dice.below(60);
     let slow = 1 + world.dice.below(12);
     let busy = world.dice.below(8);
     world.device.inject(|faults| faults.slow = slow);
@@ -28,6 +28,12 @@ pub(crate) fn run(seed: u64) -> Report {
             0..42 => {
                 let durable = world.dice.percent(if world.hot { 70 } else { 40 });
                 world.store(block, durable);
+                // Many at once share a header, which is then longer than a sector.
+                let more = if world.dice.percent(10) { 4 + world.dice.below(10) } else { 0 };
+                for _ in 0..more {
+                    let block = world.dice.below(world.blocks.len() as u64) as usize;
+                    world.store(block, durable);
+                }
             }
             42..60 => world.load(block, false),
             60..70 => world.load(block, true),

@@ -21,8 +21,8 @@ use crate::names::Block;
 pub(crate) const PAGE: usize = 4096;
 /// Steps after which everything that is under way has ended, however slow the disk is.
 const STEPS_MAX: usize = 20_000;
-/// What is written over memory that the tier must not touch any more.
-const POISON: u8 = 0xEE;
+/// What is written over memory that the tier must not touch any more; what new memory has.
+const POISON: u8 = 0;
 
 /// What kind of bad days a schedule has, beside crashes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,13 +131,15 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new(seed: u64) -> Self {
         let mut dice = Dice::new(seed);
+        // Blocks of several chunks, of which parts can be checked.
+        let wide = dice.percent(8);
         let weather = match dice.below(20) {
+            0..10 if wide => Weather::Rot,
             0..12 => Weather::Fair,
             12..15 => Weather::Errors,
             15..18 => Weather::Rot,
             _ => Weather::Disaster,
         };
-        let wide = dice.percent(8);
         let hot = dice.percent(40);
         let segment_pages = if wide { 64 } else { 8 + dice.below(9) as usize };
         let segments = 4 + dice.below(9) as usize;
@@ -162,7 +164,6 @@ impl World {
         let slot_bytes = (len_max + 2 * PAGE).next_multiple_of(PAGE);
         let slots = 24;
         let memory = HostMemory::new(slots * slot_bytes).build().expect("a few MiB");
-        memory.fill(0..memory.len(), POISON).expect("it is writable");
         let count = if hot { 4 + dice.below(10) } else { 4 + dice.below(24) };
         let blocks = (0..count).map(|number| {
             let parent = (number % 4 > 0).then(|| number - 1);
@@ -275,8 +276,9 @@ impl World {
     fn len(&mut self) -> usize {
         let len = match self.dice.below(16) {
             0 => self.dice.below(3),
-            1..10 => 1 + self.dice.below(2 * PAGE as u64),
-            10..14 => PAGE as u64 * (1 + self.dice.below(3)),
+            1..8 => 1 + self.dice.below(2 * PAGE as u64),
+            8..14 if self.len_max > 100_000 => 66_000 + self.dice.below(100_000),
+            8..14 => PAGE as u64 * (1 + self.dice.below(3)),
             14 => 1 + self.dice.below(self.len_max as u64 / 3),
             _ => 1 + self.dice.below(self.len_max as u64),
         };

@@ -175,7 +175,8 @@ impl Driver {
         let (desk, control, notify) =
             (self.engine.desk(), Arc::clone(&self.control), Arc::clone(&self.notify));
         let _last = Last(Some(move || {
-            desk.abandon("its thread has ended");
+            let bug = thread::panicking();
+            desk.abandon(if bug { "its thread has ended by a bug" } else { "closed" });
             control.state().finished = true;
             control.changed.notify_all();
             notify();

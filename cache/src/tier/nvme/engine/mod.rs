@@ -59,6 +59,9 @@ use crate::time::Millis;
 
 pub use open::OpenError;
 
+/// How often the memory of the index is counted.
+const COUNT_EVERY: Millis = Millis(1000);
+
 /// The log; see the module's notes.
 pub struct Engine {
     desk: Arc<Desk>,
@@ -96,6 +99,8 @@ pub struct Engine {
     health: Health,
     failures: fail::Failures,
     figures: Figures,
+    /// When the memory of the index was counted.
+    counted: Option<Millis>,
     closing: close::Closing,
 }
 
@@ -192,12 +197,16 @@ impl Engine {
     }
 
     fn publish(&mut self, told: &mut bool) {
-        {
-            let index = self.desk.index.lock();
-            self.figures.blocks = index.len();
-            self.figures.bytes = index.bytes();
+        // Counting the memory goes through all segments.
+        let count = self.counted.is_none_or(|at| self.now.mono >= at + COUNT_EVERY);
+        let index = self.desk.index.lock();
+        self.figures.blocks = index.len();
+        self.figures.bytes = index.bytes();
+        if count {
+            self.counted = Some(self.now.mono);
             self.figures.index_bytes = index.allocated_bytes() + self.segments.allocated_bytes();
         }
+        drop(index);
         self.figures.capacity_bytes = u64::from(self.layout.segments) * self.layout.segment_bytes();
         self.figures.device_written_bytes = self.device.written_bytes;
         self.figures.device_read_bytes = self.device.read_bytes;
@@ -210,7 +219,8 @@ impl Engine {
             return Some(self.now.mono);
         }
         let due = [self.loads.due(), self.settling_due(), self.sweep_due(), self.closing.deadline];
-        due.into_iter().flatten().min()
+        // What is overdue waits for the device, which wakes who waits for it.
+        due.into_iter().flatten().filter(|at| *at > self.now.mono).min()
     }
 }
 

@@ -165,6 +165,7 @@ impl Engine {
             health: Health::Ready,
             failures: Failures::default(),
             figures,
+            counted: None,
             closing: Closing::default(),
         };
         stale.into_iter().for_each(|note| engine.note(0, note));
@@ -206,7 +207,8 @@ fn find_superblock(port: &mut Port<'_>) -> Result<Option<(Superblock, Layout)>, 
         (Ok(Seen::Foreign), _) | (_, Ok(Seen::Foreign)) => return Err(OpenError::Foreign),
         (Ok(Seen::Empty), Ok(Seen::Empty)) => {
             let ends = EMPTY_BYTES.min(have);
-            let empty = is_zero(&port.read(0, ends)?) && is_zero(&port.read(have - ends, ends)?);
+            let tail = (have - ends).max(ends);
+            let empty = is_zero(&port.read(0, ends)?) && is_zero(&port.read(tail, have - tail)?);
             return if empty { Ok(None) } else { Err(OpenError::Foreign) };
         }
     };
