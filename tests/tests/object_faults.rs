@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use tranship_cache::tier::cold::{Cold, Failure, Health, Job, Refusal};
-use tranship_cache::tier::object::Options;
+use tranship_cache::tier::object::{OpenError, Options};
 use tranship_tests::cold::{Rig, block, span_of};
 use tranship_tests::proxy::{Fate, Proxy, Request};
 use tranship_tests::s3::{Server, options_at, servers};
@@ -257,6 +257,36 @@ fn who_is_silent_is_left_alone_however_short_the_deadlines_are() {
             assert_eq!(failed, Err(Failure::Deadline));
         }
         assert!(matches!(rig.bucket.health(), Health::Off(_)));
+    });
+}
+
+#[test]
+fn who_may_not_write_reads_and_who_may_not_read_is_told() {
+    with_proxies(|server, proxy| {
+        let (record, bytes) = block(1, LEN);
+        let direct = Rig::open(options(&server.endpoint(), "a")).unwrap();
+        direct.store(record, &bytes, true).unwrap();
+        let denied = Fate::Status(403, "AccessDenied");
+        proxy.decide(move |request| if request.method == "PUT" { denied } else { Fate::Pass });
+        let rig = Rig::open(options(&proxy.endpoint(), "b")).unwrap();
+        let Health::ReadOnly(why) = rig.bucket.health() else {
+            panic!("{:?}", rig.bucket.health())
+        };
+        assert!(
+            why.contains("writing is not allowed") && why.contains("403 AccessDenied"),
+            "{why}"
+        );
+        assert!(rig.load(record.name(), 0..record.len).unwrap() == bytes);
+        let mut strict = options(&proxy.endpoint(), "b");
+        strict.or_read_only = false;
+        let error = Rig::open(strict).err().unwrap();
+        assert!(matches!(error, OpenError::Denied { what: "write", .. }), "{error}");
+        proxy.decide(move |request| if request.method == "GET" { denied } else { Fate::Pass });
+        let error = Rig::open(options(&proxy.endpoint(), "b")).err().unwrap();
+        assert!(matches!(error, OpenError::Denied { what: "read", .. }), "{error}");
+        proxy.decide(|_| Fate::Status(403, "SignatureDoesNotMatch"));
+        let error = Rig::open(options(&proxy.endpoint(), "b")).err().unwrap();
+        assert!(matches!(error, OpenError::Credentials { .. }), "{error}");
     });
 }
 
