@@ -106,7 +106,8 @@ fn nvme(path: Option<&str>) -> Vec<Value> {
     let place = tempfile::tempdir_in(DISK).expect("a directory for a test");
     let mut command = Command::new(env!("CARGO_BIN_EXE_tranship"));
     command.args(["bench", "nvme", "--json", "--size", "72MiB", "--path"]).arg(place.path());
-    command.args(["--sizes", "64KiB,1MiB", "--depths", "3", "--seconds", "250ms"]).env_clear();
+    command.args(["--sizes", "64KiB,1MiB", "--depths", "3", "--seconds", "250ms"]);
+    command.args(["--memory", "1MiB"]).env_clear();
     let output = command.envs(path.map(|path| ("PATH", path))).output().expect("the binary starts");
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(0), "{stderr}");

@@ -137,7 +137,7 @@ pub enum Error {
         at: u64,
     },
     /// No thread.
-    #[error("no thread for checksums: {source}; --inline needs none")]
+    #[error("no thread for checksums: {source}; --checksums inline needs none")]
     Thread {
         /// Why not.
         source: io::Error,

@@ -18,6 +18,17 @@ use crate::bench::Error;
 /// Noise, of which each granule takes a part and puts its own number in front.
 const NOISE_BYTES: usize = 1 << 20;
 
+/// Who takes checksums.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Checksums {
+    /// A thread of its own, of pieces for which that pays.
+    Thread,
+    /// The thread that submits.
+    Inline,
+    /// Nobody: what is read is not looked at, as fio does.
+    None,
+}
+
 /// What is shorter is not handed over.
 const HANDED_BYTES: usize = 256 << 10;
 
@@ -28,6 +39,7 @@ pub struct Content {
     /// Granules ever made: each begins with its number, and none is like another.
     made: u64,
     noise: Vec<u8>,
+    checksums: Checksums,
     /// Where jobs go to, and come back from; none if they are done at once.
     thread: Option<(Sender<Job>, Receiver<Fresh>)>,
     done: VecDeque<Fresh>,
@@ -59,12 +71,17 @@ pub struct Fresh {
 }
 
 impl Content {
-    /// Of a disk of `bytes` bytes that nothing is known of, in granules of `granule` bytes. With a waker
-    /// checksums are taken by a thread, which calls it after each.
+    /// Of a disk of `bytes` bytes that nothing is known of, in granules of `granule` bytes. A thread calls
+    /// `waker` after each piece.
     ///
     /// # Errors
     /// When there is no thread to be had.
-    pub fn new(bytes: u64, granule: u64, waker: Option<Waker>) -> Result<Self, Error> {
+    pub fn new(
+        bytes: u64,
+        granule: u64,
+        checksums: Checksums,
+        waker: Waker,
+    ) -> Result<Self, Error> {
         let mut state = 0x9E37_79B9_7F4A_7C15u64;
         let next = || {
             state ^= state << 13;
@@ -77,16 +94,20 @@ impl Content {
             sums: vec![0; (bytes / granule) as usize],
             made: 0,
             noise: std::iter::repeat_with(next).take(NOISE_BYTES).collect(),
-            thread: waker.map(start).transpose()?,
+            thread: (checksums == Checksums::Thread).then(|| start(waker)).transpose()?,
+            checksums,
             done: VecDeque::new(),
             out: 0,
         })
     }
 
-    /// Whether a thread of its own takes checksums of pieces of `len` bytes.
+    /// Who takes checksums of pieces of `len` bytes.
     #[must_use]
-    pub fn hands_over(&self, len: u64) -> bool {
-        self.thread.is_some() && len >= HANDED_BYTES as u64
+    pub fn checksums(&self, len: u64) -> Checksums {
+        match self.checksums {
+            Checksums::Thread if len < HANDED_BYTES as u64 => Checksums::Inline,
+            checksums => checksums,
+        }
     }
 
     /// Fills memory with noise, once: [`Content::make`] then changes a few bytes of each granule.
@@ -136,8 +157,12 @@ impl Content {
     }
 
     fn hand(&mut self, ticket: u64, span: &Span, task: Task) {
-        let job = Job { ticket, span: span.clone(), granule: self.granule, task };
         self.out += 1;
+        if self.checksums == Checksums::None {
+            self.done.push_back(Fresh { ticket, sums: Ok(Vec::new()) });
+            return;
+        }
+        let job = Job { ticket, span: span.clone(), granule: self.granule, task };
         match &self.thread {
             Some((to, _)) if span.len() >= HANDED_BYTES => {
                 to.send(job).expect("the thread ends after this");
@@ -204,7 +229,7 @@ mod tests {
     fn a_changed_byte_is_found_and_said_where() {
         let memory = Arc::new(HostMemory::new(16 << 10).build().unwrap());
         let span = Span::whole(Arc::clone(&memory));
-        let mut content = Content::new(64 << 10, 4096, None).unwrap();
+        let mut content = Content::new(64 << 10, 4096, Checksums::Inline, Arc::new(|| {})).unwrap();
         content.seed(&memory).unwrap();
         content.make(1, &span);
         let sums = content.take().unwrap().sums.unwrap();

@@ -3,13 +3,14 @@
 use serde::Serialize;
 use tranship_transport::memory::Backing;
 
+use super::content::Checksums;
 use super::fio::MISSING;
 use super::load::{Stream, Way};
 use super::{Plan, Sample, Turns};
 use crate::bench::line::{Beside, Latency, Load, Noise};
 
 /// What the results count, for their readers.
-pub const RULE: &str = "payload bytes count once; 1 GB is 10^9 bytes; all of ours is checksummed with CRC-64; \
+pub const RULE: &str = "payload bytes count once; 1 GB is 10^9 bytes; all of ours is checksummed with CRC-64 unless told not to; \
      limit: fio on the same file, in turns, with memory of the same kind, without checksums";
 
 /// One line of the result.
@@ -46,7 +47,7 @@ pub struct Line {
     pub skipped: Option<&'static str>,
     /// What reads and writes.
     pub disk: String,
-    /// `inline` on the thread that submits, or in a `thread` of their own.
+    /// `inline` on the thread that submits, in a `thread` of their own, or `none`.
     pub checksums: &'static str,
     /// What the memory is made of, on both sides.
     pub memory: String,
@@ -79,7 +80,7 @@ impl Line {
         turns: &Turns,
         disk: &str,
         memory: &Backing,
-        handed: bool,
+        checksums: Checksums,
         plan: &Plan,
     ) -> Self {
         Self {
@@ -98,7 +99,11 @@ impl Line {
             skipped: None,
             disk: disk.to_owned(),
             memory: memory.to_string(),
-            checksums: if handed { "thread" } else { "inline" },
+            checksums: match checksums {
+                Checksums::Thread => "thread",
+                Checksums::Inline => "inline",
+                Checksums::None => "none",
+            },
             working_set: plan.bytes,
             noise: Noise::now(),
         }

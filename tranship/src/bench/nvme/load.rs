@@ -13,7 +13,7 @@ use tranship_cache::tier::nvme::disk::{Disk, Ended, Kind, Op};
 use tranship_cache::tier::{Lane, Span};
 use tranship_transport::Memory;
 
-use super::content::Content;
+use super::content::{Checksums, Content};
 use crate::bench::Error;
 
 /// Nothing that works takes longer.
@@ -98,13 +98,16 @@ pub struct Stream {
     pub depth: u32,
     /// The part of the disk that it has to itself.
     pub area: Range<u64>,
+    /// Pieces of memory that it goes round and round through: with checksums at least one in flight and
+    /// one being made or checked.
+    pub slots: u64,
 }
 
 impl Stream {
-    /// Memory it takes: one piece in flight, and one being made or checked.
+    /// Memory it takes.
     #[must_use]
-    pub fn memory_bytes(&self) -> u64 {
-        2 * u64::from(self.depth) * self.size
+    pub fn takes_bytes(&self) -> u64 {
+        self.slots * self.size
     }
 }
 
@@ -175,7 +178,7 @@ impl Working {
             let span = Span::new(Arc::clone(memory), start..start + stream.size);
             Slot { span, at: 0, since: Instant::now(), sums: Vec::new() }
         };
-        let slots: Vec<_> = (0..2 * u64::from(stream.depth)).map(slot).collect();
+        let slots: Vec<_> = (0..stream.slots).map(slot).collect();
         let (ready, stale) = match stream.way {
             Way::Read => ((0..slots.len()).collect(), VecDeque::new()),
             Way::Write => (VecDeque::new(), (0..slots.len()).collect()),
@@ -303,15 +306,18 @@ pub fn run(
     let mut working = Vec::new();
     for stream in streams {
         working.push(Working::new(stream.clone(), memory, from, until));
-        from += stream.memory_bytes();
+        from += stream.takes_bytes();
     }
     // Not measured: the first bytes to be written.
     for (number, stream) in (0..).zip(&mut working) {
         while stream.freshen(number, content) {}
     }
     let (mut began, mut ended) = (Instant::now(), Vec::new());
-    while content.out() > 0 {
+    loop {
         freshened(&mut working, content)?;
+        if content.out() == 0 {
+            break;
+        }
         if began.elapsed() > PATIENCE {
             return Err(Error::Hangs { within: PATIENCE });
         }
@@ -340,7 +346,7 @@ pub fn run(
         for (number, stream) in (0..).zip(&mut working) {
             while stream.freshen(number, content) {
                 worked = true;
-                if !content.hands_over(stream.stream.size) {
+                if content.checksums(stream.stream.size) == Checksums::Inline {
                     break;
                 }
             }

@@ -17,7 +17,7 @@ use tranship_cache::tier::nvme::disk::{Disk, Engine, Options, Target, open};
 use tranship_transport::memory::{Backing, Pages};
 use tranship_transport::{HostMemory, Memory};
 
-use self::content::Content;
+use self::content::{Checksums, Content};
 use self::load::{Bare, Stream, Tally, Until, Way};
 use super::Error;
 use super::line::Load;
@@ -63,12 +63,14 @@ pub struct Plan {
     pub target: PathBuf,
     /// Bytes of the disk.
     pub bytes: u64,
+    /// Memory that each stream goes round and round through, at least.
+    pub memory_bytes: u64,
     /// Time for each side of a line.
     pub time: Duration,
     /// What reads and writes.
     pub engine: Engine,
-    /// All checksums are taken by the thread that submits; otherwise those of large pieces are not.
-    pub inline: bool,
+    /// Who takes checksums.
+    pub checksums: Checksums,
 }
 
 /// What one side did in one turn.
@@ -141,8 +143,7 @@ impl Bench {
         let granule = cases.iter().map(|(size, _)| *size).reduce(gcd).unwrap_or(URGENT_BYTES);
         let options = Options::new(plan.bytes).create().engine(plan.engine);
         let disk = open(&Target::new(&plan.target), &options)?;
-        let waker = (!plan.inline).then(|| disk.waker());
-        let content = Content::new(plan.bytes, granule, waker)?;
+        let content = Content::new(plan.bytes, granule, plan.checksums, disk.waker())?;
         let backing = memory(needed_bytes / 2)?.backing().clone();
         let (chance, fio) = (0x5DEE_CE66, Fio::find());
         let mut bench = Self { plan, disk, backing, content, chance, fio };
@@ -182,7 +183,8 @@ impl Bench {
 
     fn beside_fio(&mut self, way: Way, size: u64, depth: u32) -> Result<Vec<Line>, Error> {
         let lane = if way == Way::Read { Lane::Demand } else { Lane::Write };
-        let stream = Stream { lane, way, size, depth, area: 0..self.plan.bytes / size * size };
+        let area = 0..self.plan.bytes / size * size;
+        let stream = Stream { lane, way, size, depth, area, slots: self.slots(size, depth) };
         let turn = self.plan.time / ROUNDS;
         let (mut ours, mut theirs) = (Turns::default(), Turns::default());
         for round in 0..ROUNDS {
@@ -217,6 +219,7 @@ impl Bench {
             size: URGENT_BYTES,
             depth: 1,
             area: 0..half,
+            slots: self.slots(URGENT_BYTES, 1),
         };
         let flood = |lane| Stream {
             lane,
@@ -224,6 +227,7 @@ impl Bench {
             size: FLOOD.0,
             depth: FLOOD.1,
             area: half..2 * half,
+            slots: self.slots(FLOOD.0, FLOOD.1),
         };
         let cases = [
             (Load::None, vec![urgent.clone()]),
@@ -262,6 +266,9 @@ impl Bench {
             Until::Time(time),
         )?;
         let cpu = cpu_time().saturating_sub(before);
+        // The disk lets go of it, too: fio is to have the same pages.
+        drop(memory);
+        self.disk.wait(Duration::ZERO);
         let bytes: u64 = tallies.iter().map(|tally| tally.bytes).sum();
         let cpu_s_per_gb = cpu.as_secs_f64() / (bytes as f64 / 1e9).max(1e-9);
         let sample = |tally: &Tally| Sample {
@@ -274,11 +281,21 @@ impl Bench {
         Ok(tallies.iter().map(sample).collect())
     }
 
+    /// Pieces of memory for a stream. Without checksums it has as many as fio; with them more than the
+    /// caches hold: to bytes that a core has just looked at, a device may be slower.
+    fn slots(&self, size: u64, depth: u32) -> u64 {
+        match self.plan.checksums {
+            Checksums::None => u64::from(depth),
+            _ => (2 * u64::from(depth)).max(self.plan.memory_bytes / size),
+        }
+    }
+
     /// Writes the whole disk.
     fn fill(&mut self) -> Result<(), Error> {
         let (size, depth) = FILL;
         let area = 0..self.plan.bytes / size * size;
-        let stream = Stream { lane: Lane::Write, way: Way::Write, size, depth, area };
+        let (lane, way) = (Lane::Write, Way::Write);
+        let stream = Stream { lane, way, size, depth, area, slots: 2 * u64::from(depth) };
         let memory = self.memory(std::slice::from_ref(&stream))?;
         let served = &mut Bare::new(&mut *self.disk);
         load::run(served, &[stream], &memory, &mut self.content, &mut self.chance, Until::Once)
@@ -286,9 +303,9 @@ impl Bench {
     }
 
     /// Memory for streams, which the disk knows. Each turn has its own, as each run of fio has: how the
-    /// pages lie is chance, and large transfers go twice as fast from some as from others.
+    /// pages lie is chance, and large transfers go twice as fast to some as to others.
     fn memory(&mut self, streams: &[Stream]) -> Result<Arc<Memory>, Error> {
-        let memory = Arc::new(memory(streams.iter().map(Stream::memory_bytes).sum())?);
+        let memory = Arc::new(memory(streams.iter().map(Stream::takes_bytes).sum())?);
         if streams.iter().any(|stream| stream.way == Way::Write) {
             self.content.seed(&memory)?;
         }
@@ -298,8 +315,8 @@ impl Bench {
     }
 
     fn line(&self, stream: &Stream, turns: &Turns) -> Line {
-        let handed = self.content.hands_over(stream.size);
-        Line::new(stream, turns, &self.disk.describe(), &self.backing, handed, &self.plan)
+        let checksums = self.content.checksums(stream.size);
+        Line::new(stream, turns, &self.disk.describe(), &self.backing, checksums, &self.plan)
     }
 }
 

@@ -6,6 +6,7 @@ use clap::ValueEnum;
 use tranship_cache::tier::nvme::disk::{Engine, PAGE_BYTES};
 
 use crate::bench::line::{Beside, Load, Noise};
+use crate::bench::nvme::content::Checksums;
 use crate::bench::nvme::{Bench, Fio, Line, MISSING, Op, Plan, RULE};
 use crate::commands::{Context, Error};
 use crate::exit::Exit;
@@ -34,6 +35,17 @@ enum By {
     Threads,
 }
 
+/// Who takes checksums.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Sums {
+    /// A thread of their own for pieces of 256KiB and more, the one that submits for smaller ones.
+    Thread,
+    /// The thread that submits.
+    Inline,
+    /// Nobody: the same work as fio.
+    None,
+}
+
 /// Arguments of `bench nvme`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -47,6 +59,10 @@ pub struct Args {
     /// Bytes of the disk
     #[arg(long, value_name = "SIZE", default_value = "4GiB")]
     size: Size,
+    /// Memory that pieces go round and round through, at least two of each in flight: more than the
+    /// caches hold
+    #[arg(long, value_name = "SIZE", default_value = "64MiB")]
+    memory: Size,
     /// Operations, separated by commas
     #[arg(long, value_enum, value_delimiter = ',', default_value = "read,write,lanes")]
     ops: Vec<Operation>,
@@ -62,10 +78,9 @@ pub struct Args {
     /// What reads and writes
     #[arg(long, value_enum, default_value_t = By::Auto)]
     engine: By,
-    /// Take all checksums on the thread that submits; otherwise those of 256KiB and more have a thread
-    /// of their own
-    #[arg(long)]
-    inline: bool,
+    /// Who takes checksums
+    #[arg(long, value_enum, default_value_t = Sums::Thread)]
+    checksums: Sums,
 }
 
 /// Whole pages.
@@ -100,8 +115,18 @@ impl Args {
             By::Uring => Engine::Uring,
             By::Threads => Engine::Threads,
         };
-        let plan =
-            Plan { target, bytes, time: self.seconds.duration(), engine, inline: self.inline };
+        let plan = Plan {
+            target,
+            bytes,
+            memory_bytes: self.memory.bytes(),
+            time: self.seconds.duration(),
+            engine,
+            checksums: match self.checksums {
+                Sums::Thread => Checksums::Thread,
+                Sums::Inline => Checksums::Inline,
+                Sums::None => Checksums::None,
+            },
+        };
         let ops = self.operations();
         let mut bench = Bench::new(plan, &ops)?;
         let lines = print(context, &mut bench, &ops)?;

@@ -135,8 +135,9 @@ pub trait Disk: Send {
     /// Bytes, a multiple of [`PAGE_BYTES`].
     fn bytes(&self) -> u64;
 
-    /// Tells of memory that spans will lie in, so that the disk may prepare it. A disk that was not
-    /// told, or cannot, does the same work for more of the processor's time.
+    /// Tells of memory that spans will lie in, so that the disk may prepare it, until nobody else has
+    /// it any more. A disk that was not told, or cannot, does the same work for more of the processor's
+    /// time.
     fn register(&mut self, _memory: &Arc<Memory>) {}
 
     /// Takes an operation, or gives it back when its lane has no room.

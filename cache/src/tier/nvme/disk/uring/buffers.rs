@@ -45,7 +45,7 @@ impl Buffers {
         Self { known: HashMap::new(), taken, slot_bytes, shortfall, pinned: 0, told: 0 }
     }
 
-    /// Pins a memory, if that can be done. Those whose memory is gone are let go.
+    /// Pins a memory, if that can be done.
     pub(super) fn register(&mut self, ring: &IoUring, memory: &Arc<Memory>) {
         self.forget_dead(ring);
         let (key, len) = (Arc::as_ptr(memory).addr(), memory.len());
@@ -116,7 +116,8 @@ impl Buffers {
         }
     }
 
-    fn forget_dead(&mut self, ring: &IoUring) {
+    /// Unpins memory that nobody has any more.
+    pub(super) fn forget_dead(&mut self, ring: &IoUring) {
         let dead = self.known.extract_if(|_, known| known.memory.strong_count() == 0);
         let dead: Vec<_> = dead.map(|(_, known)| known).collect();
         for known in dead {

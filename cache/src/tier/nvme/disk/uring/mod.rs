@@ -346,6 +346,9 @@ impl Disk for Uring {
 
     fn wait(&mut self, within: Duration) {
         self.turn();
+        if let (true, Some(rings)) = (self.flying.is_empty(), &self.rings) {
+            self.buffers.forget_dead(rings.data.inner());
+        }
         if !self.woken && !self.schedule.has_ended() {
             self.sleep(within);
         }

@@ -96,7 +96,7 @@ fn a_full_file_system_is_no_space() {
         if !direct && engine == Engine::Uring {
             return skipped("tmpfs takes no O_DIRECT before Linux 6.6");
         }
-        let files = Files::new(vec![member], UNIT_BYTES, direct, "small".to_owned());
+        let files = Files::new(vec![member], MIB, direct, "small".to_owned());
         let mut disk = super::super::engine(files, &Options::new(0).engine(engine)).unwrap();
         let memory = span(16 * MIB);
         write(&mut *disk, 0, &memory.slice(0..2 * MIB as usize)).unwrap();
