@@ -361,14 +361,18 @@ impl World {
         engine.step(self.now, &mut false);
         let mut done = Vec::new();
         self.desk.finished(&mut done);
+        let mut stored = Vec::new();
         for Done { token, result } in done {
             let pending = self.jobs.remove(&token).expect("a job is answered once");
             self.note(token);
+            if let Pending::Store { block, .. } = pending {
+                stored.push(block);
+            }
             self.ended(pending, &result);
         }
         let engine = self.engine.as_ref().expect("the store is open");
         engine.audit().unwrap_or_else(|why| panic!("the audit fails: {why}"));
-        self.look();
+        self.look(&stored);
     }
 
     fn ended(&mut self, pending: Pending, result: &Result<Option<Record>, Failure>) {
@@ -489,8 +493,9 @@ impl World {
         assert!(bytes == self.poison[..bytes.len()], "memory is touched that is not the load's");
     }
 
-    /// Looks at all names: who disappears was removed, has expired, or was evicted.
-    fn look(&mut self) {
+    /// Looks at all names: who disappears was removed, has expired, or was evicted. Those in `stored`
+    /// were stored since it was looked last.
+    fn look(&mut self, stored: &[usize]) {
         let figures = self.desk.figures();
         let left = figures.evicted - self.last.evicted + figures.corrupt - self.last.corrupt;
         self.tally.evicted += figures.evicted - self.last.evicted;
@@ -519,6 +524,7 @@ impl World {
         assert!(missed <= left, "{missed} blocks are missed, but {left} left");
         if left > missed {
             // One was evicted, and stored again in the same step: that copy may be lost.
+            stored.iter().for_each(|block| self.blocks[*block].must = false);
             for pending in self.jobs.values() {
                 if let Pending::Store { block, .. } = pending {
                     self.blocks[*block].must = false;
@@ -557,7 +563,7 @@ impl World {
     /// The power fails, or the process dies; the store is opened again.
     pub(crate) fn crash(&mut self, power: bool) {
         self.tally.crashes += 1;
-        self.look();
+        self.look(&[]);
         if power {
             self.device.crash();
         }
