@@ -4,6 +4,7 @@
 //! that finds it. A block may be in several packs (two nodes stored it); whichever is better is found.
 
 mod entry;
+mod pack;
 #[cfg(test)]
 mod tests;
 
@@ -21,89 +22,12 @@ use crate::key::Key;
 use crate::time::Wall;
 
 pub(super) use self::entry::ENTRY_MEMORY_BYTES;
+pub(super) use self::pack::{Body, Pack, Place, Serial};
 
 /// What an element of the hash table takes, bytes: the place, its byte of control, and room to grow.
 const PLACE_MEMORY_BYTES: u64 = 14;
 /// Identities that may be known at the same time, those that were cleared and not yet swept included.
 const IDENTITIES_MAX: usize = 60_000;
-
-/// Names a pack in this index; never used again.
-pub(super) type Serial = u32;
-
-/// Where a block is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
-    pub(super) pack: Serial,
-    pub(super) entry: u32,
-}
-
-/// Where the bytes of a pack are.
-#[derive(Debug)]
-pub(super) enum Body {
-    /// Here, block by block, not in the bucket yet.
-    Memory(Vec<Bytes>),
-    /// In the bucket.
-    Stored(PackId),
-}
-
-/// A pack.
-#[derive(Debug)]
-pub(super) struct Pack {
-    pub(super) body: Body,
-    /// This node made it, and answers for the room it takes.
-    pub(super) ours: bool,
-    /// Bytes in the bucket.
-    pub(super) size: u64,
-    /// When it was made.
-    pub(super) created: Wall,
-    /// Last use, in the order of the index's ticks.
-    pub(super) used: u64,
-    /// Manifests that name it.
-    pub(super) named: u32,
-    entries: Vec<Entry>,
-    live: u32,
-    live_stored_bytes: u64,
-}
-
-impl Pack {
-    pub(super) fn new(body: Body, ours: bool, created: Wall) -> Self {
-        let (size, used, named, live, live_stored_bytes) = (0, 0, 0, 0, 0);
-        Self {
-            body,
-            ours,
-            size,
-            created,
-            used,
-            named,
-            entries: Vec::new(),
-            live,
-            live_stored_bytes,
-        }
-    }
-
-    /// Its name in the bucket.
-    pub(super) fn id(&self) -> Option<PackId> {
-        match &self.body {
-            Body::Stored(id) => Some(*id),
-            Body::Memory(_) => None,
-        }
-    }
-
-    /// Blocks of it that can be found, or could were they not in another pack too.
-    pub(super) fn live(&self) -> u32 {
-        self.live
-    }
-
-    /// Blocks of it that were removed, or replaced, or are over.
-    pub(super) fn dead(&self) -> u32 {
-        self.entries.len() as u32 - self.live
-    }
-
-    /// Bytes the live ones take in the pack.
-    pub(super) fn live_stored_bytes(&self) -> u64 {
-        self.live_stored_bytes
-    }
-}
 
 /// One identity, or what is left of one that was cleared.
 #[derive(Debug)]

@@ -44,6 +44,7 @@ mod place;
 mod service;
 mod shared;
 mod stray;
+mod tasks;
 mod upload;
 
 pub use breaker::BreakerOptions;

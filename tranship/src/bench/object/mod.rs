@@ -30,8 +30,8 @@ pub const RULE: &str = "payload bytes count once; 1 GB is 10^9 bytes; limit: ran
      same bytes by the same client with as many in flight, in turns with the operation, into its own \
      buffers and unchecked; blocks in an order drawn by chance";
 
-/// Bytes of a pack, as the tier makes them.
-const PACK_BYTES: u64 = 64 << 20;
+/// Bytes of a pack, as the tier makes them; less where the working set is.
+const PACK_BYTES_MAX: u64 = 64 << 20;
 /// Blocks of one step, at least; a step of more in flight has four times as many.
 const STEP_BLOCKS: usize = 8;
 /// Parts of an upload.
@@ -108,6 +108,10 @@ impl Bench {
         Ok(make(Target { url, settings: Vec::new() }, "directory", None, Some(directory)))
     }
 
+    fn pack_bytes(&self, size: u64) -> u64 {
+        self.plan.working_set_for(size).clamp(64 << 10, PACK_BYTES_MAX)
+    }
+
     /// Measures one operation.
     ///
     /// # Errors
@@ -121,7 +125,7 @@ impl Bench {
         let mut options = Options::new(&url, "bench");
         options.settings.clone_from(&self.target.settings);
         (options.poll, options.collect) = Default::default();
-        options.pack_bytes = PACK_BYTES;
+        options.pack_bytes = self.pack_bytes(size);
         let (bare, prefix) = Bare::new(&url, &self.target.settings, options.threads)?;
         let mut rig = Rig::open(options)?;
         let measured = match op {
@@ -196,7 +200,7 @@ impl Bench {
         size: u64,
     ) -> Result<[Measured; 2], Error> {
         // As many blocks as one pack has room for beside their heads.
-        let count = (PACK_BYTES / (size + size / 64 + 256)).max(1);
+        let count = (self.pack_bytes(size) / (size + size / 64 + 256)).max(1);
         let pieces = Pieces::new(size, count * size.next_multiple_of(64));
         let memory = pages::memory(count * size.next_multiple_of(64))?;
         let (mut round, mut object) = (0_u32, 0_u32);
