@@ -4,12 +4,17 @@ use std::fs::OpenOptions;
 use std::io::{Seek, SeekFrom};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use super::super::files::Member;
 use super::claim::{device_use, explain, lock};
 use super::file::inspect;
 use super::{OpenError, Options, Wanted};
 use crate::tier::nvme::disk::PAGE_BYTES;
+
+/// How long a device is tried that was closed maybe just now, and how often.
+const LET_GO_WITHIN: Duration = Duration::from_secs(2);
+const LET_GO_LOOK: Duration = Duration::from_millis(5);
 
 /// Opens a device that nobody uses.
 pub(super) fn open(path: &Path, wanted: Wanted, options: &Options) -> Result<Member, OpenError> {
@@ -19,22 +24,30 @@ pub(super) fn open(path: &Path, wanted: Wanted, options: &Options) -> Result<Mem
         return Err(mounted(what));
     }
     // For a device O_EXCL keeps out whoever has it mounted or on a level above, in any namespace.
-    let opened = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .custom_flags(libc::O_CLOEXEC | libc::O_EXCL)
-        .open(path);
-    let mut file = match opened {
-        Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
-            // Another disk of ours has it, or something that does not tell.
-            if let Ok(file) = OpenOptions::new().read(true).open(path) {
-                lock(&file, path)?;
+    let began = Instant::now();
+    let mut file = loop {
+        let opened = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(libc::O_CLOEXEC | libc::O_EXCL)
+            .open(path);
+        match opened {
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
+                // Another disk of ours has it, or something that does not tell. What was closed just now
+                // is let go of by the kernel a little later.
+                if let Ok(file) = OpenOptions::new().read(true).open(path) {
+                    lock(&file, path)?;
+                }
+                if began.elapsed() < LET_GO_WITHIN {
+                    std::thread::sleep(LET_GO_LOOK);
+                    continue;
+                }
+                return Err(mounted(
+                    "in use by the system, or mounted in another namespace".to_owned(),
+                ));
             }
-            return Err(mounted(
-                "in use by the system, or mounted in another namespace".to_owned(),
-            ));
+            opened => break opened.map_err(|error| explain(path, "open", error))?,
         }
-        opened => opened.map_err(|error| explain(path, "open", error))?,
     };
     lock(&file, path)?;
     let block_bytes = rustix::fs::ioctl_blksszget(&file)
