@@ -9,7 +9,7 @@
 //!
 //! Every entry of `hash_ids` is a lookup, that of a last, partial block too. A lookup hits when the
 //! block and all blocks before it are there. Capacity counts blocks of
-//! [`BLOCK_TOKENS`](crate::presets::BLOCK_TOKENS) tokens, partial ones as whole ones.
+//! [`BLOCK_TOKENS`] tokens, partial ones as whole ones.
 
 pub mod cache;
 pub mod opt;
