@@ -48,7 +48,9 @@ impl Core {
         fence(Ordering::SeqCst);
         let ended = if completion.cancelled.load(Ordering::Acquire) {
             Tallies::add(&self.tallies.submitted, 1);
-            self.ended(Outcome::Rejected(Reason::Cancelled), &order.task)
+            // As if it had not waited here: what could not be taken on anyway says why.
+            let why = self.refusal(&order).unwrap_or(Reason::Cancelled);
+            self.ended(Outcome::Rejected(why), &order.task)
         } else {
             let place = Arc::clone(&completion);
             self.submit(&mut order, move || place)
