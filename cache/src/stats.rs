@@ -37,7 +37,7 @@ pub struct Counters {
     pub misses: u64,
     /// Reservations granted.
     pub granted: u64,
-    /// Reservations not needed: the block was resident.
+    /// Reservations not needed: the block was in memory or below.
     pub existing: u64,
     /// Reservations not granted because somebody was filling the block.
     pub in_flight: u64,
@@ -61,11 +61,12 @@ pub struct Counters {
     pub undemoted: [u64; Tier::ALL.len()],
     /// Reservations and promotions that ended without a commit.
     pub abandoned: u64,
-    /// Reservations revoked by deadline, disconnect or removal of their identity.
+    /// Reservations revoked by deadline, disconnect or removal of their identity, and promotions of
+    /// blocks that were removed.
     pub revoked: u64,
     /// Leased blocks that were ready.
     pub leased: u64,
-    /// Leased blocks that were still being filled.
+    /// Leased blocks that were still being filled, or in a tier below only.
     pub late: u64,
     /// Leased blocks that were not there.
     pub gone: u64,

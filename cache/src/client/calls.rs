@@ -371,8 +371,8 @@ impl Cache {
         self.for_each(keys, |scope, keys| Request::Prefetch { scope, keys })
     }
 
-    /// Has blocks written to the fastest tier below memory, and waits up to `wait` until they are safe
-    /// there: they survive a crash of the daemon or the machine, until their room is needed for others,
+    /// Has blocks written to the fastest tier below memory, and waits up to `wait` (of which the daemon
+    /// grants a minute, for each batch of a thousand keys) until they are safe there: they survive a crash of the daemon or the machine, until their room is needed for others,
     /// their time to live ends or they are removed. One flag a block, set for those that are safe.
     ///
     /// # Errors

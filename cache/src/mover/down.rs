@@ -3,7 +3,6 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use super::{Mover, Submitted, Way, submit, warn};
-
 use crate::key::Key;
 use crate::store::{Move, Scope};
 use crate::tier::Tier;
@@ -74,6 +73,11 @@ impl Mover {
         Some(ticket)
     }
 
+    /// Forgets somebody who waits for blocks to be safe; the blocks go on.
+    pub fn give_up(&mut self, ticket: u64) {
+        self.down.persisting.remove(&ticket);
+    }
+
     /// Takes what became of [`Mover::persist`] since the last call.
     pub fn persisted(&mut self) -> Vec<Persisted> {
         std::mem::take(&mut self.down.persisted)
@@ -98,8 +102,11 @@ impl Mover {
                 }
             }
         }
-        for token in std::mem::take(&mut self.down.unsynced) {
-            self.submit_sync(token);
+        while let Some(token) = self.down.unsynced.pop_front() {
+            if !self.try_sync(token) {
+                self.down.unsynced.push_front(token);
+                break;
+            }
         }
         any
     }
@@ -172,19 +179,28 @@ impl Mover {
     fn sync(&mut self, ticket: u64) {
         let token = self.token(Way::Down);
         self.down.syncs.insert(token, ticket);
-        self.submit_sync(token);
+        if !self.down.unsynced.is_empty() || !self.try_sync(token) {
+            self.down.unsynced.push_back(token);
+        }
     }
 
-    fn submit_sync(&mut self, token: u64) {
+    /// Hands a sync to its tier; false when that has no room now.
+    fn try_sync(&mut self, token: u64) -> bool {
         let ticket = self.down.syncs.get(&token);
         let tier = ticket.and_then(|ticket| Some(self.down.persisting.get(ticket)?.tier));
-        let Some(level) = tier.and_then(|tier| self.stack.level(tier)) else { return };
+        let Some(level) = tier.and_then(|tier| self.stack.level(tier)) else {
+            // Nobody waits for it any more.
+            self.down.syncs.remove(&token);
+            self.ways.remove(&token);
+            return true;
+        };
         match submit(level, Job::Sync { token }) {
-            Submitted::Taken => {}
-            Submitted::Full => self.down.unsynced.push_back(token),
+            Submitted::Taken => true,
+            Submitted::Full => false,
             Submitted::Failed(failure) => {
                 self.ways.remove(&token);
                 self.went_down(token, &Err(failure));
+                true
             }
         }
     }

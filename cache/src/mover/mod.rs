@@ -133,14 +133,9 @@ impl Mover {
         self.bell.is_rung()
     }
 
-    /// When [`step`](Self::step) has something to do by itself.
-    pub fn next_deadline(&self) -> Option<Millis> {
-        self.up.next_deadline()
-    }
-
     /// Takes what the store sends down, acts on what the tiers have finished, and tries again what
-    /// found no room; whether there was anything. Call it after the bell, after the store's, and at
-    /// [`next_deadline`](Self::next_deadline).
+    /// found no room; whether there was anything. Call it after the bell, after the store's, and from
+    /// time to time: what waits for room in memory gives up after a while.
     pub fn step(&mut self, now: Millis) -> bool {
         if self.stack.is_empty() {
             return false;

@@ -1,7 +1,7 @@
 //! Promotions.
 
-use std::collections::VecDeque;
 use std::collections::hash_map::{Entry, HashMap};
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::time::Duration;
 
@@ -9,7 +9,8 @@ use super::{Mover, SESSION, Submitted, Way, submit, warn};
 use crate::block::{Reserved, Waiter, Woken};
 use crate::catalog::Presence;
 use crate::key::Key;
-use crate::store::{Grant, Scope, Watch};
+use crate::limits::WAITERS_MAX;
+use crate::store::{Grant, Scope, TenantId, Watch};
 use crate::tier::cold::{Failure, Found, Job, Lane, Name, Record};
 use crate::tier::{Tier, Tiers};
 use crate::time::Millis;
@@ -69,27 +70,23 @@ struct Waiting {
     piece: Piece,
     lane: Lane,
     deadline: Millis,
-    waiters: Vec<Waiter>,
 }
 
 /// Blocks on their way up.
 #[derive(Default)]
 pub(super) struct Up {
     loading: HashMap<u64, Loading>,
-    /// Loads that their tier had no room for.
-    refused: VecDeque<u64>,
-    waiting: VecDeque<Waiting>,
-    /// How many of `waiting` wait for each block.
-    names: HashMap<Name, usize>,
+    /// Loads that their tier had no room for, by tier.
+    refused: HashMap<Tier, VecDeque<u64>>,
+    /// What waits for room in memory: of each tenant, the first to come first.
+    waiting: BTreeMap<TenantId, VecDeque<Waiting>>,
+    /// Who waits for each of them.
+    waiters: HashMap<Name, Vec<Waiter>>,
 }
 
 impl Up {
     pub(super) fn is_idle(&self) -> bool {
-        self.loading.is_empty() && self.waiting.is_empty()
-    }
-
-    pub(super) fn next_deadline(&self) -> Option<Millis> {
-        self.waiting.iter().map(|waiting| waiting.deadline).min()
+        self.loading.is_empty() && self.waiters.is_empty()
     }
 }
 
@@ -124,42 +121,61 @@ impl Mover {
             Presence::Absent if piece.range.is_some() => {}
             Presence::Absent => return Wanted::Absent,
         }
-        let name = scope.name(key);
-        if !self.up.names.contains_key(&name) {
-            match self.start(scope, piece, lane, now) {
-                Started::Yes if waiter.is_none() => return Wanted::Coming,
-                Started::Yes => {
-                    return match watch(scope, key, waiter) {
-                        Presence::InFlight => Wanted::Coming,
-                        Presence::Resident(Tier::Dram) => Wanted::Resident,
-                        _ => Wanted::Absent,
-                    };
-                }
-                // Only who waits for it makes it wait for room.
-                Started::NoRoom if waiter.is_some() && self.up.waiting.len() < WAITING_MAX => {}
-                Started::NoRoom | Started::Never => return Wanted::Absent,
-            }
+        // Behind those of the tenant that wait for room already, so that none is passed over.
+        if self.up.waiting.contains_key(&scope.tenant()) {
+            return self.wait(scope, piece, lane, waiter, now);
         }
-        // Behind those that wait for room already, so that none is passed over.
-        let (scope, piece, deadline) = (scope.clone(), piece.clone(), now + ROOM_WITHIN);
-        let waiters = waiter.into_iter().collect();
-        self.up.waiting.push_back(Waiting { scope, piece, lane, deadline, waiters });
-        *self.up.names.entry(name).or_default() += 1;
-        Wanted::Coming
+        match self.start(scope, piece, lane, now) {
+            Started::Yes if waiter.is_none() => Wanted::Coming,
+            Started::Yes => match watch(scope, key, waiter) {
+                Presence::InFlight => Wanted::Coming,
+                Presence::Resident(Tier::Dram) => Wanted::Resident,
+                _ => Wanted::Absent,
+            },
+            Started::NoRoom => self.wait(scope, piece, lane, waiter, now),
+            Started::Never => Wanted::Absent,
+        }
+    }
+
+    /// Has a block wait for room in memory, if somebody waits for it.
+    fn wait(
+        &mut self,
+        scope: &Scope,
+        piece: &Piece,
+        lane: Lane,
+        waiter: Option<Waiter>,
+        now: Millis,
+    ) -> Wanted {
+        let blocks = self.up.waiters.len();
+        match (self.up.waiters.entry(scope.name(piece.key())), waiter) {
+            (Entry::Occupied(_), None) => Wanted::Coming,
+            (Entry::Occupied(mut entry), Some(waiter)) if entry.get().len() < WAITERS_MAX => {
+                entry.get_mut().push(waiter);
+                Wanted::Coming
+            }
+            (Entry::Vacant(entry), Some(waiter)) if blocks < WAITING_MAX => {
+                entry.insert(vec![waiter]);
+                let (scope, piece, deadline) = (scope.clone(), piece.clone(), now + ROOM_WITHIN);
+                let queue = self.up.waiting.entry(scope.tenant()).or_default();
+                queue.push_back(Waiting { scope, piece, lane, deadline });
+                Wanted::Coming
+            }
+            _ => Wanted::Absent,
+        }
     }
 
     /// Starts to bring a block that a tier below has.
     fn start(&mut self, scope: &Scope, piece: &Piece, lane: Lane, now: Millis) -> Started {
-        let (key, range) = (piece.key, piece.range.clone().map(|(range, _)| range));
+        let key = piece.key;
         let name = scope.name(key);
         let Some((level, found)) = self.stack.find(&name, Tiers::NONE) else {
             return Started::Never;
         };
         let from = level.cold.tier();
         let ttl = found.expires.map(|at| at.since((self.wall)()));
-        let grant = match &range {
+        let grant = match &piece.range {
             None => scope.reserve_promotion(SESSION, (key, found.len), ttl, now),
-            Some(range) if range.start <= range.end && range.end <= found.len => {
+            Some((range, checksum)) if range.end <= found.len && *checksum == found.checksum => {
                 let ttl = ttl.map_or(PART_TTL, |ttl| ttl.min(PART_TTL));
                 scope.reserve_part(SESSION, (piece.key(), range.end - range.start), ttl, now)
             }
@@ -176,6 +192,7 @@ impl Mover {
         };
         let mut tried = Tiers::NONE;
         tried.insert(from);
+        let range = piece.range.as_ref().map(|(range, _)| range.clone());
         let token = self.token(Way::Up);
         let loading = Loading { reserved, name, range, found, lane, from, tried };
         self.up.loading.insert(token, loading);
@@ -183,9 +200,18 @@ impl Mover {
         Started::Yes
     }
 
-    /// Asks the tier of a promotion for the bytes.
+    /// Asks the tier of a promotion for the bytes, behind those that wait for room there.
     fn load(&mut self, token: u64, now: Millis) {
-        let Some(loading) = self.up.loading.get(&token) else { return };
+        let Some(tier) = self.up.loading.get(&token).map(|loading| loading.from) else { return };
+        let crowded = self.up.refused.get(&tier).is_some_and(|waiting| !waiting.is_empty());
+        if crowded || !self.try_load(token, now) {
+            self.up.refused.entry(tier).or_default().push_back(token);
+        }
+    }
+
+    /// Asks the tier of a promotion for the bytes; false when it has no room now.
+    fn try_load(&mut self, token: u64, now: Millis) -> bool {
+        let Some(loading) = self.up.loading.get(&token) else { return true };
         let job = Job::Load {
             token,
             name: loading.name,
@@ -196,11 +222,12 @@ impl Mover {
         };
         let level = self.stack.level(loading.from).expect("the tier was found in the stack");
         match submit(level, job) {
-            Submitted::Taken => {}
-            Submitted::Full => self.up.refused.push_back(token),
+            Submitted::Taken => true,
+            Submitted::Full => false,
             Submitted::Failed(failure) => {
                 self.ways.remove(&token);
                 self.came_up(token, Err(failure), now);
+                true
             }
         }
     }
@@ -237,7 +264,9 @@ impl Mover {
             Err(failure) => {
                 warn(loading.from, "a block cannot be brought", &failure);
                 let next = self.stack.find(&loading.name, loading.tried);
-                let same = next.filter(|(_, found)| found.len == loading.found.len);
+                // Room was made for those bytes; what another tier has under the name may be others.
+                let before = (loading.found.len, loading.found.checksum);
+                let same = next.filter(|(_, found)| (found.len, found.checksum) == before);
                 let Some((level, found)) = same else {
                     // A block whose pages a device cannot read would stand in the way of its own
                     // replacement for ever.
@@ -260,26 +289,33 @@ impl Mover {
 
     /// Tries again what found no room: loads in their tiers, promotions in memory.
     pub(super) fn lift(&mut self, now: Millis) {
-        for _ in 0..self.up.refused.len() {
-            let Some(token) = self.up.refused.pop_front() else { break };
-            self.load(token, now);
-        }
-        while let Some(first) = self.up.waiting.front() {
-            let (scope, piece, lane) = (first.scope.clone(), first.piece.clone(), first.lane);
-            let key = piece.key();
-            let started = self.start(&scope, &piece, lane, now);
-            if matches!(started, Started::NoRoom) && first_deadline(&self.up) > now {
-                break;
-            }
-            let Some(first) = self.up.waiting.pop_front() else { break };
-            let name = scope.name(key);
-            if let Entry::Occupied(mut count) = self.up.names.entry(name) {
-                *count.get_mut() -= 1;
-                if *count.get() == 0 {
-                    count.remove();
+        for tier in Tier::ALL {
+            while let Some(token) = self.up.refused.get_mut(&tier).and_then(VecDeque::pop_front) {
+                if !self.try_load(token, now) {
+                    self.up.refused.entry(tier).or_default().push_front(token);
+                    break;
                 }
             }
-            for waiter in first.waiters {
+        }
+        let tenants: Vec<TenantId> = self.up.waiting.keys().copied().collect();
+        for tenant in tenants {
+            self.lift_tenant(tenant, now);
+        }
+    }
+
+    /// Starts what waits for room, until there is none.
+    fn lift_tenant(&mut self, tenant: TenantId, now: Millis) {
+        while let Some(Waiting { scope, piece, lane, deadline }) =
+            self.up.waiting.get_mut(&tenant).and_then(VecDeque::pop_front)
+        {
+            let started = self.start(&scope, &piece, lane, now);
+            if matches!(started, Started::NoRoom) && deadline > now {
+                let queue = self.up.waiting.entry(tenant).or_default();
+                queue.push_front(Waiting { scope, piece, lane, deadline });
+                return;
+            }
+            let key = piece.key();
+            for waiter in self.up.waiters.remove(&scope.name(key)).unwrap_or_default() {
                 let presence = match started {
                     Started::Yes => watch(&scope, key, Some(waiter)),
                     Started::NoRoom | Started::Never => Presence::Absent,
@@ -290,11 +326,8 @@ impl Mover {
                 }
             }
         }
+        self.up.waiting.remove(&tenant);
     }
-}
-
-fn first_deadline(up: &Up) -> Millis {
-    up.waiting.front().map_or(Millis::ZERO, |first| first.deadline)
 }
 
 /// Has `waiter` woken when the filling of `key` ends, if there is one; where the block is.

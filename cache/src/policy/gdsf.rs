@@ -85,7 +85,8 @@ impl Policy for Gdsf {
     }
 
     fn on_remove(&mut self, id: BlockId, why: Removal) {
-        if why == Removal::Evicted {
+        // One that others follow has left out of turn.
+        if why == Removal::Evicted && !self.blocks[id].held {
             self.clock = self.clock.max(self.blocks[id].rank);
         }
         self.candidates.remove(&self.entry(id));

@@ -16,8 +16,9 @@
 //! [`admit`](Policy::admit) may answer that the newcomer is worth less than that candidate. Free
 //! space is given to whoever asks.
 //!
-//! Tiers below memory keep no policy of their own. What is known of a block fits into four bytes, a
-//! [`Mark`], taken when the block leaves memory; [`worth`](Policy::worth) judges it from then on.
+//! For tiers below memory what is known of a block fits into four bytes, a [`Mark`], taken when the
+//! block leaves memory; [`worth`](Policy::worth) judges it from then on. So far the simulator alone asks
+//! for that: the daemon's tiers go by what they see themselves.
 //!
 //! Order of the calls for one block: `on_insert`, then any of `on_hit`, `on_hold` and `on_free`
 //! (these two in turn, beginning with `on_hold`), then `on_remove`. An id may be used again after
@@ -69,7 +70,8 @@ pub struct Traits {
 }
 
 impl Traits {
-    /// The key and its scope in 64 bits, for tables of what is gone: a collision costs a wrong guess.
+    /// The key and its scope in 64 bits, for tables of what is gone. Keys may collide, by chance or on purpose:
+    /// that may cost a wrong guess, and nothing else.
     pub(crate) fn name(&self) -> u64 {
         name(self.scope, self.key)
     }

@@ -3,6 +3,7 @@
 use super::ghosts::Ghosts;
 use super::queue::{Blocks, Place, Queue};
 use super::{BlockId, Mark, Policy, Removal, Traits, worth};
+use crate::limits::SCAN_BLOCKS;
 use crate::time::Millis;
 
 /// The small queue's share of the space, as a divisor.
@@ -95,8 +96,9 @@ impl Policy for S3Fifo {
     }
 
     fn victim(&mut self, _now: Millis) -> Option<BlockId> {
-        // Each turn moves a block to the main queue or takes a use off, so it ends.
-        loop {
+        // Each turn moves a block to the main queue or takes a use off, so it ends; but not in one go, for a
+        // lock is held meanwhile.
+        for _ in 0..SCAN_BLOCKS {
             let most = (self.small.bytes() + self.main.bytes()) / SMALL_SHARE;
             let (small, main) = (self.small.first(), self.main.first());
             let from_small = self.small.bytes() >= most || main.is_none();
@@ -112,6 +114,7 @@ impl Policy for S3Fifo {
                 _ => return None,
             }
         }
+        self.small.first().or_else(|| self.main.first())
     }
 
     fn mark(&self, id: BlockId) -> Mark {

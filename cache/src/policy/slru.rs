@@ -53,7 +53,7 @@ impl Slru {
     }
 
     /// Inserts a block on probation.
-    pub(super) fn admit(&mut self, id: BlockId, bytes: u64) {
+    pub(super) fn enter(&mut self, id: BlockId, bytes: u64) {
         self.uses += 1;
         let place = Place { at: self.uses, bytes, held: false };
         self.blocks.put(id, Block { place, protected: false });
@@ -75,7 +75,7 @@ impl Policy for Slru {
     }
 
     fn on_insert(&mut self, id: BlockId, block: &Traits, _now: Millis) {
-        self.admit(id, block.bytes);
+        self.enter(id, block.bytes);
     }
 
     fn on_hit(&mut self, id: BlockId, _now: Millis) {

@@ -44,7 +44,7 @@ impl WTinyLfu {
     fn leave_window(&mut self, id: BlockId) {
         let Block { place, .. } = self.blocks[id];
         self.window.remove(id, place);
-        self.main.admit(id, place.bytes);
+        self.main.enter(id, place.bytes);
         self.blocks[id].main = true;
     }
 }

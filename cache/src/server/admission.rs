@@ -24,7 +24,7 @@ impl Server {
         let id = session.id;
         self.peers.remove(&id);
         self.parked.forget(peer);
-        self.persists.forget(peer);
+        self.forget_persists(peer);
         self.fetches.forget(peer);
         self.puts.forget(peer);
         self.subscribers.remove(peer);
@@ -70,7 +70,7 @@ impl Server {
         self.peers.remove(&id);
         self.peers.insert(next, peer);
         self.parked.forget(peer);
-        self.persists.forget(peer);
+        self.forget_persists(peer);
         self.fetches.forget(peer);
         self.puts.forget(peer);
         self.subscribers.remove(peer);

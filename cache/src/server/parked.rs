@@ -18,7 +18,7 @@ use crate::time::Millis;
 use crate::wire::{Blocks, Leased, Part, Reply};
 
 /// The longest anybody may wait.
-const WAIT_MAX: Duration = Duration::from_secs(60);
+pub(super) const WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// What a client wants with blocks.
 pub(super) enum Wish {
@@ -110,6 +110,7 @@ impl Server {
         // Who does not wait gets what is there now; what is below comes up all the same, for the next.
         let waiter = Some(Waiter { session, token }).filter(|_| wait_ms > 0);
         let (scope, now) = (wish.scope().clone(), self.now());
+        let held = vec![scope.hold(session, &keys, now)];
         let want = |piece| self.mover.want_piece(&scope, piece, Lane::Demand, waiter, now);
         let missing = pieces.iter().map(want).filter(|w| *w == Wanted::Coming).count();
         if missing == 0 || waiter.is_none() {
@@ -118,7 +119,6 @@ impl Server {
         let wait = Duration::from_millis(u64::from(wait_ms)).min(WAIT_MAX);
         let deadline = self.engine.now() + wait;
         self.parked.deadlines.insert((deadline, token));
-        let held = vec![scope.hold(session, &keys, now)];
         let waiting = Waiting { peer, request, wish, missing, held, deadline };
         self.parked.waiting.insert(token, waiting);
         None

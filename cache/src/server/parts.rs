@@ -19,13 +19,31 @@ use crate::tier::Tier;
 use crate::time::Millis;
 use crate::wire::{Fault, FaultCode, Leased, Part, Reply};
 
-/// Refuses parts that leave their block, where its length is known.
+/// Bytes of parts, and of the blocks that they are of, that one request may name: their checksums are taken
+/// on the service thread, and take it some 20 ms.
+const CHECKED_BYTES_MAX: u64 = 512 << 20;
+
+/// Refuses parts that leave their block, where its length is known, and requests for too much.
 pub(super) fn check(scope: &Scope, parts: &[Part]) -> Result<(), Fault> {
+    let mut blocks = HashMap::new();
+    let mut bytes: u64 = 0;
     for Part { key, start, end } in parts {
-        if let Some(len) = scope.len(*key).filter(|len| end > len) {
-            let text = format!("bytes {start}..{end} leave block {key}, which has {len} bytes");
+        let len = *blocks.entry(*key).or_insert_with(|| scope.len(*key));
+        if let Some(len) = len.filter(|len| end > len) {
+            let text = format!(
+                "bytes {start}..{end} leave block {key}, which has {len} bytes; ask for less of it"
+            );
             return Err(Fault { code: FaultCode::Malformed, text });
         }
+        bytes = bytes.saturating_add(end - start);
+    }
+    bytes = blocks.values().flatten().fold(bytes, |sum, len| sum.saturating_add(*len));
+    if bytes > CHECKED_BYTES_MAX {
+        let text = format!(
+            "{bytes} bytes of parts and of their blocks are to be checked, at most {CHECKED_BYTES_MAX} in one \
+             request; ask for fewer at once, or lease whole blocks"
+        );
+        return Err(Fault { code: FaultCode::Limit, text });
     }
     Ok(())
 }

@@ -1,19 +1,20 @@
 //! Clients that wait for blocks to be safe below memory, and wishes to have blocks above.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use tranship_transport::{Peer, Time};
 
 use super::Server;
+use super::parked::WAIT_MAX;
 use crate::key::Key;
 use crate::mover::{Persisted, Wanted};
 use crate::store::Scope;
 use crate::tier::Lane;
 use crate::wire::{Fault, FaultCode, Reply};
 
-/// The longest anybody may wait.
-const WAIT_MAX: Duration = Duration::from_secs(60);
+/// Requests that may wait at once; more are refused.
+const WAITING_MAX: usize = 1024;
 
 struct Waiting {
     peer: Peer,
@@ -22,18 +23,22 @@ struct Waiting {
     deadline: Time,
 }
 
-/// Requests by the mover's ticket.
+/// Requests that wait, by the mover's ticket.
 #[derive(Default)]
-pub(super) struct Persists(HashMap<u64, Waiting>);
+pub(super) struct Persists {
+    waiting: HashMap<u64, Waiting>,
+    deadlines: BTreeSet<(Time, u64)>,
+}
 
 impl Persists {
     pub(super) fn next_deadline(&self) -> Time {
-        self.0.values().map(|waiting| waiting.deadline).min().unwrap_or(Time::NEVER)
+        self.deadlines.first().map_or(Time::NEVER, |(when, _)| *when)
     }
 
-    /// Forgets what a client that is gone waited for; its blocks go on.
-    pub(super) fn forget(&mut self, peer: Peer) {
-        self.0.retain(|_, waiting| waiting.peer != peer);
+    fn take(&mut self, ticket: u64) -> Option<Waiting> {
+        let waiting = self.waiting.remove(&ticket)?;
+        self.deadlines.remove(&(waiting.deadline, ticket));
+        Some(waiting)
     }
 }
 
@@ -55,14 +60,22 @@ impl Server {
         keys: &[Key],
         wait_ms: u32,
     ) -> Result<Option<Reply>, Fault> {
+        let fault = |code, text: String| Err(Fault { code, text });
+        if self.persists.waiting.len() >= WAITING_MAX {
+            let text =
+                format!("{WAITING_MAX} requests wait for blocks to be safe; ask again later");
+            return fault(FaultCode::Limit, text);
+        }
         let Some(ticket) = self.mover.persist(scope, keys, self.now()) else {
             let text = "there is no tier below memory that survives a crash; configure nvme.path or \
                         object.url";
-            return Err(Fault { code: FaultCode::Unknown, text: text.to_owned() });
+            return fault(FaultCode::Unknown, text.to_owned());
         };
         let wait = Duration::from_millis(u64::from(wait_ms)).min(WAIT_MAX);
         let deadline = self.engine.now() + wait;
-        self.persists.0.insert(ticket, Waiting { peer, request, blocks: keys.len(), deadline });
+        self.persists.deadlines.insert((deadline, ticket));
+        let waiting = Waiting { peer, request, blocks: keys.len(), deadline };
+        self.persists.waiting.insert(ticket, waiting);
         self.finish_persists();
         Ok(None)
     }
@@ -70,25 +83,37 @@ impl Server {
     /// Answers those whose blocks are safe, or cannot be.
     pub(super) fn finish_persists(&mut self) {
         for Persisted { ticket, safe } in self.mover.persisted() {
-            if let Some(waiting) = self.persists.0.remove(&ticket) {
+            if let Some(waiting) = self.persists.take(ticket) {
                 self.reply(waiting.peer, waiting.request, &Reply::Persisted(safe));
             }
         }
     }
 
-    /// Answers those whose patience ended: nothing is known to be safe.
+    /// Answers those whose patience ended: nothing is known to be safe. The blocks go on.
     pub(super) fn give_up_persists(&mut self) {
-        if self.persists.0.is_empty() {
+        if self.persists.deadlines.is_empty() {
             return;
         }
         let now = self.engine.now();
-        let late = self.persists.0.extract_if(|_, waiting| waiting.deadline <= now);
-        for (_, waiting) in late.collect::<Vec<_>>() {
-            self.reply(
-                waiting.peer,
-                waiting.request,
-                &Reply::Persisted(vec![false; waiting.blocks]),
-            );
+        while let Some(&(deadline, ticket)) = self.persists.deadlines.first()
+            && deadline <= now
+        {
+            let Some(Waiting { peer, request, blocks, .. }) = self.persists.take(ticket) else {
+                break;
+            };
+            self.mover.give_up(ticket);
+            self.reply(peer, request, &Reply::Persisted(vec![false; blocks]));
+        }
+    }
+
+    /// Forgets what a client that is gone waited for; its blocks go on.
+    pub(super) fn forget_persists(&mut self, peer: Peer) {
+        let of_peer =
+            |(ticket, waiting): (&u64, &Waiting)| (waiting.peer == peer).then_some(*ticket);
+        let tickets: Vec<u64> = self.persists.waiting.iter().filter_map(of_peer).collect();
+        for ticket in tickets {
+            self.persists.take(ticket);
+            self.mover.give_up(ticket);
         }
     }
 }

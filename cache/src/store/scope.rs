@@ -279,9 +279,14 @@ impl Scope {
     pub fn remove(&self, keys: &[Key]) -> usize {
         let there = |key: &&Key| matches!(self.presence(**key), Presence::Resident(_));
         let removed = keys.iter().filter(there).count();
+        let mut below = Vec::new();
+        for level in self.shard.stack().levels() {
+            let held = keys.iter().filter(|key| level.cold.contains(&self.name(**key)));
+            below.extend(held.map(|key| (*key, level.cold.tier())));
+        }
         // First below, so that none begins to come up; again after, for what got there meanwhile.
         self.forget_below(keys);
-        self.shard.change(|dram| dram.remove(&self.at, keys));
+        self.shard.change(|dram| dram.remove(&self.at, keys, &below));
         self.forget_below(keys);
         removed
     }

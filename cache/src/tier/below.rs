@@ -30,9 +30,11 @@ pub struct Level {
 }
 
 impl Level {
-    /// A level that is open.
+    /// A level that is as open as its tier is now.
     pub fn new(cold: Arc<dyn Cold>, ingest: Ingest) -> Self {
-        Self { cold, ingest, open: AtomicBool::new(true) }
+        let level = Self { cold, ingest, open: AtomicBool::new(false) };
+        level.look();
+        level
     }
 
     /// Whether it takes blocks at the moment.
@@ -45,9 +47,7 @@ impl Level {
         let open = matches!(self.cold.health(), Health::Ready | Health::Degraded(_));
         self.open.store(open, Ordering::Relaxed);
     }
-}
 
-impl Level {
     /// Removes something from the tier, which takes that whatever else it has to do. One that is closed
     /// keeps it: it is told to nobody any more.
     pub(crate) fn forget(&self, job: Job) {
@@ -104,7 +104,7 @@ impl Stack {
 
     /// What the fastest tier that has a block, other than those in `tried`, knows of it.
     pub(crate) fn find(&self, name: &Name, tried: Tiers) -> Option<(&Level, Found)> {
-        let levels = self.0.iter().filter(|level| !tried.contains(level.cold.tier()));
-        levels.into_iter().find_map(|level| Some((level, level.cold.find(name)?)))
+        let mut levels = self.0.iter().filter(|level| !tried.contains(level.cold.tier()));
+        levels.find_map(|level| Some((level, level.cold.find(name)?)))
     }
 }

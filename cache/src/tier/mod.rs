@@ -46,6 +46,20 @@ impl Tier {
     }
 }
 
+/// A text that is no tier.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?}: expected {all}", all = Tier::ALL.map(Tier::name).join(", "))]
+pub struct NoTier(String);
+
+impl std::str::FromStr for Tier {
+    type Err = NoTier;
+
+    fn from_str(name: &str) -> Result<Self, NoTier> {
+        let known = Self::ALL.into_iter().find(|tier| tier.name() == name);
+        known.ok_or_else(|| NoTier(name.to_owned()))
+    }
+}
+
 impl fmt::Display for Tier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())

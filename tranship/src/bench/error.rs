@@ -148,6 +148,14 @@ pub enum Error {
         /// How long.
         within: Duration,
     },
+    /// Blocks that were stored are not there.
+    #[error(
+        "{missing} blocks that were stored were not found, or not in time; see the daemon's log"
+    )]
+    Missing {
+        /// How many.
+        missing: u64,
+    },
     /// The peer failed.
     #[error("fio: {why}")]
     Fio {

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use tranship_cache::tier::Tier;
-
 use super::bench::probe;
 use super::{Context, Error, tiers};
 use crate::config::{Address, Config};
@@ -54,7 +52,7 @@ impl Args {
 
 fn add_tiers(report: &mut Report, config: &Config) {
     for tier in running(config) {
-        if let Some(known) = Tier::ALL.into_iter().find(|known| known.name() == tier.tier) {
+        if let Ok(known) = tier.tier.parse() {
             report.tier(known, tiers::is_ready(&tier), detail(&tier));
         }
     }
@@ -112,6 +110,7 @@ mod tests {
     fn the_tiers_of_a_running_daemon_are_told() {
         let inputs = Inputs { file: None, environment: Vec::new(), flags: None, log: None };
         let mut config = Loaded::load(&inputs).unwrap().config;
+        use tranship_cache::tier::Tier;
         let tiers = [Scripted::new(Tier::Nvme), Scripted::new(Tier::Object)];
         tiers[1].is(Health::Degraded("slow answers".to_owned()));
         let daemon = Daemon::over(stack(&tiers.each_ref().map(Arc::clone)), |_| {});

@@ -39,7 +39,7 @@ impl Args {
                     [Presence::Absent] | [] => Error::NoBlock { name: name.clone(), key },
                     _ => {
                         let why = "the tier below memory did not take it, or not in time; tranship \
-                                   stat shows how it is, --timeout gives it longer";
+                                   stat shows how it is, --timeout gives it up to a minute";
                         Error::Refused { name: name.clone(), why: why.to_owned() }
                     }
                 };

@@ -1,10 +1,22 @@
 //! What this machine can do for the NVMe tier.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tranship_cache::tier::nvme::disk::probe::{Probe, probe};
 
 use super::{Finding, State, limits};
+use crate::config::Config;
+
+/// Where the log is or will be; where temporary files are, if there shall be none.
+pub(super) fn place(config: &Config) -> PathBuf {
+    let Some(path) = config.nvme.path.as_ref() else { return std::env::temp_dir() };
+    let path = path.path();
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    match path.is_dir() {
+        true => path.to_owned(),
+        false => parent.unwrap_or(Path::new(".")).to_owned(),
+    }
+}
 
 /// io_uring, registered buffers, direct reads and writes, the limit of locked memory, and polling, on
 /// the device and file system of `directory`.

@@ -15,7 +15,7 @@ pub(super) fn examine(config: &Config) -> Vec<Finding> {
         memlock(arena_bytes),
         huge_pages(arena_bytes),
         shared_memory_mount(),
-        disks::nvme(arena_bytes, &std::env::temp_dir()),
+        disks::nvme(arena_bytes, &disks::place(config)),
     ]
 }
 
@@ -51,7 +51,7 @@ pub(super) fn memlock(arena_bytes: u64) -> Finding {
 }
 
 /// Whether this process has `CAP_IPC_LOCK`, which lifts the limit: capabilities(7).
-pub(super) fn may_lock_memory() -> bool {
+fn may_lock_memory() -> bool {
     const CAP_IPC_LOCK: u32 = 14;
     fs::read_to_string("/proc/self/status")
         .ok()

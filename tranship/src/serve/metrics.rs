@@ -180,7 +180,7 @@ fn reservations(page: &mut Page<'_>, tenants: &[TenantStats]) -> fmt::Result {
 fn leases(page: &mut Page<'_>, tenants: &[TenantStats]) -> fmt::Result {
     let leased = split(tenants, "outcome", |t| {
         let c = &t.counters;
-        [("ready", c.leased), ("in_flight", c.late), ("gone", c.gone)]
+        [("ready", c.leased), ("late", c.late), ("gone", c.gone)]
     });
     page.counter("leased_blocks", None, "Blocks asked for by leases, by answer", leased)?;
     let lapsed = each(tenants, |t| t.counters.lapsed);

@@ -209,6 +209,26 @@ fn own_node(config: &Config) -> String {
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let fits = |c: char| if c.is_ascii_alphanumeric() || c == '-' { c } else { '-' };
     let host: String = host.chars().map(fits).take(32).collect();
-    let listen = tranship_cache::Key::from_digest(config.serve.listen.to_string().as_bytes());
-    format!("{}-{}", host.trim_matches('-'), &listen.to_string()[..8])
+    // More than a key has, so that it is hashed.
+    let listen = format!("a node of tranship at {}", config.serve.listen);
+    let hash = tranship_cache::Key::from_digest(listen.as_bytes()).to_string();
+    format!("{}-{}", host.trim_matches('-'), &hash[..8])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn daemons_of_one_host_have_names_of_their_own() {
+        let name = |listen: &str| {
+            let mut config = Config::default();
+            config.serve.listen = listen.parse().unwrap();
+            own_node(&config)
+        };
+        assert_eq!(name("tcp://node7:7420"), name("tcp://node7:7420"));
+        assert_ne!(name("tcp://node7:7420"), name("tcp://node7:7421"));
+        let fits = |c: char| c.is_ascii_alphanumeric() || c == '-';
+        assert!(name("unix:///run/tranship.sock").chars().all(fits));
+    }
 }

@@ -14,7 +14,7 @@ pub mod content;
 mod error;
 pub mod kinds;
 pub mod plan;
-mod random;
+pub(crate) mod random;
 mod reader;
 mod request;
 pub mod simulate;

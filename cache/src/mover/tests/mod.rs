@@ -15,9 +15,11 @@ use crate::arena::checksum;
 use crate::block::{Lease, Outcome, SessionId, Waiter};
 use crate::catalog::Presence;
 use crate::error::Why;
+use crate::events::Change;
 use crate::identity::{Geometry, Identity};
 use crate::key::Key;
 use crate::lineage::{Chain, Link};
+use crate::policy::Removal;
 use crate::store::{Grant, Item, Options, Scope, Store, Tenant, TenantOptions};
 use crate::tier::{Ingest, Lane, Level, Stack, Tier};
 use crate::time::{Millis, Wall};
@@ -397,7 +399,12 @@ fn a_block_removed_on_its_way_stays_removed() {
     world.settle();
     world.tenant.evict(u64::MAX, world.now);
     assert_eq!(world.want(1, true), Wanted::Coming);
+    let mut cursor = world.store.subscribe();
     world.remove(1);
+    let mut events = Vec::new();
+    world.store.events(&mut cursor, usize::MAX, &mut events);
+    let (key, tier, why) = (world.links[1].key, Tier::Nvme, Removal::Removed);
+    assert_eq!(events.last().unwrap().change, Change::Removed { key, tier, why });
     world.settle();
     assert_eq!(tiers(&world)[1], Presence::Absent);
 }
@@ -458,4 +465,74 @@ fn everything_can_be_sent_down() {
         assert_eq!(world.tiers[0].len(), below, "{ingest:?}");
         assert_eq!(world.tenant.stats().gauges.resident.blocks, 3, "and stays in memory");
     }
+}
+
+#[test]
+fn a_tenant_without_room_does_not_hold_up_another() {
+    let mut world = World::new(4, 1, FINE, &[(Tier::Nvme, Ingest::All)]);
+    let memory = HostMemory::new(4 * GRANULE as usize).build().unwrap();
+    let other = world.store.open_tenant(TenantOptions::new("other", memory)).unwrap();
+    let mut identity = world.scope.identity().clone();
+    identity.tenant = "other".to_owned();
+    let other = other.register(&identity).unwrap();
+    for block in [0, DEPTH, 2 * DEPTH] {
+        assert!(world.put(block));
+        world.settle();
+    }
+    let link = Chain::new(&identity).push_tokens(&[1]);
+    let bytes = bytes_of(link.key, GRANULE);
+    let item = Item { link, len: GRANULE, ttl: None };
+    let Grant::Granted(mut room) = other.reserve(ME, &[item], None, world.now).remove(0) else {
+        panic!("there is room")
+    };
+    room.write_at(0, &bytes).unwrap();
+    room.commit(checksum(&bytes), world.now).unwrap();
+    world.settle();
+    for tenant in world.store.tenants() {
+        tenant.evict(u64::MAX, world.now);
+    }
+
+    // All room of the first tenant is taken by somebody who fills it.
+    let taken: Vec<_> = (0..4)
+        .map(|chain| Chain::new(world.scope.identity()).push_tokens(&[90 + chain]))
+        .map(|link| Item { link, len: GRANULE, ttl: None })
+        .collect();
+    let grants = world.scope.reserve(ME, &taken, None, world.now);
+    assert!(grants.iter().all(|grant| matches!(grant, Grant::Granted(_))), "{grants:?}");
+    assert_eq!(world.want(0, true), Wanted::Coming, "it waits for room");
+    assert_eq!(world.want(0, true), Wanted::Coming, "and so does the next");
+    assert_eq!(world.want(DEPTH, false), Wanted::Absent, "for which nobody else waits");
+
+    let waiter = Some(Waiter { session: ME, token: 1_000 });
+    assert_eq!(world.mover.want(&other, link.key, Lane::Demand, waiter, world.now), Wanted::Coming);
+    world.waiting.insert(1_000);
+    world.work(usize::MAX);
+    world.work(usize::MAX);
+    assert_eq!(other.presence(link.key), Presence::Resident(Tier::Dram));
+    assert_eq!(world.waiting.len(), 2, "the first tenant's still wait");
+    drop(grants);
+    world.work(usize::MAX);
+    world.work(usize::MAX);
+    assert!(world.waiting.is_empty() && world.lease(0));
+    world.settle();
+}
+
+#[test]
+fn who_waits_for_room_gives_up_in_the_end() {
+    let mut world = World::new(1, 1, FINE, &[(Tier::Nvme, Ingest::All)]);
+    world.put(0);
+    world.settle();
+    world.tenant.evict(u64::MAX, world.now);
+    let link = world.links[DEPTH];
+    let item = Item { link, len: GRANULE, ttl: None };
+    let grants = world.scope.reserve(ME, &[item], None, world.now);
+    assert_eq!(world.want(0, true), Wanted::Coming);
+    world.now = world.now + Millis(4_990);
+    world.work(usize::MAX);
+    assert_eq!(world.waiting.len(), 1);
+    world.now = world.now + Millis(20);
+    world.work(usize::MAX);
+    assert!(world.waiting.is_empty(), "told that it did not come");
+    drop(grants);
+    world.settle();
 }

@@ -14,7 +14,7 @@ use crate::time::Millis;
 /// Blocks of a miniature, about; of smaller caches they are copies.
 const MINI_BLOCKS: usize = 1_000;
 /// The sample is at least one in so many.
-const SAMPLE_BITS_MAX: u32 = 8;
+const SAMPLE_BITS_MAX: u32 = 16;
 /// What is left of a request's weight after each request.
 const KEPT: f32 = 0.9995;
 /// An expert takes over when its lead is so much of a standard deviation, and stays while it has a
@@ -150,7 +150,7 @@ impl Guard {
     }
 
     /// Room is needed: the cache is full.
-    pub(super) const fn is_full(&mut self) {
+    pub(super) const fn room_needed(&mut self) {
         self.full = true;
     }
 
@@ -192,7 +192,7 @@ mod tests {
     fn full() -> Guard {
         let mut guard = Guard::new();
         guard.resident = 40;
-        guard.is_full();
+        guard.room_needed();
         guard
     }
 

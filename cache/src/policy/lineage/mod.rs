@@ -1,4 +1,4 @@
-//! Ours: keeps what is expected to be used again soonest for the space it takes.
+//! Ours: keeps what is expected to be used again soonest.
 //!
 //! | module | what it holds |
 //! |---|---|
@@ -34,6 +34,9 @@ use crate::time::Millis;
 const WAYS_OWN: u8 = 4;
 /// A lookup of the same blocks within this is the same request.
 const REPEAT_MS: u64 = 1_000;
+/// A block that is stored or used within this after a lookup of it is what the lookup was for: computing
+/// a long prompt takes a while.
+const ANNOUNCED_MS: u64 = 60_000;
 /// Uses between two estimates.
 const ESTIMATE_USES: usize = 4_096;
 const ESTIMATE_USES_FIRST: usize = 256;
@@ -190,9 +193,16 @@ impl Lineage {
         (known.gap, known.child, known.ways, known.announced) = (gap, child, ways, true);
     }
 
+    /// Whether a lookup has told of the use of a block that comes now.
+    fn is_announced(&self, at: At) -> bool {
+        let known = &self.known[at];
+        known.announced && known.age_ms(self.now_ms) < ANNOUNCED_MS
+    }
+
     /// The slow work that comes with so many uses, in small pieces.
     fn after(&mut self, uses: usize, now_ms: u64) {
-        while let Some(ghost) = self.known.surplus() {
+        for _ in 0..COUNTED_PER_USE * uses {
+            let Some(ghost) = self.known.surplus() else { break };
             let known = &self.known[ghost];
             self.lives.gone(known.row, known.age_ms(now_ms));
             self.known.forget(ghost);
@@ -319,17 +329,20 @@ impl Policy for Lineage {
         let now_ms = self.tick(now);
         let parent = block.parent.map(|parent| name(block.scope, parent));
         let known = self.known.find(block.name());
-        let at = match known.filter(|at| self.known[*at].announced) {
+        let at = match known.filter(|at| self.is_announced(*at)) {
             Some(at) => Some(at),
             None => {
                 self.touch_alone(block.name(), parent, now_ms);
                 self.known.find(block.name())
             }
         };
-        let Some(at) = at else { return };
-        self.known[at].announced = false;
-        self.known.settle(at, id);
-        self.blocks.put(id, Some(at));
+        // Of two keys of one name, the one that came first is known by it.
+        let at = at.filter(|at| self.known[*at].resident().is_none());
+        if let Some(at) = at {
+            self.known[at].announced = false;
+            self.known.settle(at, id);
+        }
+        self.blocks.put(id, at);
         self.order.insert(id);
         self.guard.on_insert(id, block, now);
     }
@@ -338,10 +351,10 @@ impl Policy for Lineage {
         let now_ms = self.tick(now);
         self.guard.queues().on_hit(id, now);
         let Some(at) = self.blocks[id] else { return };
-        if !std::mem::take(&mut self.known[at].announced) {
+        if !self.is_announced(at) {
             self.touch_alone(self.known[at].name, None, now_ms);
-            self.known[at].announced = false;
         }
+        self.known[at].announced = false;
     }
 
     fn on_hold(&mut self, id: BlockId) {
@@ -369,7 +382,7 @@ impl Policy for Lineage {
 
     fn victim(&mut self, now: Millis) -> Option<BlockId> {
         self.tick(now);
-        self.guard.is_full();
+        self.guard.room_needed();
         let Self { known, lives, order, blocks, now_ms, .. } = self;
         let of = |id: BlockId| blocks[id].map(|at| &known[at]);
         match self.guard.rule() {
@@ -388,7 +401,8 @@ impl Policy for Lineage {
         if self.guard.rule() != Rule::Worth {
             return true;
         }
-        if self.known.find(block.name()).is_none() {
+        let known = self.known.find(block.name());
+        if !known.is_some_and(|at| self.is_announced(at)) {
             let parent = block.parent.map(|parent| name(block.scope, parent));
             self.touch_alone(block.name(), parent, now_ms);
         }

@@ -198,8 +198,11 @@ impl Dram {
         let traits = self.traits(slot);
         self.policy.on_insert(BlockId(slot), &traits, now);
         self.weigh(slot);
-        self.tell(scope, Change::Stored { link, len, tier: TIER });
-        self.write_through(slot);
+        // Part of a block is nobody's business but of those who asked for it.
+        if filling.source != Source::Part {
+            self.tell(scope, Change::Stored { link, len, tier: TIER });
+            self.write_through(slot);
+        }
         Ok(self.wake(link.key, filling.waiters, true))
     }
 

@@ -39,7 +39,8 @@ impl Dram {
                 return Some(index);
             }
             let Some(block) = self.blocks.get(index) else { continue };
-            if block.is_resident() && block.scope == scope.index && wanted(block.link.key) {
+            let shown = block.is_resident() && !block.part;
+            if shown && block.scope == scope.index && wanted(block.link.key) {
                 out.push(self.describe(index as Slot));
             }
         }

@@ -13,6 +13,7 @@ use crate::limits::{EVICT_FACTOR_MAX, RETRY_DEFAULT, RETRY_DEMOTING, RETRY_MAX, 
 use crate::lineage::Link;
 use crate::policy::{BlockId, Removal, Traits};
 use crate::store::Item;
+use crate::tier::Tier;
 use crate::time::Millis;
 
 /// How far an operation over all blocks got; see [`Dram::clear_some`].
@@ -171,6 +172,7 @@ impl Dram {
         let (link, scope, bytes, expires) =
             (block.link, block.scope, block.extent.bytes(), block.expires());
         let (held, pinned, leased) = (block.held, block.pinned, block.leases > 0);
+        let part = block.part;
         block.state = State::Doomed;
         block.candidate = false;
         block.held = false;
@@ -188,7 +190,7 @@ impl Dram {
         self.counters.left(why);
         self.scopes[scope as usize].catalog.unlink(link.key);
         self.orphan(scope, link);
-        if why != Removal::Cleared {
+        if why != Removal::Cleared && !part {
             self.tell(scope, Change::Removed { key: link.key, tier: TIER, why });
         }
         if leased {
@@ -198,14 +200,21 @@ impl Dram {
         }
     }
 
-    /// Removes the resident ones of `keys`, pinned or not, and stops those that are coming up.
-    pub(crate) fn remove(&mut self, scope: &ScopeRef, keys: &[Key]) {
+    /// Removes the resident ones of `keys`, pinned or not, and stops those that are coming up; tells of
+    /// those that are removed from the tiers `below`.
+    pub(crate) fn remove(&mut self, scope: &ScopeRef, keys: &[Key], below: &[(Key, Tier)]) {
+        if self.catalog(scope).is_none() {
+            return;
+        }
         for key in keys {
             if let Some(slot) = self.resident(scope, *key) {
                 self.leave(slot, Removal::Removed);
             } else if let Some(slot) = self.coming_up(scope, *key) {
                 self.revoke(slot, Revocation::Removed);
             }
+        }
+        for &(key, tier) in below {
+            self.tell(scope.index, Change::Removed { key, tier, why: Removal::Removed });
         }
     }
 

@@ -265,7 +265,10 @@ impl Dram {
         }
         self.counters.lookups += keys.len() as u64;
         self.counters.misses += (keys.len() - prefix) as u64;
-        self.policy.on_request(&Request { scope: scope.index, keys, present: prefix }, now);
+        // Of an identity that was removed its number may be another's by now.
+        if self.catalog(scope).is_some() {
+            self.policy.on_request(&Request { scope: scope.index, keys, present: prefix }, now);
+        }
         prefix
     }
 

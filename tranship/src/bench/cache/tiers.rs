@@ -14,13 +14,12 @@ use tranship_cache::{Chain, Identity, Key, Link};
 
 use super::super::line::Noise;
 use super::super::{Error, Plan};
+use crate::trace::random::Random;
 
 /// How long a block may take from a tier below memory.
 const WAIT: Duration = Duration::from_secs(30);
 /// How long blocks may take to be safe there.
 const PERSIST_WITHIN: Duration = Duration::from_secs(60);
-/// Blocks of one call while preparing.
-const BATCH: usize = 16;
 /// Longest latency that is told apart, and the digits kept of it.
 const LATENCY_MAX_NS: u64 = 60_000_000_000;
 const DIGITS: u8 = 3;
@@ -76,7 +75,7 @@ pub struct Blocks {
     links: Vec<Link>,
     size: usize,
     /// For the order.
-    dice: u64,
+    dice: Random,
 }
 
 impl Blocks {
@@ -90,7 +89,7 @@ impl Blocks {
         for number in 0..plan.working_set_for(size) / size {
             links.push(Chain::new(&identity).push(&(size << 32 | number).to_le_bytes()));
         }
-        Self { cache: client.cache(identity), links, size: size as usize, dice: 1 }
+        Self { cache: client.cache(identity), links, size: size as usize, dice: Random::new(1) }
     }
 
     /// Asks another daemon from now on.
@@ -98,33 +97,17 @@ impl Blocks {
         self.cache = client.cache(self.cache.identity().clone());
     }
 
-    /// How many.
-    #[must_use]
-    pub fn count(&self) -> u64 {
-        self.links.len() as u64
-    }
-
     /// Stores all of them.
     ///
     /// # Errors
     /// When the daemon refuses.
     pub fn store(&self) -> Result<(), Error> {
-        let mut bytes = vec![vec![0; self.size]; BATCH];
-        for links in self.links.chunks(BATCH) {
-            for (link, bytes) in links.iter().zip(&mut bytes) {
-                content(link.key, bytes);
-            }
-            let blocks: Vec<_> = links.iter().zip(&bytes).map(|(l, b)| (*l, &b[..])).collect();
-            self.store_some(&blocks)?;
-        }
-        Ok(())
-    }
-
-    fn store_some(&self, blocks: &[(Link, &[u8])]) -> Result<(), Error> {
         let began = Instant::now();
-        for block in blocks {
+        let mut bytes = vec![0; self.size];
+        for link in &self.links {
+            content(link.key, &mut bytes);
             loop {
-                match self.cache.store(&[*block])?.remove(0) {
+                match self.cache.store(&[(*link, &bytes)])?.remove(0) {
                     Stored::Stored | Stored::Exists => break,
                     // Room comes as blocks go below.
                     Stored::Refused { retry_after: Some(wait), .. } if began.elapsed() < WAIT => {
@@ -154,7 +137,7 @@ impl Blocks {
     pub fn get(&mut self, tier: Tier) -> Result<Gets, Error> {
         let mut order: Vec<usize> = (0..self.links.len()).collect();
         for last in (1..order.len()).rev() {
-            let other = self.roll(last + 1);
+            let other = (self.dice.next() % (last as u64 + 1)) as usize;
             order.swap(last, other);
         }
         let mut latencies =
@@ -191,15 +174,6 @@ impl Blocks {
             corrupt,
             noise: Noise::now(),
         })
-    }
-
-    /// SplitMix64.
-    fn roll(&mut self, sides: usize) -> usize {
-        self.dice = self.dice.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut word = self.dice;
-        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((word ^ (word >> 31)) % sides as u64) as usize
     }
 }
 

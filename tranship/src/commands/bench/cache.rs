@@ -52,7 +52,7 @@ pub struct Args {
     keys: u32,
     /// Instead of --ops: get from each of these tiers (dram, nvme, object), and find blocks again after a
     /// kill; daemons are started for it
-    #[arg(long, value_name = "TIERS", value_delimiter = ',', value_parser = tier, conflicts_with_all = ["ops", "to"])]
+    #[arg(long, value_name = "TIERS", value_delimiter = ',', conflicts_with_all = ["ops", "to"])]
     tiers: Vec<Tier>,
     /// Directory for the log and the bucket of --tiers [default: that of temporary files]
     #[arg(long, value_name = "DIRECTORY", requires = "tiers")]
@@ -62,11 +62,6 @@ pub struct Args {
     /// Which daemon; without --connect, one is started for the measurement.
     #[command(flatten)]
     target: Target,
-}
-
-fn tier(text: &str) -> Result<Tier, String> {
-    let known = Tier::ALL.into_iter().find(|tier| tier.name() == text);
-    known.ok_or_else(|| format!("{text:?}: expected dram, nvme or object"))
 }
 
 /// What `serve` would say of its own capacity, in terms of what was given here.

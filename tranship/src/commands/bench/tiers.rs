@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use tranship_cache::client::Client;
 use tranship_cache::tier::Tier;
 
-use crate::bench::Plan;
 use crate::bench::cache::tiers::{Blocks, Gets, RULE, Restart};
+use crate::bench::{self, Plan};
 use crate::commands::server::{Below, Server, Settings};
 use crate::commands::target::{dial, token};
 use crate::commands::{Context, Error};
@@ -84,6 +84,9 @@ impl Run<'_> {
         } else {
             let sum = serde_json::json!({ "missing": missing, "corrupt": corrupt });
             output.object("bench-tiers", &sum)?;
+        }
+        if missing > 0 {
+            return Err(Error::Bench(bench::Error::Missing { missing }));
         }
         Ok(if corrupt == 0 { Exit::Done } else { Exit::Corrupt })
     }

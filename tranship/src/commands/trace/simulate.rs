@@ -68,9 +68,14 @@ impl Args {
         let specs = specs.collect::<Result<Vec<Spec>, String>>().map_err(Error::Usage)?;
         if let Some(list) = &self.capacity_tokens {
             let capacities = capacities(list).map_err(Error::Usage)?;
+            if let Some(path) = &self.plot {
+                std::fs::File::create(path)
+                    .map_err(|source| Error::Write { path: path.clone(), source })?;
+            }
             return self.flat(context, &contenders, &capacities);
         }
-        lists::together(&contenders, &specs, self.policy == lists::ALL).map_err(Error::Usage)?;
+        let all = self.policy.split(',').any(|name| name.trim() == lists::ALL);
+        lists::together(&contenders, &specs, all).map_err(Error::Usage)?;
         self.tiers(context, &contenders, &specs)
     }
 

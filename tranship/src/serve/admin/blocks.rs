@@ -142,11 +142,8 @@ fn tiers(names: &[String]) -> Result<Tiers, Status> {
     }
     let mut tiers = Tiers::NONE;
     for name in names {
-        let known = Tier::ALL.into_iter().find(|tier| tier.name() == name);
-        tiers.insert(known.ok_or_else(|| {
-            let all = Tier::ALL.map(Tier::name).join(", ");
-            Status::invalid_argument(format!("tier {name:?}: there are {all}"))
-        })?);
+        let known = name.parse().map_err(|error| Status::invalid_argument(format!("tier {error}")));
+        tiers.insert(known?);
     }
     Ok(tiers)
 }
@@ -182,8 +179,7 @@ fn place(token: &str) -> Result<Place, Status> {
     }
     let read = || {
         let mut parts = token.split('.');
-        let name = parts.next()?;
-        let tier = Tier::ALL.into_iter().find(|tier| tier.name() == name)?;
+        let tier = parts.next()?.parse().ok()?;
         let identity = parts.next()?.parse().ok()?;
         let key = parts.next()?.parse().ok()?;
         let from = u64::from_str_radix(parts.next()?, 16).ok()?;

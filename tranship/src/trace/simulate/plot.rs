@@ -22,7 +22,7 @@ text{font:12px system-ui,sans-serif;fill:#333}.title{font-size:15px;font-weight:
 .grid{stroke:#ddd}.axis{stroke:#888}polyline{fill:none;stroke-width:1.8}\
 .lineage{stroke:#c2410c;stroke-width:3}.opt{stroke:#555;stroke-dasharray:6 4}\
 .lru{stroke:#2563eb}.slru{stroke:#0891b2}.s3fifo{stroke:#16a34a}.wtinylfu{stroke:#9333ea}\
-.gdsf{stroke:#a16207}.dot{stroke-width:0;fill:#fff}\
+.gdsf{stroke:#a16207}\
 @media(prefers-color-scheme:dark){text{fill:#ddd}.grid{stroke:#444}.axis{stroke:#999}\
 .lineage{stroke:#fb923c}.opt{stroke:#bbb}.lru{stroke:#60a5fa}.slru{stroke:#22d3ee}\
 .s3fifo{stroke:#4ade80}.wtinylfu{stroke:#c084fc}.gdsf{stroke:#facc15}}";
@@ -147,20 +147,20 @@ impl Chart {
                 svg,
                 "<polyline class=\"{policy}\" stroke-linecap=\"round\" points=\"{path}\"/>"
             );
-            if let Some((capacity, percent)) = points.last() {
-                names.push((self.y(*percent), self.x(*capacity), policy));
+            if let Some((_, percent)) = points.last() {
+                names.push((self.y(*percent), policy));
             }
         }
         self.names(svg, names);
     }
 
     /// Names at the ends of the lines, pushed apart, each with a stroke of its line.
-    fn names(&self, svg: &mut String, mut names: Vec<(f64, f64, &str)>) {
+    fn names(&self, svg: &mut String, mut names: Vec<(f64, &str)>) {
         names.sort_by(|a, b| a.0.total_cmp(&b.0));
         let mut free_from = f64::MIN;
         let lowest = HEIGHT - BOTTOM;
         let spare = names.len() as f64 * NAME_HEIGHT;
-        for (index, (y, _, policy)) in names.iter().enumerate() {
+        for (index, (y, policy)) in names.iter().enumerate() {
             let most = lowest - (spare - index as f64 * NAME_HEIGHT) + NAME_HEIGHT;
             let at = y.min(most).max(free_from);
             free_from = at + NAME_HEIGHT;

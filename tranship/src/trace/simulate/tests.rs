@@ -125,16 +125,17 @@ fn lineage_is_not_below_the_best_of_the_others_on_the_sample() {
 
 /// The trace published with Mooncake's paper, if it is on this machine.
 fn published() -> Option<Requests> {
-    let relative = "shared/traces/conversation_trace.jsonl";
+    let (folder, name) = ("shared/traces", "conversation_trace.jsonl");
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-    let path = std::env::var_os("TRANSHIP_TRACE").map(PathBuf::from);
-    let path = path.or_else(|| {
-        root.ancestors().map(|folder| folder.join(relative)).find(|path| path.is_file())
-    });
-    let Some(path) = path else {
+    let given = std::env::var_os("TRANSHIP_TRACES").map(PathBuf::from);
+    let mut folders = given.into_iter().chain(root.ancestors().map(|above| above.join(folder)));
+    let Some(path) = folders.find(|folder| folder.join(name).is_file()).map(|at| at.join(name))
+    else {
         // Not `eprintln!`, whose output a passing test hides.
         let root = root.display();
-        let why = format!("skipped: no {relative} above {root}; TRANSHIP_TRACE names another\n");
+        let why = format!(
+            "skipped: no {folder}/{name} above {root}; TRANSHIP_TRACES names another folder\n"
+        );
         std::io::stderr().write_all(why.as_bytes()).expect("standard error is open");
         return None;
     };

@@ -10,7 +10,7 @@ use crate::units::{Size, Span, Tokens};
 
 /// Names every policy.
 pub(super) const ALL: &str = "all";
-/// As many as a set of them has bits.
+/// More tell nothing.
 const TIERS_MAX: usize = 8;
 
 /// Splits a list, and refuses holes in it.
@@ -77,10 +77,10 @@ pub(super) fn tier(text: &str) -> Result<Spec, String> {
     let Some((name, rest)) = text.split_once('=') else {
         return Err(format!("{flag} {text:?}: expected NAME=TOKENS, such as dram=3.1M"));
     };
-    let parts = items(flag, rest)?;
+    let (name, parts) = (name.trim(), items(flag, rest)?);
     let (bytes_per_second, latency) = usual(name);
     let mut spec = Spec {
-        name: name.trim().to_owned(),
+        name: name.to_owned(),
         tokens: at_least_a_block(flag, parts[0])?,
         bytes_per_second,
         latency,
@@ -135,6 +135,11 @@ pub(super) fn together(contenders: &[Contender], specs: &[Spec], all: bool) -> R
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn blanks_around_a_tiers_name_do_not_matter() {
+        assert_eq!(tier(" nvme =30M"), tier("nvme=30M"));
+    }
 
     #[test]
     fn lists_are_read_and_each_item_counts_once() {
