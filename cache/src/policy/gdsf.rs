@@ -104,7 +104,7 @@ impl Policy for Gdsf {
         worth::count(mark)
     }
 
-    fn worth(&self, mark: Mark, age: Millis, _now: Millis) -> f32 {
+    fn worth(&self, mark: Mark, age: Millis) -> f32 {
         worth::by_uses(mark, age)
     }
 }

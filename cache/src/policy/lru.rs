@@ -81,7 +81,7 @@ impl Policy for Lru {
         mark
     }
 
-    fn worth(&self, _mark: Mark, age: Millis, _now: Millis) -> f32 {
+    fn worth(&self, _mark: Mark, age: Millis) -> f32 {
         worth::by_recency(age)
     }
 }

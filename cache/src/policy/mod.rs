@@ -16,9 +16,9 @@
 //! [`admit`](Policy::admit) may answer that the newcomer is worth less than that candidate. Free
 //! space is given to whoever asks.
 //!
-//! For tiers below memory what is known of a block fits into four bytes, a [`Mark`], taken when the
-//! block leaves memory; [`worth`](Policy::worth) judges it from then on. So far the simulator alone asks
-//! for that: the daemon's tiers go by what they see themselves.
+//! For tiers below memory what is known of a block fits into four bytes, a [`Mark`], and
+//! [`worth`](Policy::worth) judges it. The simulator's tiers keep the mark with the block; the daemon's, whose
+//! index has no room for it, ask what the policy [recalls](Policy::recall).
 //!
 //! Order of the calls for one block: `on_insert`, then any of `on_hit`, `on_hold` and `on_free`
 //! (these two in turn, beginning with `on_hold`), then `on_remove`. An id may be used again after
@@ -29,6 +29,7 @@ mod ghosts;
 mod lineage;
 mod lru;
 mod named;
+mod price;
 mod queue;
 mod s3fifo;
 mod sketch;
@@ -46,8 +47,10 @@ pub use gdsf::Gdsf;
 pub use lineage::Lineage;
 pub use lru::Lru;
 pub use named::Name;
+pub use price::Price;
 pub use s3fifo::S3Fifo;
 pub use slru::Slru;
+pub(crate) use worth::by_use_below;
 pub use wtinylfu::WTinyLfu;
 
 /// A block as the driver of a policy numbers it: small, dense, reused.
@@ -172,9 +175,10 @@ pub trait Policy: Send {
     /// What to remember of a resident block in a tier below.
     fn mark(&self, id: BlockId) -> Mark;
 
-    /// The mark that a block which was just asked for and is not resident would have.
-    fn foresee(&self, _scope: u32, _key: Key) -> Mark {
-        Mark::default()
+    /// The mark of a block, resident or not, and how long ago it was used or asked for; none if nothing is
+    /// remembered of it.
+    fn recall(&self, _scope: u32, _key: Key) -> Option<(Mark, Millis)> {
+        None
     }
 
     /// A block with this mark, last used `age` ago, was used in a tier below: its new mark.
@@ -183,7 +187,7 @@ pub trait Policy: Send {
     /// Expected uses a second of a block with this mark that was last used `age` ago, if it is kept
     /// for as long as pays best. It compares blocks with each other: to choose among them by
     /// space, divide by their bytes. Never negative, never NaN.
-    fn worth(&self, mark: Mark, age: Millis, now: Millis) -> f32;
+    fn worth(&self, mark: Mark, age: Millis) -> f32;
 
     /// A block came back from a tier below with this mark; otherwise as
     /// [`on_insert`](Self::on_insert).

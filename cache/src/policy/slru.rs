@@ -112,7 +112,7 @@ impl Policy for Slru {
         worth::counted(2)
     }
 
-    fn worth(&self, mark: Mark, age: Millis, _now: Millis) -> f32 {
+    fn worth(&self, mark: Mark, age: Millis) -> f32 {
         worth::by_uses(mark, age)
     }
 }

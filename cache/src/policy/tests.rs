@@ -109,7 +109,7 @@ impl World {
 
     fn judge(&mut self, mark: Mark) {
         for age in [0, 1, 60_000, u64::MAX] {
-            let worth = self.policy.worth(mark, Millis(age), self.now);
+            let worth = self.policy.worth(mark, Millis(age));
             assert!(worth.is_finite() && worth >= 0.0, "{worth}");
         }
         self.marks.push(mark);

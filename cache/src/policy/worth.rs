@@ -16,6 +16,11 @@ pub(super) fn by_uses(mark: Mark, age: Millis) -> f32 {
     mark.0.max(1) as f32 * by_recency(age)
 }
 
+/// The same for a block that was used so often below memory, and of which no policy remembers anything.
+pub(crate) fn by_use_below(uses: u32, age: Millis) -> f32 {
+    by_uses(Mark(1 + uses), age)
+}
+
 /// A mark that counts uses.
 pub(super) fn counted(uses: u32) -> Mark {
     Mark(uses)

@@ -47,6 +47,7 @@
 
 mod list;
 mod moves;
+mod outlook;
 mod scope;
 mod shard;
 mod tenant;
@@ -74,6 +75,7 @@ use crate::time::Millis;
 pub use crate::tier::dram::Watermarks;
 pub use list::{Filter, Listed, Listing, Page, PageLimits, Place};
 pub use moves::Move;
+pub use outlook::Outlook;
 pub use scope::{Found, Grant, Item, Scope, Scrubbed, Watch};
 pub(crate) use shard::Shard;
 pub use tenant::{Tenant, TenantId, TenantOptions};

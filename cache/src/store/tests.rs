@@ -519,7 +519,7 @@ impl Policy for Stubborn {
     fn on_hit_below(&mut self, mark: Mark, _: Millis, _: Millis) -> Mark {
         mark
     }
-    fn worth(&self, _: Mark, _: Millis, _: Millis) -> f32 {
+    fn worth(&self, _: Mark, _: Millis) -> f32 {
         0.0
     }
 }

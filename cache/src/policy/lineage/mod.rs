@@ -111,6 +111,10 @@ impl Lineage {
         self.lives.index(known.row, known.age_ms(self.now_ms))
     }
 
+    fn mark_of(&self, known: &Known) -> Mark {
+        pack(self.lives.class(known.row), known.turns.max(known.uses))
+    }
+
     fn rank(&self, id: BlockId) -> order::Rank {
         self.blocks[id].map_or((0.0, 0), |at| {
             let known = &self.known[at];
@@ -411,16 +415,12 @@ impl Policy for Lineage {
     }
 
     fn mark(&self, id: BlockId) -> Mark {
-        let Some(at) = self.blocks[id] else { return Mark::default() };
-        let known = &self.known[at];
-        pack(self.lives.class(known.row), known.turns.max(known.uses))
+        self.blocks[id].map_or_else(Mark::default, |at| self.mark_of(&self.known[at]))
     }
 
-    fn foresee(&self, scope: u32, key: Key) -> Mark {
-        let known = self.known.find(name(scope, key)).map(|at| &self.known[at]);
-        known.map_or_else(Mark::default, |known| {
-            pack(self.lives.class(known.row), known.turns.max(known.uses))
-        })
+    fn recall(&self, scope: u32, key: Key) -> Option<(Mark, Millis)> {
+        let known = &self.known[self.known.find(name(scope, key))?];
+        Some((self.mark_of(known), Millis(known.age_ms(self.now_ms))))
     }
 
     fn on_hit_below(&mut self, mark: Mark, age: Millis, now: Millis) -> Mark {
@@ -443,7 +443,7 @@ impl Policy for Lineage {
         pack(class, turns)
     }
 
-    fn worth(&self, mark: Mark, age: Millis, _now: Millis) -> f32 {
+    fn worth(&self, mark: Mark, age: Millis) -> f32 {
         let (class, _) = unpack(mark);
         let row = self.lives.find(class).or_else(|| self.lives.find(class.coarse()));
         match row {

@@ -1,8 +1,9 @@
 //! Looking at the blocks without changing them.
 
-use super::{Dram, ScopeRef};
+use super::{Dram, ScopeIndex, ScopeRef};
 use crate::block::Info;
 use crate::catalog::Slot;
+use crate::identity::IdentityId;
 use crate::key::Key;
 use crate::limits::SCAN_BLOCKS;
 use crate::stats::{Counters, Gauges};
@@ -59,6 +60,18 @@ impl Dram {
             leases: block.leases,
             pinned: block.pinned,
         }
+    }
+
+    /// The scope of an identity, if it is registered.
+    pub(crate) fn scope(&self, id: IdentityId) -> Option<ScopeRef> {
+        let (index, _) = self.scopes.iter().find(|(_, scope)| scope.id == id)?;
+        Some(ScopeRef { index: index as ScopeIndex, id })
+    }
+
+    /// What the policy expects of a block, wherever it is; none if it remembers nothing of it.
+    pub(crate) fn outlook(&self, scope: &ScopeRef, key: Key) -> Option<f32> {
+        let (mark, age) = self.policy.recall(scope.index, key)?;
+        Some(self.policy.worth(mark, age))
     }
 
     pub(crate) fn policy_name(&self) -> &'static str {

@@ -126,7 +126,7 @@ impl Policy for Opt<'_> {
         mark
     }
 
-    fn worth(&self, mark: Mark, _age: Millis, _now: Millis) -> f32 {
+    fn worth(&self, mark: Mark, _age: Millis) -> f32 {
         if mark.0 == NEVER { 0.0 } else { 1.0 / (1.0 + mark.0 as f32 - self.turn as f32).max(1.0) }
     }
 }

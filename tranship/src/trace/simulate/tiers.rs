@@ -14,7 +14,7 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use serde::Serialize;
-use tranship_cache::policy::{Mark, Policy};
+use tranship_cache::policy::{Mark, Policy, Price};
 use tranship_cache::{Key, Millis};
 
 use super::cache::{Cache, Evicted};
@@ -174,7 +174,8 @@ impl<'a> Stack<'a> {
         }
         // What memory is too small for may still be worth its place below.
         for key in &keys[here..] {
-            let mark = self.memory.policy().foresee(0, *key);
+            let recalled = self.memory.policy().recall(0, *key);
+            let mark = recalled.map_or(Mark::default(), |(mark, _)| mark);
             self.demote(Evicted { key: *key, mark, last: now }, 0, now);
         }
     }
@@ -207,7 +208,7 @@ impl<'a> Stack<'a> {
             (block.mark, block.last) = (out.mark, out.last);
             return;
         }
-        if tier.price.is_some_and(|price| policy.worth(out.mark, age, now) < price) {
+        if !tier.price.is_met(policy.worth(out.mark, age)) {
             return self.demote(out, log + 1, now);
         }
         let mut dropped = Vec::new();
@@ -250,8 +251,7 @@ struct Log {
     capacity: usize,
     blocks: HashMap<Key, Kept>,
     order: VecDeque<Key>,
-    /// Worth of what had to leave lately; none before anything had to.
-    price: Option<f32>,
+    price: Price,
 }
 
 struct Kept {
@@ -260,21 +260,11 @@ struct Kept {
 }
 
 impl Log {
-    /// How far one block that leaves moves the price, as a share of it.
-    const STEP: f32 = 0.01;
-    /// A block is written again only if it is worth so many times the price.
-    const AGAIN: f32 = 8.0;
     /// Blocks written again for one that comes in, at most.
     const AGAIN_MAX: usize = 4;
 
     fn new(capacity: usize) -> Self {
-        Self { capacity, blocks: HashMap::new(), order: VecDeque::new(), price: None }
-    }
-
-    /// Moves the price to where a tenth of what leaves is worth less.
-    fn learn(&mut self, worth: f32) {
-        let price = self.price.get_or_insert(worth);
-        *price *= if worth < *price { 1.0 - 0.9 * Self::STEP } else { 1.0 + 0.1 * Self::STEP };
+        Self { capacity, blocks: HashMap::new(), order: VecDeque::new(), price: Price::default() }
     }
 
     fn hit(&mut self, key: Key, policy: &mut dyn Policy, now: Millis) -> Mark {
@@ -298,14 +288,14 @@ impl Log {
             && let Some(key) = self.order.pop_front()
         {
             let kept = &self.blocks[&key];
-            let worth = policy.worth(kept.mark, now - kept.last, now);
-            if again < Self::AGAIN_MAX && self.price.is_some_and(|p| worth > Self::AGAIN * p) {
+            let worth = policy.worth(kept.mark, now - kept.last);
+            if again < Self::AGAIN_MAX && self.price.again(worth) >= 1.0 {
                 again += 1;
                 written += 1;
                 self.order.push_back(key);
                 continue;
             }
-            self.learn(worth);
+            self.price.learn(worth);
             if let Some(Kept { mark, last }) = self.blocks.remove(&key) {
                 dropped.push(Evicted { key, mark, last });
             }
