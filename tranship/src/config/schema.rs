@@ -42,7 +42,7 @@ section! {
     Dram {
         /// Bytes of blocks kept in memory, all tenants together
         capacity, also "capacity": Size = default_capacity(),
-        /// Back the arena with huge pages: auto takes them when the pool has room
+        /// Back the arena with huge pages: auto takes those of the pool, else transparent ones
         huge_pages: HugePages = HugePages::Auto,
         /// NUMA node the arena lives on, or auto
         numa_node: Maybe<u32> = Maybe::Unset,

@@ -3,6 +3,7 @@
 use std::fs;
 
 use rustix::process::{Resource, getrlimit};
+use tranship_transport::HostMemory;
 
 use super::{Finding, disks, host};
 use crate::config::Config;
@@ -68,14 +69,17 @@ fn huge_pages(arena_bytes: u64) -> Finding {
     let read = |name: &str| -> Option<u64> {
         fs::read_to_string(format!("{POOL}/{name}")).ok()?.trim().parse().ok()
     };
-    let (Some(total), Some(free)) = (read("nr_hugepages"), read("free_hugepages")) else {
-        return Finding::absent("huge pages", "the kernel has no pool of 2 MiB pages");
-    };
+    let (total, free) = (read("nr_hugepages").unwrap_or(0), read("free_hugepages").unwrap_or(0));
     let needed = arena_bytes.div_ceil(PAGE_BYTES);
     let remedy = format!("sysctl vm.nr_hugepages={}", total.saturating_sub(free) + needed);
     let detail = format!("{} of {} pages of 2 MiB free", human::count(free), human::count(total));
     match free {
         _ if free >= needed => Finding::ready("huge pages", detail),
+        0 if has_transparent() => {
+            let detail =
+                format!("{detail}; transparent ones will be used, as far as there are any");
+            Finding::ready("huge pages", detail)
+        }
         0 => Finding::absent("huge pages", format!("{detail}; small pages will be used"))
             .remedy(remedy),
         _ => Finding::warning(
@@ -84,6 +88,12 @@ fn huge_pages(arena_bytes: u64) -> Finding {
         )
         .remedy(remedy),
     }
+}
+
+/// Whether shared memory can be put into transparent huge pages: it is tried.
+fn has_transparent() -> bool {
+    let memory = HostMemory::new(2 << 20).name("doctor").huge_pages().prefault().build();
+    memory.is_ok_and(|memory| memory.backing().is_huge())
 }
 
 /// Room for POSIX shared memory: memfds do not come from there, what engines use may.

@@ -22,7 +22,7 @@ pub enum Pages {
     /// The base pages of the machine.
     Base,
     /// Shared memory for which the kernel was asked for transparent huge pages
-    /// (`MADV_HUGEPAGE`). It gives them where it finds contiguous memory.
+    /// (`MADV_HUGEPAGE`, `MADV_COLLAPSE`). It gives them where it finds contiguous memory.
     Transparent,
     /// The reserved pool of huge pages (`vm.nr_hugepages`).
     Pool,
@@ -35,6 +35,18 @@ impl Backing {
     /// ([`Pages::Transparent`]).
     pub fn is_huge(&self) -> bool {
         matches!(self.pages, Pages::Transparent | Pages::Pool)
+    }
+
+    /// What it is once `huge` of `len` bytes were put into transparent huge pages.
+    pub(super) fn collapsed(&self, huge: usize, len: usize) -> Self {
+        if huge == 0 {
+            return self.clone();
+        }
+        let (huge_size, size) = (Size(huge as u64), Size(len as u64));
+        // The rest of the last one is no shortfall.
+        let part = (huge + HUGE_PAGE_BYTES <= len)
+            .then(|| format!("only {huge_size} of {size} could be had in transparent huge pages"));
+        Self { pages: Pages::Transparent, page_bytes: HUGE_PAGE_BYTES, shortfall: part }
     }
 }
 

@@ -62,8 +62,9 @@ impl HostMemory {
         self
     }
 
-    /// Wishes for 2 MiB pages: from the reserved pool if that has room, else transparent ones.
-    /// [`Memory::backing`] says what it became and why.
+    /// Wishes for 2 MiB pages: from the reserved pool if that has room, else transparent ones, which
+    /// are certain only with [`prefault`](Self::prefault). [`Memory::backing`] says what it became and
+    /// why.
     pub fn huge_pages(mut self) -> Self {
         self.huge_pages = true;
         self
@@ -109,7 +110,7 @@ impl HostMemory {
         if let Some(node) = self.numa_node {
             numa::check_online(node)?;
         }
-        let (memory, pooled) = match self.pool() {
+        let (mut memory, pooled) = match self.pool() {
             Some(Ok(memory)) => (memory, true),
             Some(Err(why)) => (self.pages(Some(why))?, false),
             None => (self.pages(None)?, false),
@@ -123,9 +124,13 @@ impl HostMemory {
         // The pool is counted for all nodes together: only pages that are in place are certain.
         let certain = pooled && self.numa_node.is_some();
         if let Some(mut progress) = self.prefault.take() {
-            prefault(&memory, &mut *progress)?;
+            let collapse = self.huge_pages && !pooled;
+            let huge = prefault(&memory, collapse, &mut *progress)?;
+            if collapse {
+                memory.set_backing(memory.backing().collapsed(huge, memory.len()));
+            }
         } else if certain {
-            prefault(&memory, &mut |_, _| {})?;
+            prefault(&memory, false, &mut |_, _| {})?;
         }
         if self.lock {
             lock(&memory)?;
@@ -246,12 +251,28 @@ fn advise_huge(memory: &Memory) -> Result<(), String> {
         .map_err(|errno| format!("transparent ones were refused: {}", io::Error::from(errno)))
 }
 
-/// Fills in the pages of fresh memory, step by step.
-fn prefault(memory: &Memory, progress: &mut dyn FnMut(usize, usize)) -> Result<(), MemoryError> {
+/// Fills in the pages of fresh memory, step by step, as transparent huge ones if it shall `collapse` them;
+/// how many bytes are in such.
+fn prefault(
+    memory: &Memory,
+    mut collapse: bool,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<usize, MemoryError> {
     let total = memory.mapped_bytes();
-    let mut done = 0;
+    let (mut done, mut huge) = (0, 0);
     while done < total {
         let step = PREFAULT_STEP_BYTES.min(total - done);
+        for at in (done..done + step).step_by(HUGE_PAGE_BYTES) {
+            if !collapse || at + HUGE_PAGE_BYTES > total {
+                break;
+            }
+            match to_huge_page(memory, at) {
+                Ok(()) => huge += HUGE_PAGE_BYTES,
+                Err(Errno::AGAIN) => {}
+                // There will be none for the rest either, and each try may take long.
+                Err(_) => collapse = false,
+            }
+        }
         populate(memory, done, step).map_err(|errno| MemoryError::Exhausted {
             done,
             len: memory.len(),
@@ -260,7 +281,23 @@ fn prefault(memory: &Memory, progress: &mut dyn FnMut(usize, usize)) -> Result<(
         done += step;
         progress(done.min(memory.len()), memory.len());
     }
-    Ok(())
+    Ok(huge)
+}
+
+/// Makes the 2 MiB at `offset` one transparent huge page: <https://man7.org/linux/man-pages/man2/madvise.2.html>.
+/// Whatever is configured for shared memory does not matter, unless it is `deny`.
+fn to_huge_page(memory: &Memory, offset: usize) -> Result<(), Errno> {
+    const MADV_COLLAPSE: libc::c_int = 25;
+    // One small page must be there; the others are not, so that nothing needs to be copied.
+    populate(memory, offset, rustix::param::page_size())?;
+    // SAFETY: the range is our own mapping; collapsing keeps its contents.
+    let answer = unsafe {
+        libc::madvise(memory.as_ptr().add(offset).cast(), HUGE_PAGE_BYTES, MADV_COLLAPSE)
+    };
+    match answer {
+        0 => Ok(()),
+        _ => Err(Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::INVAL)),
+    }
 }
 
 fn populate(memory: &Memory, offset: usize, len: usize) -> Result<(), Errno> {

@@ -1,6 +1,7 @@
 //! A mapped memory and the checked accesses to it.
 
 use std::any::Any;
+use std::ffi::c_void;
 use std::fmt;
 use std::io;
 use std::ops::Range;
@@ -11,7 +12,7 @@ use rustix::fs::{SealFlags, fcntl_get_seals, fstat, fstatfs};
 use rustix::mm::{self, Advice, MapFlags, ProtFlags};
 
 use super::atomic;
-use super::backing::{Backing, Pages};
+use super::backing::{Backing, HUGE_PAGE_BYTES, Pages};
 use super::error::{MapRefused, MemoryError};
 
 /// What a mapping allows.
@@ -301,10 +302,15 @@ fn map_shared(
         Access::ReadOnly => ProtFlags::READ,
         Access::ReadWrite => ProtFlags::READ | ProtFlags::WRITE,
     };
-    // SAFETY: a new mapping at an address of the kernel's choice touches no existing memory.
+    let place = place(mapped_bytes)?;
+    // SAFETY: the mapping takes the place of a reservation of ours.
     let base = unsafe {
-        mm::mmap(ptr::null_mut(), mapped_bytes, protection, MapFlags::SHARED, descriptor, 0)
-    }?;
+        mm::mmap(place, mapped_bytes, protection, MapFlags::SHARED | MapFlags::FIXED, descriptor, 0)
+    };
+    let base = base.inspect_err(|_| {
+        // SAFETY: the reservation is ours, and nothing refers to it.
+        let _ = unsafe { mm::munmap(place, mapped_bytes) };
+    })?;
     // A fork would let a child write into memory it knows nothing about, and keep it alive.
     // SAFETY: the range was mapped just now, and the advice does not change its contents.
     if let Err(errno) = unsafe { mm::madvise(base, mapped_bytes, Advice::LinuxDontFork) } {
@@ -313,4 +319,23 @@ fn map_shared(
         return Err(errno.into());
     }
     NonNull::new(base.cast()).ok_or_else(|| io::ErrorKind::OutOfMemory.into())
+}
+
+/// Reserves addresses, on the boundary of a huge page if there is room for one: only so can pages that are huge
+/// be mapped as such.
+fn place(bytes: usize) -> io::Result<*mut c_void> {
+    let slack = if bytes < HUGE_PAGE_BYTES { 0 } else { HUGE_PAGE_BYTES };
+    let (protection, flags) = (ProtFlags::empty(), MapFlags::PRIVATE | MapFlags::NORESERVE);
+    let total = bytes.checked_add(slack).ok_or(io::ErrorKind::OutOfMemory)?;
+    // SAFETY: a new mapping at an address of the kernel's choice touches no existing memory.
+    let start = unsafe { mm::mmap_anonymous(ptr::null_mut(), total, protection, flags) }?;
+    let before = if slack == 0 { 0 } else { start.cast::<u8>().align_offset(HUGE_PAGE_BYTES) };
+    let (place, after) = (start.wrapping_byte_add(before), slack - before);
+    for (at, len) in [(start, before), (place.wrapping_byte_add(bytes), after)] {
+        if len > 0 {
+            // SAFETY: a part of the reservation that nobody refers to.
+            unsafe { mm::munmap(at, len) }?;
+        }
+    }
+    Ok(place)
 }

@@ -167,12 +167,35 @@ fn huge_pages_report_what_was_obtained() {
     let memory = HostMemory::new(3 << 20).huge_pages().prefault().build().unwrap();
     let backing = memory.backing();
     match backing.pages {
-        Pages::Pool => assert_eq!(backing.shortfall, None),
+        Pages::Pool | Pages::Transparent => assert_eq!(backing.shortfall, None),
         _ => assert!(backing.shortfall.is_some(), "{backing}"),
     }
     memory.write_at((3 << 20) - 1, &[1]).unwrap();
     let there = Memory::map(duplicate(&memory), memory.len(), Access::ReadWrite).unwrap();
     assert_eq!(there.backing().pages == Pages::Pool, backing.pages == Pages::Pool);
+}
+
+#[test]
+fn transparent_huge_pages_are_had_without_being_configured() {
+    // The last 3 MiB have one whole huge page, and a rest.
+    let len = 7 << 20;
+    let memory = HostMemory::new(len).name("collapsed").huge_pages().prefault().build().unwrap();
+    let backing = memory.backing();
+    if backing.pages != Pages::Transparent {
+        return skipped(&format!("no transparent huge pages: {backing}"));
+    }
+    assert!(memory.as_ptr().addr().is_multiple_of(HUGE_PAGE_BYTES));
+    let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let (_, ours) = maps.split_once("/memfd:collapsed").expect("it is mapped");
+    let field = |name: &str| {
+        let line = ours.lines().find(|line| line.starts_with(name))?;
+        line.split_whitespace().nth(1)?.parse::<usize>().ok()
+    };
+    assert_eq!(field("ShmemPmdMapped:"), Some(6 << 10), "KiB in huge pages");
+    assert_eq!(field("Rss:"), Some(7 << 10), "all of it is there");
+    let mut zeros = vec![1; len];
+    memory.read_at(0, &mut zeros).unwrap();
+    assert!(zeros.iter().all(|byte| *byte == 0));
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde::Deserialize;
+use tranship_transport::memory::Pages;
 
 use super::Sample;
 use super::load::Way;
@@ -104,22 +105,33 @@ impl Fio {
         arguments
     }
 
-    /// Does the work for `time`, with memory of the kind that it calls `memory`.
+    /// Does the work for `time`, with memory of this kind.
     ///
     /// # Errors
     /// When it fails.
     pub fn run(
         &self,
         path: &Path,
-        memory: &str,
+        pages: Pages,
         way: Way,
         size: u64,
         depth: u32,
         time: Duration,
     ) -> Result<Sample, Error> {
+        let memory = match pages {
+            Pages::Pool => "mmaphuge",
+            Pages::Transparent => "malloc",
+            _ => "mmapshared",
+        };
         let arguments = Self::arguments(path, memory, way, size, depth, time);
         let failed = |why: String| Error::Fio { why };
-        let output = Command::new("fio").args(&arguments).stdin(Stdio::null()).output();
+        let mut command = Command::new("fio");
+        if pages == Pages::Transparent {
+            // The C library asks for transparent huge pages, which fio itself cannot:
+            // https://www.gnu.org/software/libc/manual/html_node/Memory-Allocation-Tunables.html
+            command.env("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1");
+        }
+        let output = command.args(&arguments).stdin(Stdio::null()).output();
         let output = output.map_err(|error| failed(error.to_string()))?;
         let told = String::from_utf8_lossy(&output.stderr);
         let told = told.lines().next().unwrap_or("nothing was said").to_owned();

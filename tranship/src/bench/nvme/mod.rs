@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use tranship_cache::tier::Lane;
 use tranship_cache::tier::nvme::disk::{Disk, Engine, Options, Target, open};
-use tranship_transport::memory::{Backing, Pages};
+use tranship_transport::memory::Backing;
 use tranship_transport::{HostMemory, Memory};
 
 use self::content::{Checksums, Content};
@@ -117,6 +117,8 @@ fn median(mut values: Vec<f64>) -> f64 {
 pub struct Bench {
     plan: Plan,
     disk: Box<dyn Disk>,
+    /// What the disk said of itself when it knew the memory of the last turn.
+    described: String,
     backing: Backing,
     content: Content,
     /// Where reads go next.
@@ -146,15 +148,16 @@ impl Bench {
         let content = Content::new(plan.bytes, granule, plan.checksums, disk.waker())?;
         let backing = memory(needed_bytes / 2)?.backing().clone();
         let (chance, fio) = (0x5DEE_CE66, Fio::find());
-        let mut bench = Self { plan, disk, backing, content, chance, fio };
+        let described = disk.describe();
+        let mut bench = Self { plan, disk, described, backing, content, chance, fio };
         bench.fill()?;
         Ok(bench)
     }
 
     /// What it is measured with, for people.
     #[must_use]
-    pub fn disk(&self) -> String {
-        self.disk.describe()
+    pub fn disk(&self) -> &str {
+        &self.described
     }
 
     /// What its memory is made of.
@@ -194,8 +197,8 @@ impl Bench {
                     (0, _) => ours.0.push(self.turn(std::slice::from_ref(&stream), turn)?[0]),
                     (_, Some(fio)) => {
                         let path = &self.plan.target;
-                        let memory = fio_memory(&self.backing);
-                        theirs.0.push(fio.run(path, memory, way, size, depth, turn)?);
+                        let pages = self.backing.pages;
+                        theirs.0.push(fio.run(path, pages, way, size, depth, turn)?);
                     }
                     _ => {}
                 }
@@ -310,13 +313,14 @@ impl Bench {
             self.content.seed(&memory)?;
         }
         self.disk.register(&memory);
+        self.described = self.disk.describe();
         self.backing = memory.backing().clone();
         Ok(memory)
     }
 
     fn line(&self, stream: &Stream, turns: &Turns) -> Line {
         let checksums = self.content.checksums(stream.size);
-        Line::new(stream, turns, &self.disk.describe(), &self.backing, checksums, &self.plan)
+        Line::new(stream, turns, &self.described, &self.backing, checksums, &self.plan)
     }
 }
 
@@ -325,11 +329,6 @@ fn memory(bytes: u64) -> Result<Memory, Error> {
     let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
     let memory = HostMemory::new(bytes).name("bench").huge_pages().prefault().build();
     memory.map_err(Error::Buffers)
-}
-
-/// The same kind of memory for fio.
-fn fio_memory(backing: &Backing) -> &'static str {
-    if backing.pages == Pages::Pool { "mmaphuge" } else { "mmapshared" }
 }
 
 fn gcd(a: u64, b: u64) -> u64 {
