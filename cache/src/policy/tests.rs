@@ -9,6 +9,8 @@ use crate::key::Key;
 use crate::time::Millis;
 
 const CHAINS: u8 = 6;
+/// Chains that have names of their own.
+const NAMED: u8 = 4;
 const DEPTH: u8 = 6;
 const CAPACITY: usize = 12;
 
@@ -50,12 +52,26 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// Chains of odd number share the first half with the even one before them.
+/// Chains of odd number share the first half with the even one before them. The last two have the names of
+/// the first two in the tables of policies, though not their keys.
 fn key(chain: u8, position: u8) -> Key {
     let owner = if position < DEPTH / 2 { chain / 2 * 2 } else { chain };
     let mut bytes = [0x5a; 16];
-    (bytes[0], bytes[9]) = (owner + 1, position);
-    Key::from_bytes(bytes)
+    (bytes[0], bytes[9]) = (owner % NAMED + 1, position);
+    let (low, high) = Key::from_bytes(bytes).words();
+    let other = if owner < NAMED { 0 } else { 0xc0ff_ee00_dead_beef_u64 };
+    let (low, high) = (low ^ other, high ^ other.rotate_right(32));
+    Key::from_bytes((u128::from(high) << 64 | u128::from(low)).to_le_bytes())
+}
+
+#[test]
+fn keys_may_have_one_name() {
+    let named = |chain| super::name(0, key(chain, DEPTH - 1));
+    assert!(
+        (0..NAMED).all(|chain| key(chain, 0) != key(chain + NAMED, 0) || chain + NAMED >= CHAINS)
+    );
+    assert_eq!((named(0), named(1)), (named(NAMED), named(NAMED + 1)));
+    assert_ne!(named(0), named(1));
 }
 
 struct Resident {
