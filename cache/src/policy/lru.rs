@@ -97,7 +97,7 @@ mod tests {
         let mut lru = Lru::new();
         for id in 0..blocks {
             let key = Key::from_bytes([id as u8; 16]);
-            let block = Traits { scope: 0, key, parent: None, position: 0, bytes: 1 };
+            let block = Traits { scope: 0, key, parent: None, bytes: 1 };
             lru.on_insert(BlockId(id), &block, NOW);
         }
         lru
@@ -138,8 +138,7 @@ mod tests {
         let mut lru = lru(2);
         lru.on_hold(BlockId(0));
         lru.on_remove(BlockId(0), Removal::Removed);
-        let block =
-            Traits { scope: 0, key: Key::from_bytes([9; 16]), parent: None, position: 0, bytes: 1 };
+        let block = Traits { scope: 0, key: Key::from_bytes([9; 16]), parent: None, bytes: 1 };
         lru.on_insert(BlockId(0), &block, NOW);
         assert_eq!(drain(lru), [1, 0]);
     }

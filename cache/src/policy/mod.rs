@@ -66,8 +66,6 @@ pub struct Traits {
     pub key: Key,
     /// The block before it.
     pub parent: Option<Key>,
-    /// Blocks before it in its sequence.
-    pub position: u32,
     /// Space that evicting it gives back, bytes.
     pub bytes: u64,
 }
@@ -98,8 +96,6 @@ pub struct Request<'a> {
     pub scope: u32,
     /// The blocks of one sequence, from its start.
     pub keys: &'a [Key],
-    /// How many of them, from the first, are resident without a break.
-    pub present: usize,
 }
 
 /// What a policy remembers of a block that is in no memory of its own: opaque, four bytes.

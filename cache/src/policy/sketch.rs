@@ -1,5 +1,7 @@
 //! How often names were used lately, in a fixed number of bits a block.
 
+use super::spread;
+
 /// Counters for each block that is resident.
 const COUNTERS_PER_BLOCK: usize = 8;
 const COUNTERS_MIN: usize = 1 << 10;
@@ -37,8 +39,8 @@ impl Sketch {
     fn places(&self, name: u64) -> impl Iterator<Item = usize> + use<> {
         let mask = self.counts.len() - 1;
         (0..ROWS).map(move |row| {
-            let mixed = (name ^ u64::from(row)).wrapping_mul(0xff51_afd7_ed55_8ccd);
-            (mixed ^ mixed >> 32) as usize & mask
+            let other = u64::from(row).wrapping_mul(0xff51_afd7_ed55_8ccd);
+            spread(name ^ other) as usize & mask
         })
     }
 

@@ -140,8 +140,8 @@ impl World {
         }
     }
 
-    fn insert(&mut self, key: Key, parent: Option<Key>, position: u8) -> bool {
-        let traits = Traits { scope: 0, key, parent, position: u32::from(position), bytes: 4096 };
+    fn insert(&mut self, key: Key, parent: Option<Key>) -> bool {
+        let traits = Traits { scope: 0, key, parent, bytes: 4096 };
         while self.blocks.len() >= CAPACITY {
             let Some(victim) = self.policy.victim(self.now) else { return false };
             if !self.policy.admit(&traits, victim, self.now) {
@@ -168,19 +168,19 @@ impl World {
         let keys: Vec<Key> = (0..depth).map(|position| key(chain, position)).collect();
         let present = keys.iter().take_while(|key| self.blocks.contains_key(key)).count();
         if told {
-            self.policy.on_request(&Request { scope: 0, keys: &keys, present }, self.now);
+            self.policy.on_request(&Request { scope: 0, keys: &keys }, self.now);
         }
         for key in keys[..present].iter().rev() {
             self.policy.on_hit(self.blocks[key].id, self.now);
         }
         let mut parent: Option<Key> = None;
-        for (position, key) in keys.iter().enumerate() {
+        for key in &keys {
             if !self.blocks.contains_key(key) {
                 // As the store, which counts the child before it makes room for it.
                 let was = parent.and_then(|parent| self.blocks.get_mut(&parent));
                 let held = was.map(|block| std::mem::replace(&mut block.leased, true));
                 parent.iter().for_each(|parent| self.weigh(*parent));
-                let taken = self.insert(*key, parent, position as u8);
+                let taken = self.insert(*key, parent);
                 if let (Some(parent), Some(held)) = (parent, held) {
                     self.blocks.get_mut(&parent).expect("it was held").leased = held;
                     self.weigh(parent);
@@ -274,7 +274,7 @@ fn hits(name: Name) -> usize {
         let keys: Vec<Key> = (0..3).map(|position| wide(chain, position)).collect();
         let present = keys.iter().take_while(|key| world.blocks.contains_key(key)).count();
         hits += present;
-        world.policy.on_request(&Request { scope: 0, keys: &keys, present }, world.now);
+        world.policy.on_request(&Request { scope: 0, keys: &keys }, world.now);
         for key in keys[..present].iter().rev() {
             world.policy.on_hit(world.blocks[key].id, world.now);
         }
@@ -284,7 +284,7 @@ fn hits(name: Name) -> usize {
                 world.blocks.get_mut(&parent).expect("just stored").leased = true;
                 world.weigh(parent);
             }
-            let taken = world.insert(*key, parent, position as u8);
+            let taken = world.insert(*key, parent);
             if let Some(parent) = parent {
                 world.blocks.get_mut(&parent).expect("it was held").leased = false;
                 world.weigh(parent);

@@ -208,7 +208,7 @@ impl Mini {
 
 fn traits(name: u64) -> Traits {
     let key = Key::from_bytes(u128::from(name).to_le_bytes());
-    Traits { scope: 0, key, parent: None, position: 0, bytes: 1 }
+    Traits { scope: 0, key, parent: None, bytes: 1 }
 }
 
 #[cfg(test)]

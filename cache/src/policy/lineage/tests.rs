@@ -14,7 +14,7 @@ fn keys(chain: u8, blocks: u8) -> Vec<Key> {
 }
 
 fn ask(policy: &mut Lineage, keys: &[Key], at_ms: u64) {
-    policy.on_request(&Request { scope: SCOPE, keys, present: 0 }, Millis(at_ms));
+    policy.on_request(&Request { scope: SCOPE, keys }, Millis(at_ms));
 }
 
 fn known(policy: &Lineage, key: Key) -> Known {
@@ -30,7 +30,6 @@ fn insert(policy: &mut Lineage, id: u32, keys: &[Key], position: usize, at_ms: u
         scope: SCOPE,
         key: keys[position],
         parent: position.checked_sub(1).map(|before| keys[before]),
-        position: position as u32,
         bytes: 4096,
     };
     policy.on_insert(BlockId(id), &traits, Millis(at_ms));
@@ -170,8 +169,7 @@ fn the_worthless_is_refused_where_the_valuable_would_leave() {
     ask(&mut policy, &session, now_ms);
     insert(&mut policy, 0, &session, 0, now_ms);
     ask(&mut policy, &stranger, now_ms + 1_000);
-    let newcomer =
-        Traits { scope: SCOPE, key: stranger[0], parent: None, position: 0, bytes: 4096 };
+    let newcomer = Traits { scope: SCOPE, key: stranger[0], parent: None, bytes: 4096 };
     let now = Millis(now_ms + 1_000);
     assert_eq!(policy.victim(now), Some(BlockId(0)));
     assert!(!policy.admit(&newcomer, BlockId(0), now));

@@ -35,8 +35,8 @@ impl Dram {
         // through here.
         let choosy = source == Source::Put && !self.stack.takes_new();
         let need = footprint(item.len);
-        let Link { key, parent, position } = item.link;
-        let newcomer = Traits { scope: scope.index, key, parent, position, bytes: need };
+        let Link { key, parent, .. } = item.link;
+        let newcomer = Traits { scope: scope.index, key, parent, bytes: need };
         // What stays whatever is evicted. Without this check a request that cannot succeed would
         // empty the cache first.
         let tally = &self.tally;

@@ -267,7 +267,7 @@ impl Dram {
         self.counters.misses += (keys.len() - prefix) as u64;
         // Of an identity that was removed its number may be another's by now.
         if self.catalog(scope).is_some() {
-            self.policy.on_request(&Request { scope: scope.index, keys, present: prefix }, now);
+            self.policy.on_request(&Request { scope: scope.index, keys }, now);
         }
         prefix
     }
@@ -322,8 +322,8 @@ impl Dram {
     /// The block's traits, for the policy.
     fn traits(&self, slot: Slot) -> Traits {
         let block = self.block(slot);
-        let Link { key, parent, position } = block.link;
-        Traits { scope: block.scope, key, parent, position, bytes: block.extent.bytes() }
+        let Link { key, parent, .. } = block.link;
+        Traits { scope: block.scope, key, parent, bytes: block.extent.bytes() }
     }
 
     /// Brings what is counted and what the policy knows in line with the block's state; to be

@@ -53,7 +53,7 @@ impl Args {
             .and_then(|file| write(&requests, BufWriter::new(file)))
             .map_err(|source| Error::Write { path: path.clone(), source })?;
         if context.output.is_json() {
-            let object = json!({ "file": path, "requests": requests.len(), "seed": self.seed });
+            let object = json!({ "file": path, "kind": self.kind.name(), "requests": requests.len(), "seed": self.seed });
             context.output.object("trace-synth", &object)?;
         } else {
             let count = human::count(requests.len() as u64);

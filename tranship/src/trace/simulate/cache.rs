@@ -76,7 +76,7 @@ impl<'a> Cache<'a> {
         mut left: impl FnMut(Evicted),
         now: Millis,
     ) -> usize {
-        self.policy.on_request(&Request { scope: SCOPE, keys, present }, now);
+        self.policy.on_request(&Request { scope: SCOPE, keys }, now);
         let mut parent = None;
         // From the end to the start, as the store does: the root counts as used last.
         for (index, key) in keys[..present].iter().enumerate().rev() {
@@ -92,7 +92,6 @@ impl<'a> Cache<'a> {
                 scope: SCOPE,
                 key: *key,
                 parent: position.checked_sub(1).map(|before| keys[before]),
-                position: position as u32,
                 bytes: self.bytes,
             };
             match self.insert(&traits, parent, known(*key), &mut left, now) {
