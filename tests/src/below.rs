@@ -20,6 +20,8 @@ pub struct Scripted {
     figures: Mutex<Figures>,
     blocks: Mutex<BTreeMap<Name, (Record, Vec<u8>)>>,
     done: Mutex<Vec<Done>>,
+    /// Answers that wait until the test lets them go, while it holds them.
+    held: Mutex<Option<Vec<Done>>>,
     notify: OnceLock<Notify>,
 }
 
@@ -27,9 +29,9 @@ impl Scripted {
     /// One that is ready and empty.
     #[must_use]
     pub fn new(tier: Tier) -> Arc<Self> {
-        let (figures, blocks, done, notify) = Default::default();
+        let (figures, blocks, done, held, notify) = Default::default();
         let health = Mutex::new(Health::Ready);
-        Arc::new(Self { tier, health, figures, blocks, done, notify })
+        Arc::new(Self { tier, health, figures, blocks, done, held, notify })
     }
 
     /// Whom it rings when a job is done; nobody unless this is called.
@@ -43,6 +45,30 @@ impl Scripted {
     /// When a thread that used it panicked.
     pub fn is(&self, health: Health) {
         *self.health.lock().unwrap() = health;
+    }
+
+    /// From now on jobs are done and not answered, until [`lets_go`](Self::lets_go).
+    ///
+    /// # Panics
+    /// When a thread that used it panicked.
+    pub fn holds_answers(&self) {
+        self.held.lock().unwrap().get_or_insert_default();
+    }
+
+    /// Answers all jobs, those too that were held.
+    ///
+    /// # Panics
+    /// When a thread that used it panicked.
+    pub fn lets_go(&self) {
+        let held = self.held.lock().unwrap().take();
+        self.done.lock().unwrap().extend(held.into_iter().flatten());
+        self.ring();
+    }
+
+    fn ring(&self) {
+        if let Some(notify) = self.notify.get() {
+            notify();
+        }
     }
 
     /// From now on it shows these figures.
@@ -110,10 +136,13 @@ impl Cold for Scripted {
             Job::Sync { token } => (token, Ok(None)),
         };
         drop(blocks);
-        self.done.lock().unwrap().push(Done { token, result });
-        if let Some(notify) = self.notify.get() {
-            notify();
+        let done = Done { token, result };
+        if let Some(held) = self.held.lock().unwrap().as_mut() {
+            held.push(done);
+            return Ok(());
         }
+        self.done.lock().unwrap().push(done);
+        self.ring();
         Ok(())
     }
 

@@ -6,12 +6,15 @@ use std::time::Duration;
 
 use tranship_cache::client::{Builder, Cache, Client};
 use tranship_cache::identity::Geometry;
+use tranship_cache::mover::Bell;
 use tranship_cache::policy::Name;
 use tranship_cache::server::{Options, Server, TenantConfig};
 use tranship_cache::store::{Store, Watermarks};
 use tranship_cache::{Chain, Identity, Link};
 use tranship_transport::fabric::sim::{Config, Faults, Network};
 use tranship_transport::{Address, Drive, Engine, HostMemory, Steppable, Time};
+
+use crate::below::{Scripted, stack};
 
 /// How clients get at the daemon's memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,6 +34,8 @@ pub struct World {
     /// Where the daemon is, or was.
     pub address: Address,
     arena_bytes: usize,
+    /// Tiers below memory.
+    below: Vec<Arc<Scripted>>,
 }
 
 /// The server, stepped by the network's clock like the engines.
@@ -58,19 +63,39 @@ impl World {
         Self::with_faults(reach, seed, arena_bytes, Faults::none())
     }
 
+    /// [`World::new`], with these tiers below memory, the fastest first.
+    ///
+    /// # Panics
+    /// When memory or the daemon cannot be set up.
+    #[must_use]
+    pub fn over(reach: Reach, seed: u64, arena_bytes: usize, below: &[Arc<Scripted>]) -> Self {
+        Self::build(reach, seed, arena_bytes, Faults::none(), below)
+    }
+
     /// [`World::new`], on a network on which things go wrong.
     ///
     /// # Panics
     /// When memory or the daemon cannot be set up.
     #[must_use]
     pub fn with_faults(reach: Reach, seed: u64, arena_bytes: usize, faults: Faults) -> Self {
+        Self::build(reach, seed, arena_bytes, faults, &[])
+    }
+
+    fn build(
+        reach: Reach,
+        seed: u64,
+        arena_bytes: usize,
+        faults: Faults,
+        below: &[Arc<Scripted>],
+    ) -> Self {
         let config = Config::new(seed).faults(faults);
         let network = Network::new(match reach {
             Reach::Mapped => config,
             Reach::Staged => config.unmapped(),
         });
         let address = network.provider().address().clone();
-        let mut world = Self { network, server: None, address, arena_bytes };
+        let below = below.to_vec();
+        let mut world = Self { network, server: None, address, arena_bytes, below };
         world.start();
         world
     }
@@ -94,7 +119,10 @@ impl World {
             policy: Name::default(),
         };
         let tenants = vec![tenant("default", None), tenant("secret", Some("open sesame"))];
-        let server = Server::new(engine, Options::default(), tenants).unwrap();
+        let bell = Bell::of(&engine);
+        self.below.iter().for_each(|tier| tier.rings(bell.notify()));
+        let options = Options { stack: stack(&self.below), bell, ..Options::default() };
+        let server = Server::new(engine, options, tenants).unwrap();
         let daemon = Arc::new(Daemon(Mutex::new(server)));
         let weak: Weak<Daemon> = Arc::downgrade(&daemon);
         self.network.clock().attach(weak as Weak<dyn Steppable>);
