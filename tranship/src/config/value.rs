@@ -1,12 +1,17 @@
 //! The types a setting can have, and how each reads from text.
 
+mod text;
+mod words;
+
 use std::fmt::{self, Display};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 
 use super::{Address, Addresses};
 use crate::suggest;
 use crate::units::{Size, Span};
+
+pub use text::{FilePath, Name, Pairs, Secret, Url};
+pub use words::{CodecName, DiskIo, HugePages, IngestName, LogFormat, LogLevel, Polling};
 
 /// A value that a person writes as text.
 pub trait Value: Display + Sized {
@@ -80,108 +85,6 @@ plain! {
     u32: "a whole number",
     String: "text",
     SocketAddr: "IP:PORT such as 127.0.0.1:7421",
-}
-
-/// Declares an enum whose values are words.
-macro_rules! words {
-    ($(
-        $(#[$about:meta])*
-        $Name:ident: $form:literal { $($(#[$help:meta])* $Word:ident = $text:literal,)+ }
-    )+) => {$(
-        $(#[$about])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub enum $Name { $($(#[$help])* $Word,)+ }
-
-        impl Display for $Name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.pad(match self { $(Self::$Word => $text,)+ })
-            }
-        }
-
-        impl Value for $Name {
-            const FORM: &'static str = $form;
-            fn read(text: &str) -> Result<Self, String> {
-                match text.trim() {
-                    $($text => Ok(Self::$Word),)+
-                    _ => Err(expected::<Self>(text)),
-                }
-            }
-        }
-    )+};
-}
-
-words! {
-    /// Whether memory is backed by huge pages.
-    HugePages: "auto, on or off" {
-        /// When the pool has room.
-        Auto = "auto",
-        /// Required: starting fails without them.
-        On = "on",
-        /// Never.
-        Off = "off",
-    }
-
-    /// Which blocks a tier below memory takes in.
-    IngestName: "all, hot or evicted" {
-        /// Every block, as soon as it is stored.
-        All = "all",
-        /// Blocks that are used again.
-        Hot = "hot",
-        /// Blocks that leave memory.
-        Evicted = "evicted",
-    }
-
-    /// What reads and writes a device.
-    DiskIo: "auto, uring or threads" {
-        /// io_uring where it is to be had.
-        Auto = "auto",
-        /// io_uring, or starting fails.
-        Uring = "uring",
-        /// A pool of threads.
-        Threads = "threads",
-    }
-
-    /// How blocks are compressed in a bucket.
-    CodecName: "off, auto, zstd or lz4" {
-        /// Not at all.
-        Off = "off",
-        /// If it is measured to pay.
-        Auto = "auto",
-        /// Byte planes and zstd.
-        Zstd = "zstd",
-        /// Byte planes and lz4.
-        Lz4 = "lz4",
-    }
-
-    /// What a worker does when nothing happens.
-    Polling: "adaptive or busy" {
-        /// Spins, then sleeps.
-        Adaptive = "adaptive",
-        /// Never sleeps.
-        Busy = "busy",
-    }
-
-    /// Shape of log lines.
-    LogFormat: "text or json" {
-        /// For people.
-        Text = "text",
-        /// One object a line.
-        Json = "json",
-    }
-
-    /// Severity of log lines.
-    LogLevel: "error, warn, info, debug or trace" {
-        /// Something failed.
-        Error = "error",
-        /// Something is worse than it should be.
-        Warn = "warn",
-        /// What an operator wants to know.
-        Info = "info",
-        /// What a developer wants to know.
-        Debug = "debug",
-        /// Everything.
-        Trace = "trace",
-    }
 }
 
 /// The policy of a cache: those that a daemon can run.
@@ -303,175 +206,6 @@ impl Value for Percent {
             .filter(|percent| *percent <= 100)
             .map(Self)
             .ok_or_else(|| expected::<Self>(text))
-    }
-}
-
-/// The path of a file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FilePath(PathBuf);
-
-impl FilePath {
-    /// The path.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Display for FilePath {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.display().fmt(f)
-    }
-}
-
-impl Value for FilePath {
-    const FORM: &'static str = "a path";
-
-    fn read(text: &str) -> Result<Self, String> {
-        match text {
-            "" => Err("\"\": expected a path".to_owned()),
-            _ => Ok(Self(text.into())),
-        }
-    }
-}
-
-/// Where a bucket is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Url(String);
-
-impl Url {
-    /// The text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl Display for Url {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0)
-    }
-}
-
-impl Value for Url {
-    const FORM: &'static str = "s3://BUCKET/PREFIX, gs://…, az://… or a directory";
-
-    fn read(text: &str) -> Result<Self, String> {
-        match text.trim() {
-            "" => Err(expected::<Self>(text)),
-            url => Ok(Self(url.to_owned())),
-        }
-    }
-}
-
-/// A name among others.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Name(String);
-
-impl Name {
-    /// The text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl Display for Name {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0)
-    }
-}
-
-impl Value for Name {
-    const FORM: &'static str = "a name of letters, digits and -_.";
-
-    fn read(text: &str) -> Result<Self, String> {
-        let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-        match text.trim() {
-            name if !name.is_empty() && name.chars().all(fits) => Ok(Self(name.to_owned())),
-            _ => Err(expected::<Self>(text)),
-        }
-    }
-}
-
-/// Settings of a service, by its own names. Some are secrets, so no value is shown.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Pairs(Vec<(String, String)>);
-
-impl Pairs {
-    /// Names and values.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
-    }
-}
-
-impl Display for Pairs {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown: Vec<_> = self.0.iter().map(|(name, _)| format!("{name}=(hidden)")).collect();
-        f.pad(&shown.join(","))
-    }
-}
-
-impl fmt::Debug for Pairs {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Display::fmt(self, f)
-    }
-}
-
-impl Value for Pairs {
-    const FORM: &'static str = "NAME=VALUE, several with commas in between";
-    const LIST: bool = true;
-
-    fn read(text: &str) -> Result<Self, String> {
-        let pair = |pair: &str| {
-            let (name, value) = pair.split_once('=')?;
-            let (name, value) = (name.trim(), value.trim());
-            (!name.is_empty()).then(|| (name.to_owned(), value.to_owned()))
-        };
-        let pairs: Option<Vec<_>> = text.split(',').map(pair).collect();
-        // What was given may be a secret, so it is not repeated.
-        pairs.map(Self).ok_or_else(|| format!("(hidden): expected {}", Self::FORM))
-    }
-}
-
-/// Text that must not be shown.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// A text that must not be shown.
-    #[must_use]
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-
-    /// The text.
-    #[must_use]
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl Display for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad("(hidden)")
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Display::fmt(self, f)
-    }
-}
-
-impl Value for Secret {
-    const FORM: &'static str = "text";
-
-    fn read(text: &str) -> Result<Self, String> {
-        match text {
-            "" => Err("\"\": expected text that is not empty".to_owned()),
-            _ => Ok(Self(text.to_owned())),
-        }
     }
 }
 
