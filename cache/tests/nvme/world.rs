@@ -10,15 +10,13 @@ use tranship_cache::tier::cold::{
     Done, Failure, Figures, Found, Health, Job, Lane, Name, Record, Refusal,
 };
 use tranship_cache::tier::nvme::disk::sim::Device;
+use tranship_cache::tier::nvme::testing::{Dice, PAGE};
 use tranship_cache::tier::nvme::{Desk, Engine, Hits, Now, Options};
 use tranship_cache::time::{Millis, Wall};
 use tranship_transport::memory::{HostMemory, Memory};
 
-use crate::dice::Dice;
 use crate::names::Block;
 
-/// Pages of a device's memory.
-pub(crate) const PAGE: usize = 4096;
 /// Steps after which everything that is under way has ended, however slow the disk is.
 const STEPS_MAX: usize = 20_000;
 /// What is written over memory that the tier must not touch any more; what new memory has.

@@ -34,6 +34,8 @@ mod reclaim;
 mod scan;
 mod settle;
 mod sweep;
+#[cfg(test)]
+mod tests;
 mod walk;
 mod write;
 

@@ -71,6 +71,17 @@ pub enum OpenError {
         /// Bytes now.
         have: u64,
     },
+    /// The store lies over several files, and is not looked for where it is.
+    #[error(
+        "segments of the store have {segment_bytes} bytes, and its files are read by stripes of \
+         {stripe_bytes}, as nvme.segment says; set nvme.segment to {segment_bytes}"
+    )]
+    Stripes {
+        /// Bytes of a segment.
+        segment_bytes: u64,
+        /// Bytes of a stripe.
+        stripe_bytes: u64,
+    },
     /// The device cannot be divided so.
     #[error(
         "{bytes} bytes cannot be divided into {SEGMENTS_MIN} or more segments of {segment_bytes}: \
@@ -213,6 +224,8 @@ fn find_superblock(port: &mut Port<'_>) -> Result<Option<(Superblock, Layout)>, 
         }
     };
     let Superblock { bytes, segment_bytes, .. } = superblock;
+    // The first page is where it is however long the stripes are; little else is.
+    check_stripes(port, segment_bytes)?;
     if bytes > have {
         return Err(OpenError::Truncated { need: bytes, have });
     }
@@ -220,6 +233,15 @@ fn find_superblock(port: &mut Port<'_>) -> Result<Option<(Superblock, Layout)>, 
     layout.map_or(Err(OpenError::Segments { bytes, segment_bytes }), |layout| {
         Ok(Some((superblock, layout)))
     })
+}
+
+fn check_stripes(port: &Port<'_>, segment_bytes: u64) -> Result<(), OpenError> {
+    match port.disk.stripe_bytes() {
+        Some(stripe_bytes) if stripe_bytes != segment_bytes => {
+            Err(OpenError::Stripes { segment_bytes, stripe_bytes })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Makes a store on an empty device. The superblock comes first: without it what follows would be
@@ -232,6 +254,7 @@ fn make(
     let (bytes, segment_bytes) = (port.disk.bytes(), options.segment_bytes);
     let layout = Layout::new(bytes, segment_bytes);
     let layout = layout.ok_or(OpenError::Segments { bytes, segment_bytes })?;
+    check_stripes(port, segment_bytes)?;
     let Now { wall: created, .. } = port.now();
     let superblock = Superblock { uuid, created: created.max(Wall(1)), bytes, segment_bytes };
     port.write(0, &superblock.encode())?;
