@@ -59,6 +59,13 @@ struct Reading {
     late: bool,
 }
 
+impl Reading {
+    /// The device does not write to the load's span.
+    fn is_apart(&self) -> bool {
+        self.bounced.is_some() || self.read.is_empty()
+    }
+}
+
 /// All loads.
 #[derive(Debug, Default)]
 pub(super) struct Loads {
@@ -110,9 +117,7 @@ impl Engine {
             let load = &mut self.loads.all[id];
             match &mut load.reading {
                 None => self.end_load(id, Err(Failure::Deadline)),
-                Some(reading) if reading.bounced.is_none() && !reading.read.is_empty() => {
-                    reading.late = true;
-                }
+                Some(reading) if !reading.is_apart() => reading.late = true,
                 Some(_) => {
                     let (token, weight) = (load.token, load.weight);
                     load.into = None;
@@ -125,6 +130,20 @@ impl Engine {
                         self.answer(token, weight, Err(Failure::Deadline));
                     }
                 }
+            }
+        }
+    }
+
+    /// Answers loads to whose spans the device writes nothing. To the others it may write as long as it
+    /// has them: they are not answered before it lets go.
+    pub(super) fn answer_bounced_loads(&mut self, why: &Failure) {
+        for id in self.loads.ids() {
+            let load = &mut self.loads.all[id];
+            let apart = load.reading.as_ref().is_some_and(Reading::is_apart);
+            if apart && load.into.take().is_some() {
+                let (token, weight) = (load.token, load.weight);
+                self.loads.deadlines.remove(&(load.deadline, id));
+                self.answer(token, weight, Err(why.clone()));
             }
         }
     }

@@ -147,9 +147,11 @@ impl Engine {
     pub fn step(&mut self, now: Now, told: &mut bool) -> Option<Millis> {
         self.now = now;
         self.budget.refill(now.wall);
+        self.device.watch(now.mono);
         self.again = false;
         self.take_jobs();
         self.take_ends();
+        self.notice_hang();
         self.expire_loads();
         self.start_loads();
         self.advance_frames();
@@ -220,7 +222,13 @@ impl Engine {
         if self.again {
             return Some(self.now.mono);
         }
-        let due = [self.loads.due(), self.settling_due(), self.sweep_due(), self.closing.deadline];
+        let due = [
+            self.loads.due(),
+            self.settling_due(),
+            self.sweep_due(),
+            self.closing.deadline,
+            self.hang_due(),
+        ];
         // What is overdue waits for the device, which wakes who waits for it.
         due.into_iter().flatten().filter(|at| *at > self.now.mono).min()
     }

@@ -149,7 +149,7 @@ impl Engine {
         settling.closed = closed;
         let mut engine = Self {
             desk: Arc::new(Desk::new(options, index)),
-            device: Device::new(disk),
+            device: Device::new(disk, now.mono),
             layout,
             uuid,
             session,

@@ -1,5 +1,6 @@
 //! Single mishaps, each made on purpose; `tests/nvme` has them come as they may.
 
+mod hang;
 mod stripes;
 
 use crate::tier::nvme::Options;
