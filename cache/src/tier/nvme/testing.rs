@@ -136,8 +136,14 @@ impl Stepped {
     /// Why not.
     pub fn open(disk: Box<dyn Disk>, options: &Options, random: u8) -> Result<Self, OpenError> {
         let engine = Engine::open(disk, options, Box::new(Hits), [random; 16], &clock)?;
+        Ok(Self::new(engine))
+    }
+
+    /// A store that was opened at the [`clock`]'s time.
+    #[must_use]
+    pub fn new(engine: Engine) -> Self {
         let desk = engine.desk();
-        Ok(Self { engine, now: clock(), desk, done: Vec::new(), token: 0 })
+        Self { engine, now: clock(), desk, done: Vec::new(), token: 0 }
     }
 
     /// What callers hold of it.

@@ -165,7 +165,8 @@ impl Engine {
                 let Some(id) = self.loads.queues[lane as usize].pop_front() else { break };
                 if !self.start_load(id, lane) {
                     self.loads.queues[lane as usize].push_front(id);
-                    break;
+                    // What memory comes back is for this one: later lanes wait, too.
+                    return;
                 }
             }
         }

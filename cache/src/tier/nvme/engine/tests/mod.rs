@@ -1,6 +1,7 @@
 //! Single mishaps, each made on purpose; `tests/nvme` has them come as they may.
 
 mod hang;
+mod lanes;
 mod stripes;
 
 use crate::tier::nvme::Options;
