@@ -73,6 +73,8 @@ pub(super) struct Loads {
     queues: [VecDeque<usize>; 3],
     /// Loads of each lane that the device was asked for.
     reading: [usize; 3],
+    /// One waits for memory: what comes back is for it.
+    waiting: bool,
     deadlines: BTreeSet<(Millis, usize)>,
 }
 
@@ -87,6 +89,11 @@ impl Loads {
 
     pub(super) fn stage(&self, id: usize) -> Stage {
         self.all[id].stage
+    }
+
+    /// Whether one waits for memory.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.waiting
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -150,6 +157,7 @@ impl Engine {
 
     /// Asks the device for what waits, lane by lane.
     pub(super) fn start_loads(&mut self) {
+        self.loads.waiting = false;
         for lane in [Lane::Demand, Lane::Prefetch, Lane::Write] {
             loop {
                 let reading: usize = self.loads.reading.iter().sum();
@@ -165,7 +173,8 @@ impl Engine {
                 let Some(id) = self.loads.queues[lane as usize].pop_front() else { break };
                 if !self.start_load(id, lane) {
                     self.loads.queues[lane as usize].push_front(id);
-                    // What memory comes back is for this one: later lanes wait, too.
+                    // Later lanes wait, too, and so do stores.
+                    self.loads.waiting = true;
                     return;
                 }
             }

@@ -273,7 +273,8 @@ impl Engine {
         } else if let Some(direct) = whole_pages(from) {
             (Some(direct), None)
         } else {
-            let Some(piece) = self.bounce.take(bytes) else { return Take::Wait };
+            let piece = if self.loads.is_waiting() { None } else { self.bounce.take(bytes) };
+            let Some(piece) = piece else { return Take::Wait };
             copy(from, &piece.span);
             (Some(piece.span.slice(0..bytes as usize)), Some(piece))
         };
