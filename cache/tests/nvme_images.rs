@@ -131,16 +131,16 @@ fn what_is_not_ours_is_refused_and_left_alone() {
         refused(image, &|why| *why == OpenError::Foreign);
     }
     // A later version.
-    refused(with(8, &[2, 0]), &|why| *why == OpenError::Newer { version: 2 });
+    let mut later = with(8, &[2, 0]);
+    later[copy + 8] = 2;
+    refused(later, &|why| *why == OpenError::Newer { version: 2 });
     // Half of another store.
-    let mut other = Device::new(IMAGE_PAGES * PAGE, 1);
+    let other = Device::new(IMAGE_PAGES * PAGE, 1);
     drop(open(&other, 0x55, false).expect("an empty device"));
     let theirs = other.bytes();
     refused(with(copy, &theirs[copy..copy + PAGE]), &|why| matches!(why, OpenError::Mixed { .. }));
-    // Both superblocks damaged; with one of them all is well.
+    // Both superblocks damaged.
     let mut image = with(50, &[0xFF]);
-    other = Device::of(image.clone(), 1);
-    drop(open(&other, 0x66, false).expect("one superblock is enough"));
     image[copy + 50] = 0xFF;
     refused(image, &|why| *why == OpenError::Damaged);
     // Smaller than it was.
@@ -161,6 +161,33 @@ fn what_is_not_ours_is_refused_and_left_alone() {
     image.resize(image.len() + 100 * PAGE, 0);
     let store = open(&Device::of(image, 1), 0x77, false).expect("a device that grew");
     assert_eq!(store.desk().figures().blocks, golden_blocks().len() as u64);
+}
+
+#[test]
+fn a_damaged_superblock_is_written_again() {
+    let golden = golden();
+    let pages = [0, 15 * PAGE];
+    for page in pages {
+        // In its magic, its version, or anywhere else; or it is gone.
+        for damage in [&[0xFF][..], &[b'T', b'R', b'A', b'N', b'S', b'L', b'O', b'G', 2], &[0; 512]]
+        {
+            let mut image = golden.clone();
+            image[page..page + damage.len()].copy_from_slice(damage);
+            let device = Device::of(image, 1);
+            drop(open(&device, 0x66, false).expect("one superblock is enough"));
+            device.crash();
+            let after = device.bytes();
+            for page in pages {
+                assert!(after[page..page + PAGE] == golden[page..page + PAGE], "page {page}");
+            }
+        }
+    }
+    // One that cannot be written is no reason to refuse.
+    let mut image = golden.clone();
+    image[9] = 7;
+    let device = Device::of(image, 1);
+    device.inject(|faults| faults.bad.push(0..PAGE as u64));
+    open(&device, 0x66, false).expect("one superblock is enough").engine.audit().expect("sound");
 }
 
 /// Changes some bytes and puts the right checksum over them now and then, so that what is behind the

@@ -3,6 +3,7 @@
 mod hang;
 mod lanes;
 mod stripes;
+mod tails;
 
 use crate::tier::nvme::Options;
 use crate::tier::nvme::disk::sim::Device;
