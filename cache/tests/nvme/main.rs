@@ -18,6 +18,7 @@
 mod defects;
 mod names;
 mod run;
+mod splice;
 mod world;
 
 use std::io::Write;

@@ -16,10 +16,8 @@ const WATCH_MAX: Millis = Millis(2000);
 /// What an operation is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    /// The header of a load's frame.
-    LoadHeader(usize),
-    /// The bytes of a load.
-    LoadBytes(usize),
+    /// The header of a load's frame, or its bytes.
+    Load(usize),
     /// Part of a frame.
     Frame(u64),
     /// The summary of a segment.

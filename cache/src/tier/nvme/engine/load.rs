@@ -231,22 +231,14 @@ impl Engine {
         let late = false;
         load.reading =
             Some(Reading { known, segment, parts, header, bounced, read, failed: None, late });
-        self.device.read(Purpose::LoadHeader(id), lane, header_at, header_span);
+        self.device.read(Purpose::Load(id), lane, header_at, header_span);
         if let Some(target) = target {
-            self.device.read(Purpose::LoadBytes(id), lane, at, target);
+            self.device.read(Purpose::Load(id), lane, at, target);
         }
         true
     }
 
-    pub(super) fn load_header_ended(&mut self, id: usize, result: Result<(), Error>) {
-        self.load_part_ended(id, result);
-    }
-
-    pub(super) fn load_bytes_ended(&mut self, id: usize, result: Result<(), Error>) {
-        self.load_part_ended(id, result);
-    }
-
-    fn load_part_ended(&mut self, id: usize, result: Result<(), Error>) {
+    pub(super) fn load_part_ended(&mut self, id: usize, result: Result<(), Error>) {
         let load = &mut self.loads.all[id];
         let reading = load.reading.as_mut().expect("the device was asked");
         reading.parts -= 1;

@@ -31,12 +31,12 @@ mod log_end;
 mod notes;
 mod open;
 mod reclaim;
+mod recovery;
 mod scan;
 mod settle;
 mod sweep;
 #[cfg(test)]
 mod tests;
-mod walk;
 mod write;
 
 use std::collections::VecDeque;
@@ -178,8 +178,7 @@ impl Engine {
         for End { purpose, result } in ended.drain(..) {
             self.observe(&result);
             match purpose {
-                Purpose::LoadHeader(load) => self.load_header_ended(load, result),
-                Purpose::LoadBytes(load) => self.load_bytes_ended(load, result),
+                Purpose::Load(load) => self.load_part_ended(load, result),
                 Purpose::Frame(number) => self.frame_part_ended(number, result),
                 Purpose::Summary(segment) => self.summary_ended(segment, result),
                 Purpose::Log => self.log_ended(result),

@@ -11,10 +11,11 @@ use super::frames::Frames;
 use super::load::Loads;
 use super::notes::Notes;
 use super::reclaim::Reclaim;
+use super::recovery::{Recovered, recover};
 use super::scan::Port;
 use super::settle::Settling;
 use super::sweep::Sweep;
-use super::walk::{Recovered, recover};
+
 use crate::tier::cold::{Figures, Health};
 use crate::tier::nvme::budget::Budget;
 use crate::tier::nvme::desk::Desk;
