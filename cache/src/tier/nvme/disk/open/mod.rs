@@ -309,6 +309,18 @@ fn uring(files: Files, options: &Options) -> Result<Box<dyn Disk>, (Files, Strin
     for note in &notes {
         tracing::warn!("{files}: {note}");
     }
+    let (files, error) = match Uring::new(files, setup, notes.clone()) {
+        Ok(disk) => return Ok(Box::new(disk)),
+        Err(refused) => refused,
+    };
+    if !setup.wish.sqpoll {
+        return Err((files, super::probe::refusal(&error)));
+    }
+    // The ring itself may be to be had.
+    let note = format!("no SQPOLL: {error}");
+    tracing::warn!("{files}: {note}");
+    notes.push(note);
+    setup.wish.sqpoll = false;
     match Uring::new(files, setup, notes) {
         Ok(disk) => Ok(Box::new(disk)),
         Err((files, error)) => Err((files, super::probe::refusal(&error))),
