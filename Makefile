@@ -107,7 +107,7 @@ soak-nvme: ## run SCHEDULES (100000) seeded bad days of the NVMe log on a simula
 # everything else.
 mutants: ## break the transport and the NVMe log on purpose, rule by rule, and show which test notices
 	CARGO_TARGET_DIR='$(TARGET)/mutants' $(CARGO) test -p tranship-transport \
-		--features $(FEATURES),tranship-transport/sabotage --test schedules --test conformance_sim every_defect
+		--features conformance,sabotage --test schedules --test conformance_sim every_defect
 	CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true \
 		CARGO_PROFILE_RELEASE_LTO=off CARGO_TARGET_DIR='$(TARGET)/mutants' \
 		$(CARGO) test --release -p tranship-cache --features conformance,sabotage --test nvme every_defect

@@ -249,7 +249,7 @@ fn heal(port: &mut Port<'_>, superblock: &Superblock) {
         }
         match port.write(at, &superblock.encode()).and_then(|()| port.flush()) {
             Ok(()) => {
-                tracing::warn!("the superblock at byte {at} was damaged, and is written again")
+                tracing::warn!("the superblock at byte {at} was damaged, and is written again");
             }
             Err(why) => tracing::warn!("the superblock at byte {at} is damaged: {why}"),
         }
