@@ -101,16 +101,16 @@ soak-nvme: ## run SCHEDULES (100000) seeded bad days of the NVMe log on a simula
 	TRANSHIP_NVME_SCHEDULES=$(or $(SCHEDULES),100000) TRANSHIP_NVME_FROM=$(or $(FROM),0) \
 		CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true \
 		CARGO_PROFILE_RELEASE_LTO=off CARGO_TARGET_DIR='$(TARGET)/soak' \
-		$(CARGO) test --release -p tranship-cache --test nvme every_schedule_holds
+		$(CARGO) test --release -p tranship-cache --features conformance --test nvme every_schedule_holds
 
 # Defects that are compiled in and switched on one by one; a directory of their own keeps them out of
 # everything else.
 mutants: ## break the transport and the NVMe log on purpose, rule by rule, and show which test notices
 	CARGO_TARGET_DIR='$(TARGET)/mutants' $(CARGO) test -p tranship-transport \
-		--features $(FEATURES),tranship-transport/sabotage --test schedules --test conformance_sim every_defect
+		--features conformance,sabotage --test schedules --test conformance_sim every_defect
 	CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true \
 		CARGO_PROFILE_RELEASE_LTO=off CARGO_TARGET_DIR='$(TARGET)/mutants' \
-		$(CARGO) test --release -p tranship-cache --features sabotage --test nvme every_defect
+		$(CARGO) test --release -p tranship-cache --features conformance,sabotage --test nvme every_defect
 
 peers: ## measure beside NIXL, Mooncake and Redis, see docs/peers.md
 	benches/peers/run

@@ -51,18 +51,27 @@ impl<T, const RANK: u8> Ranked<T, RANK> {
     /// When a thread panicked while it held the lock: the bookkeeping may be half-changed, and
     /// going on could hand out wrong bytes. In debug builds also when the lock order is broken.
     pub(crate) fn lock(&self) -> Held<'_, T, RANK> {
+        self.lock_whole().unwrap_or_else(|left| {
+            drop(left);
+            panic!("the cache's bookkeeping (rank {RANK}) was left half-changed by a panic")
+        })
+    }
+
+    /// Takes the lock, for bookkeeping that nobody goes on with after a panic.
+    ///
+    /// # Errors
+    /// The lock all the same, when a thread panicked while it held it: what it guards may be
+    /// half-changed.
+    ///
+    /// # Panics
+    /// In debug builds when the lock order is broken.
+    pub(crate) fn lock_whole(&self) -> Result<Held<'_, T, RANK>, Held<'_, T, RANK>> {
         #[cfg(debug_assertions)]
         HELD.with(|held| {
             assert!(held.get() >> RANK == 0, "lock order: rank {RANK} after {:#b}", held.get());
             held.set(held.get() | 1 << RANK);
         });
-        match self.0.lock() {
-            Ok(guard) => Held(guard),
-            Err(_) => {
-                unmark::<RANK>();
-                panic!("the cache's bookkeeping (rank {RANK}) was left half-changed by a panic");
-            }
-        }
+        self.0.lock().map(Held).map_err(|left| Held(left.into_inner()))
     }
 }
 
@@ -119,6 +128,19 @@ mod tests {
         );
         drop(held);
         drop(dram.lock());
+    }
+
+    #[test]
+    fn what_a_panic_left_is_only_had_by_who_asks_for_it() {
+        let dram = Ranked::<u8, DRAM>::new(0);
+        let halfway = catch_unwind(AssertUnwindSafe(|| {
+            *dram.lock() = 1;
+            let _held = dram.lock_whole();
+            panic!("halfway");
+        }));
+        assert!(halfway.is_err());
+        assert!(catch_unwind(AssertUnwindSafe(|| drop(dram.lock()))).is_err());
+        assert_eq!(dram.lock_whole().err().map(|left| *left), Some(1));
     }
 
     #[test]

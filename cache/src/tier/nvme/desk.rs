@@ -1,10 +1,11 @@
 //! What callers and the tier's thread share: jobs on their way in, answers on their way out, the index.
 
 use std::collections::VecDeque;
+use std::collections::btree_map::{BTreeMap, Entry};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::index::Index;
-use crate::sync::{COLD_DESK, COLD_INDEX, Ranked};
+use crate::sync::{COLD_DESK, COLD_INDEX, Held, Ranked};
 use crate::tier::cold::{Done, Failure, Figures, Found, Health, Job, Lane, Name, Refusal, Refused};
 use crate::tier::nvme::Options;
 use crate::time::Wall;
@@ -13,6 +14,9 @@ use crate::time::Wall;
 const VISIT_SLOTS: u32 = 1024;
 
 /// See the module's notes. Nothing here waits, and no lock is held for longer than a few steps.
+///
+/// A panic of the thread that drives the log takes nobody else along: the index is not looked at any
+/// more, and the trays are sound between any two statements.
 #[derive(Debug)]
 pub struct Desk {
     pub(crate) index: Ranked<Index, COLD_INDEX>,
@@ -26,6 +30,8 @@ pub struct Desk {
 #[derive(Debug)]
 struct Trays {
     lanes: [Tray; 3],
+    /// Tokens of the jobs that the log has and owes an answer, and how often each.
+    taken: BTreeMap<u64, usize>,
     done: Vec<Done>,
     closed: bool,
     health: Health,
@@ -36,7 +42,7 @@ struct Trays {
 #[derive(Debug, Default)]
 struct Tray {
     queue: VecDeque<Job>,
-    /// Taken and not answered.
+    /// Here, or with the log, and not answered.
     jobs: usize,
     bytes: u64,
 }
@@ -64,6 +70,7 @@ impl Desk {
     pub(crate) fn new(options: &Options, index: Index) -> Self {
         let trays = Trays {
             lanes: Default::default(),
+            taken: BTreeMap::new(),
             done: Vec::new(),
             closed: false,
             health: Health::Ready,
@@ -80,10 +87,17 @@ impl Desk {
 
     /// As [`Cold::find`](crate::tier::Cold::find), at a time.
     pub fn find(&self, name: &Name, now: Wall) -> Option<Found> {
-        if self.off.load(Ordering::Acquire) {
-            return None;
-        }
-        self.index.lock().find(name, now).map(|known| known.found)
+        self.look()?.find(name, now).map(|known| known.found)
+    }
+
+    /// The index, unless nothing is found in it any more.
+    fn look(&self) -> Option<Held<'_, Index, COLD_INDEX>> {
+        // Whoever left it half-changed is about to say that the tier is off.
+        (!self.off.load(Ordering::Acquire)).then(|| self.index.lock_whole().ok()).flatten()
+    }
+
+    fn trays(&self) -> Held<'_, Trays, COLD_DESK> {
+        self.trays.lock_whole().unwrap_or_else(|left| left)
     }
 
     /// As [`Cold::submit`](crate::tier::Cold::submit).
@@ -95,8 +109,8 @@ impl Desk {
         // Hidden before it is queued: whoever removed it does not find it again, and the thread that
         // carries it out lets go of it after.
         let forgets = matches!(job, Job::Remove { .. } | Job::Clear { .. });
-        let mut index = forgets.then(|| self.index.lock());
-        let mut trays = self.trays.lock();
+        let mut index = if forgets { self.look() } else { None };
+        let mut trays = self.trays();
         let closed = trays.closed;
         let tray = &mut trays.lanes[lane as usize];
         let crowded = tray.jobs > 0 && tray.bytes + bytes > self.bytes_max;
@@ -117,7 +131,7 @@ impl Desk {
 
     /// As [`Cold::finished`](crate::tier::Cold::finished).
     pub fn finished(&self, out: &mut Vec<Done>) {
-        out.append(&mut self.trays.lock().done);
+        out.append(&mut self.trays().done);
     }
 
     /// As [`Cold::visit`](crate::tier::Cold::visit), at a time.
@@ -125,7 +139,7 @@ impl Desk {
         let from = u32::try_from(from).ok()?;
         let mut some = Vec::new();
         let next = {
-            let index = self.index.lock();
+            let index = self.look()?;
             index.visit(from, VISIT_SLOTS, now, &mut |name, found| some.push((*name, *found)))
         };
         // Foreign code runs without the lock.
@@ -135,17 +149,17 @@ impl Desk {
 
     /// As [`Cold::health`](crate::tier::Cold::health).
     pub fn health(&self) -> Health {
-        self.trays.lock().health.clone()
+        self.trays().health.clone()
     }
 
     /// As [`Cold::figures`](crate::tier::Cold::figures).
     pub fn figures(&self) -> Figures {
-        self.trays.lock().figures
+        self.trays().figures
     }
 
     /// Takes no more jobs.
     pub fn close(&self) {
-        self.trays.lock().closed = true;
+        self.trays().closed = true;
     }
 
     pub(crate) fn set_off(&self) {
@@ -154,7 +168,12 @@ impl Desk {
 
     /// Moves the jobs of a lane to `out`; they stay counted until they are answered.
     pub(crate) fn take(&self, lane: Lane, out: &mut VecDeque<Job>) {
-        out.append(&mut self.trays.lock().lanes[lane as usize].queue);
+        let Trays { lanes, taken, .. } = &mut *self.trays();
+        let queue = &mut lanes[lane as usize].queue;
+        for token in queue.iter().filter_map(token) {
+            *taken.entry(token).or_default() += 1;
+        }
+        out.append(queue);
     }
 
     /// Answers jobs, and stops counting those in `ended`; whether there was something to tell.
@@ -166,11 +185,14 @@ impl Desk {
         figures: &Figures,
     ) -> bool {
         let told = !done.is_empty();
-        let mut trays = self.trays.lock();
+        let mut trays = self.trays();
         for weight in ended.drain(..) {
             let tray = &mut trays.lanes[weight.lane as usize];
             tray.jobs -= 1;
             tray.bytes -= weight.bytes;
+        }
+        for done in &*done {
+            trays.answered(done.token);
         }
         trays.done.append(done);
         if trays.health != *health {
@@ -180,27 +202,42 @@ impl Desk {
         told
     }
 
-    /// Answers what nobody will carry out any more: the thread is gone.
+    /// Answers what nobody will carry out any more: the thread is gone, and so is the disk.
     pub(crate) fn abandon(&self, why: &str) {
         self.set_off();
-        let mut trays = self.trays.lock();
+        let mut trays = self.trays();
         trays.closed = true;
         trays.health = Health::Off(why.to_owned());
-        for lane in 0..trays.lanes.len() {
-            while let Some(job) = trays.lanes[lane].queue.pop_front() {
-                let (Job::Store { token, .. } | Job::Load { token, .. } | Job::Sync { token }) =
-                    job
-                else {
-                    continue;
-                };
-                let result = Err(Failure::Unavailable(why.to_owned()));
-                trays.done.push(Done { token, result });
-            }
+        let lanes = std::mem::take(&mut trays.lanes);
+        let queued = lanes.iter().flat_map(|tray| &tray.queue).filter_map(token);
+        let taken = std::mem::take(&mut trays.taken).into_iter();
+        let taken = taken.flat_map(|(token, count)| std::iter::repeat_n(token, count));
+        for token in taken.chain(queued) {
+            trays.done.push(Done { token, result: Err(Failure::Unavailable(why.to_owned())) });
         }
     }
 
     /// Jobs that the log has taken and not answered.
     pub(crate) fn in_hand(&self) -> usize {
-        self.trays.lock().lanes.iter().map(|tray| tray.jobs - tray.queue.len()).sum()
+        self.trays().lanes.iter().map(|tray| tray.jobs - tray.queue.len()).sum()
+    }
+}
+
+impl Trays {
+    fn answered(&mut self, token: u64) {
+        if let Entry::Occupied(mut taken) = self.taken.entry(token) {
+            *taken.get_mut() -= 1;
+            if *taken.get() == 0 {
+                taken.remove();
+            }
+        }
+    }
+}
+
+/// The token of a job that gets an answer.
+fn token(job: &Job) -> Option<u64> {
+    match job {
+        Job::Store { token, .. } | Job::Load { token, .. } | Job::Sync { token } => Some(*token),
+        Job::Remove { .. } | Job::Clear { .. } => None,
     }
 }

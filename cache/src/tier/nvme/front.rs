@@ -1,7 +1,8 @@
 //! The tier: the log on a thread of its own.
 
 use std::fmt;
-use std::sync::{Arc, Condvar, Mutex};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -46,8 +47,8 @@ struct State {
 }
 
 impl Control {
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().expect("nothing panics under this lock")
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -139,10 +140,10 @@ impl Cold for Nvme {
                 return;
             }
             let waited = self.control.changed.wait_timeout(state, left);
-            state = waited.expect("nothing panics under this lock").0;
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
         drop(state);
-        let thread = self.thread.lock().expect("nothing panics under this lock").take();
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread {
             let _ = thread.join();
         }
@@ -170,140 +171,45 @@ struct Driver {
 }
 
 impl Driver {
-    fn run(mut self) {
-        // A panic is a bug; who waits for answers must hear of it all the same.
-        let (desk, control, notify) =
-            (self.engine.desk(), Arc::clone(&self.control), Arc::clone(&self.notify));
-        let _last = Last(Some(move || {
-            let bug = thread::panicking();
-            desk.abandon(if bug { "its thread has ended by a bug" } else { "closed" });
-            control.state().finished = true;
-            control.changed.notify_all();
-            notify();
-        }));
-        loop {
-            let close = self.control.state().close;
-            let now = (self.clock)();
-            if let Some(within) = close {
-                self.engine.close(now, within);
-            }
-            let mut told = false;
-            let due = self.engine.step(now, &mut told);
-            if told {
-                (self.notify)();
-            }
-            if self.engine.closed() {
-                return;
-            }
-            let left = due.map_or(IDLE_MAX, |due| (due - now.mono).min(IDLE_MAX));
-            if left > Millis::ZERO {
-                self.engine.wait(left.into());
-            }
-        }
+    fn run(self) {
+        let Self { mut engine, control, clock, notify } = self;
+        let desk = engine.desk();
+        // A panic is a bug; who waits for answers must hear of it all the same. Nobody looks at the
+        // engine afterwards, and the desk bears it.
+        let drive = AssertUnwindSafe(|| drive(&mut engine, &control, &clock, &notify));
+        let ended = catch_unwind(drive);
+        // Before any job is answered: until it is gone the disk may use what jobs lent.
+        let gone = catch_unwind(AssertUnwindSafe(|| drop(engine)));
+        let why = if ended.and(gone).is_ok() { "closed" } else { "its thread has ended by a bug" };
+        desk.abandon(why);
+        control.state().finished = true;
+        control.changed.notify_all();
+        notify();
     }
 }
 
-/// Runs something when the thread ends, however it does.
-struct Last<F: FnOnce()>(Option<F>);
-
-impl<F: FnOnce()> Drop for Last<F> {
-    fn drop(&mut self) {
-        if let Some(last) = self.0.take() {
-            last();
+/// Steps until the log is closed.
+fn drive(engine: &mut Engine, control: &Control, clock: &Clock, notify: &Notify) {
+    loop {
+        let close = control.state().close;
+        let now = clock();
+        if let Some(within) = close {
+            engine.close(now, within);
+        }
+        let mut told = false;
+        let due = engine.step(now, &mut told);
+        if told {
+            notify();
+        }
+        if engine.closed() {
+            return;
+        }
+        let left = due.map_or(IDLE_MAX, |due| (due - now.mono).min(IDLE_MAX));
+        if left > Millis::ZERO {
+            engine.wait(left.into());
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::mpsc;
-
-    use tranship_transport::memory::HostMemory;
-
-    use super::*;
-    use crate::identity::IdentityId;
-    use crate::key::Key;
-    use crate::lineage::Link;
-    use crate::tier::Span;
-    use crate::tier::cold::{Failure, Lane, Record};
-    use crate::tier::nvme::Hits;
-    use crate::tier::nvme::disk::sim::Device;
-    use crate::time::Wall;
-
-    struct Bench {
-        tier: Nvme,
-        told: mpsc::Receiver<()>,
-        done: Vec<Done>,
-    }
-
-    fn open(device: &Device) -> Bench {
-        let (tell, told) = mpsc::channel();
-        let notify: Notify = Arc::new(move || tell.send(()).unwrap_or_default());
-        let start = Instant::now();
-        let clock: Clock = Arc::new(move || Now {
-            mono: Millis::from(start.elapsed()),
-            wall: Wall(1_000_000).after(Millis::from(start.elapsed())),
-        });
-        let options = Options { segment_bytes: 1 << 20, ..Options::default() };
-        let tier = Nvme::open(device.open(), &options, Box::new(Hits), [7; 16], clock, notify);
-        Bench { tier: tier.unwrap(), told, done: Vec::new() }
-    }
-
-    impl Bench {
-        fn wait(&mut self, token: u64) -> Result<Option<Record>, Failure> {
-            loop {
-                if let Some(at) = self.done.iter().position(|done| done.token == token) {
-                    return self.done.swap_remove(at).result;
-                }
-                self.told.recv_timeout(Duration::from_secs(30)).unwrap();
-                self.tier.finished(&mut self.done);
-            }
-        }
-    }
-
-    fn span(bytes: &[u8]) -> Span {
-        let memory = HostMemory::new(bytes.len()).build().unwrap();
-        memory.write_at(0, bytes).unwrap();
-        Span::whole(Arc::new(memory))
-    }
-
-    #[test]
-    fn what_was_stored_comes_back_and_survives_a_close() {
-        let device = Device::new(16 << 20, 1);
-        let bytes: Vec<u8> = (0..200_000_u32).map(|at| (at * 7 + at / 256) as u8).collect();
-        let key = Key::from_bytes([3; 16]);
-        let link = Link { key, parent: Some(Key::from_bytes([2; 16])), position: 4 };
-        let identity = IdentityId::from_bytes([1; 16]);
-        let from = span(&bytes);
-        let (len, checksum) = (bytes.len() as u64, from.checksum());
-        let record = Record { identity, link, len, checksum, expires: None };
-        let mut bench = open(&device);
-        assert_eq!(bench.tier.find(&record.name()), None);
-        bench.tier.submit(Job::Store { token: 1, record, from, durable: true }).unwrap();
-        assert_eq!(bench.wait(1), Ok(None));
-        for _ in 0..2 {
-            let found = bench.tier.find(&record.name()).unwrap();
-            assert_eq!((found.len, found.checksum), (len, checksum));
-            for (token, range) in [(2, 0..len), (3, 70_001..150_003), (4, len - 1..len)] {
-                let into = span(&vec![0; (range.end - range.start) as usize]);
-                let (lane, within, name) = (Lane::Demand, Duration::from_secs(20), record.name());
-                let load = Job::Load {
-                    token,
-                    name,
-                    range: range.clone(),
-                    into: into.clone(),
-                    lane,
-                    within,
-                };
-                bench.tier.submit(load).unwrap();
-                assert_eq!(bench.wait(token), Ok(Some(record)));
-                let mut read = vec![0; into.len()];
-                into.read_at(0, &mut read);
-                assert!(read == bytes[range.start as usize..range.end as usize]);
-            }
-            bench.tier.close(Duration::from_secs(20));
-            bench = open(&device);
-            assert_eq!(bench.tier.figures().recovered, 1);
-        }
-    }
-}
+mod tests;

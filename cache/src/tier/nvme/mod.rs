@@ -23,6 +23,8 @@ mod pool;
 #[doc(hidden)]
 pub mod sabotage;
 mod segments;
+#[cfg(any(test, feature = "conformance"))]
+pub mod testing;
 
 pub use desk::Desk;
 pub use engine::{Engine, OpenError};

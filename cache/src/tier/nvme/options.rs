@@ -49,8 +49,8 @@ pub struct Options {
     /// Memory for loads and stores that cannot go straight between span and device, and again as
     /// much for blocks that are written again.
     pub bounce_bytes: u64,
-    /// Share of a segment that may be written again when it is reclaimed, percent; bounds the write
-    /// amplification by 100 / (100 - share).
+    /// Share of a segment that may be written again when it is reclaimed, percent, at most 90; bounds
+    /// what is written for each byte that is stored by 100 / (100 - share), headers aside.
     pub reinsert_percent: u8,
     /// Bytes that may be written to the device in a day; none for no limit.
     pub write_budget_per_day: Option<u64>,

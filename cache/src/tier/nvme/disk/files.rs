@@ -62,6 +62,11 @@ impl Files {
         self.bytes
     }
 
+    /// Bytes that lie together in one of several; none where there is only one.
+    pub(super) fn stripe_bytes(&self) -> Option<u64> {
+        (self.members.len() > 1).then_some(self.unit)
+    }
+
     /// How many.
     pub(super) fn count(&self) -> usize {
         self.members.len()

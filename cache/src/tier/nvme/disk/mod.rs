@@ -32,6 +32,7 @@ pub mod open;
 mod pool;
 pub mod probe;
 mod schedule;
+#[cfg(any(test, feature = "conformance"))]
 pub mod sim;
 #[cfg(test)]
 mod tests;
@@ -44,6 +45,9 @@ use std::time::Duration;
 use tranship_transport::memory::Memory;
 
 use super::super::{Lane, Span};
+
+#[cfg(test)]
+pub(super) use tests::directory;
 
 pub use open::{Engine, OpenError, Options, Target, open};
 
@@ -134,6 +138,12 @@ pub trait Disk: Send {
 
     /// Bytes, a multiple of [`PAGE_BYTES`].
     fn bytes(&self) -> u64;
+
+    /// How many bytes lie together before another file has its turn; none where there is only one. On
+    /// whatever was written with another figure every byte is somewhere else.
+    fn stripe_bytes(&self) -> Option<u64> {
+        None
+    }
 
     /// Tells of memory that spans will lie in, so that the disk may prepare it, until nobody else has
     /// it any more. A disk that was not told, or cannot, does the same work for more of the processor's

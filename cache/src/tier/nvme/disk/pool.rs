@@ -130,6 +130,10 @@ impl Disk for Pool {
         self.files.bytes()
     }
 
+    fn stripe_bytes(&self) -> Option<u64> {
+        self.files.stripe_bytes()
+    }
+
     fn submit(&mut self, op: Op) -> Result<(), Op> {
         self.shared.lock().schedule.submit(op)?;
         self.fresh += 1;

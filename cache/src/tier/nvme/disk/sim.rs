@@ -11,6 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
 use super::{Disk, Ended, Error, Kind, Op, PAGE_BYTES, Waker};
+use crate::tier::nvme::testing::Dice;
 
 const PAGE: usize = PAGE_BYTES as usize;
 const SECTOR: usize = 512;
@@ -48,7 +49,7 @@ struct Shared {
 }
 
 struct State {
-    rng: u64,
+    dice: Dice,
     media: Vec<u8>,
     /// Versions of a page that are not flushed, oldest first.
     dirty: BTreeMap<u64, Vec<Version>>,
@@ -102,7 +103,7 @@ impl Device {
     #[must_use]
     pub fn of(media: Vec<u8>, seed: u64) -> Self {
         let state = State {
-            rng: seed,
+            dice: Dice::new(seed),
             media,
             dirty: BTreeMap::new(),
             writes: 0,
@@ -149,7 +150,7 @@ impl Device {
             if let Kind::Write { at, from } = &state.orphans[orphan].1.kind {
                 let (at, from) = (*at, from.clone());
                 for page in 0..from.len() / PAGE {
-                    if state.dice(2) == 0 {
+                    if state.dice.below(2) == 0 {
                         state.put(at, &from, page);
                     }
                 }
@@ -157,8 +158,8 @@ impl Device {
         }
         for (page, versions) in std::mem::take(&mut state.dirty) {
             let (start, choices) = (page as usize * PAGE, versions.len() as u64);
-            let mode = state.dice(4);
-            let pick = state.dice(choices) as usize;
+            let mode = state.dice.below(4);
+            let pick = state.dice.below(choices) as usize;
             match mode {
                 0 => {}
                 1 => state.media[start..start + PAGE].copy_from_slice(&versions[pick].1),
@@ -168,7 +169,7 @@ impl Device {
                 }
                 _ => {
                     for sector in 0..PAGE / SECTOR {
-                        let of = state.dice(choices + 1) as usize;
+                        let of = state.dice.below(choices + 1) as usize;
                         let Some((_, bytes)) = versions.get(of) else { continue };
                         let range = sector * SECTOR..(sector + 1) * SECTOR;
                         state.media[start..start + PAGE][range.clone()]
@@ -224,17 +225,8 @@ impl State {
         self.wake = true;
     }
 
-    /// A number below `limit`, which is not 0; SplitMix64.
-    fn dice(&mut self, limit: u64) -> u64 {
-        self.rng = self.rng.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.rng;
-        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (mixed ^ mixed >> 31) % limit
-    }
-
     fn unlucky(&mut self, one_in: Option<u64>) -> bool {
-        one_in.is_some_and(|one_in| self.dice(one_in) == 0)
+        one_in.is_some_and(|one_in| self.dice.below(one_in) == 0)
     }
 
     /// Brings one page of a write to the device's memory.
@@ -274,7 +266,7 @@ impl State {
                 let fails = self.unlucky(self.faults.writes_one_in) || bad;
                 self.writes += 1;
                 for page in 0..from.len() / PAGE {
-                    if !fails || self.dice(2) == 0 {
+                    if !fails || self.dice.below(2) == 0 {
                         self.put(*at, from, page);
                     }
                 }
@@ -338,7 +330,7 @@ impl Disk for Handle {
         }
         state.lanes[op.lane as usize] += 1;
         let slow = state.faults.slow.max(1);
-        let due = state.polls + 1 + state.dice(slow);
+        let due = state.polls + 1 + state.dice.below(slow);
         let covers = state.writes;
         state.pending.push(Pending { op, due, covers });
         Ok(())
@@ -369,7 +361,7 @@ impl Disk for Handle {
             }
         }
         while !due.is_empty() {
-            let next = state.dice(due.len() as u64) as usize;
+            let next = state.dice.below(due.len() as u64) as usize;
             let pending = due.swap_remove(next);
             let result = state.carry_out(&pending);
             let Op { token, lane, kind } = pending.op;

@@ -10,7 +10,7 @@ use super::open::testing;
 use super::{Disk, Engine, Options, Target, open};
 
 /// A directory on the disk that the build is on: `/tmp` may be memory.
-pub(super) fn directory() -> TempDir {
+pub(in super::super) fn directory() -> TempDir {
     let program = std::env::current_exe().expect("a test is a program");
     let here = program.parent().expect("a program is in a directory");
     tempfile::Builder::new().prefix("disk-").tempdir_in(here).expect("a directory for a test")

@@ -62,6 +62,9 @@ impl Engine {
                         self.answer(token, weight, Ok(None));
                     }
                 }
+                Origin::Answered => {
+                    piece.into_iter().for_each(|piece| self.bounce.give_back(piece));
+                }
                 Origin::Moved { from } => {
                     piece.into_iter().for_each(|piece| self.moved.give_back(piece));
                     self.relocate(number, &record, mark, from, place);
@@ -141,6 +144,9 @@ impl Engine {
                 Origin::Store { token, weight, .. } => {
                     piece.into_iter().for_each(|piece| self.bounce.give_back(piece));
                     self.answer(token, weight, Err(Failure::Io(why.to_owned())));
+                }
+                Origin::Answered => {
+                    piece.into_iter().for_each(|piece| self.bounce.give_back(piece));
                 }
                 Origin::Moved { .. } => {
                     piece.into_iter().for_each(|piece| self.moved.give_back(piece));

@@ -1,8 +1,9 @@
 //! The invariants of the bookkeeping, checked the slow and plain way.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::Engine;
+use super::frames::Origin;
 use crate::tier::nvme::format::record::pages;
 use crate::tier::nvme::segments::State;
 
@@ -50,7 +51,28 @@ impl Engine {
                 ensure!(found.is_err(), "a block at page {page} is dead, as the log says");
             }
         }
+        self.audit_frames()?;
         self.audit_rest()
+    }
+
+    /// The later place in the log is the later version, also after a crash: no old version follows one
+    /// that is newer.
+    fn audit_frames(&self) -> Result<(), String> {
+        let mut stored = HashSet::new();
+        let frames = self.frames.queue.iter().filter(|frame| !frame.applied);
+        for block in frames.flat_map(|frame| &frame.blocks) {
+            let name = block.record.name();
+            match block.origin {
+                Origin::Store { .. } | Origin::Answered => _ = stored.insert(name),
+                Origin::Moved { .. } => {
+                    ensure!(
+                        !stored.contains(&name),
+                        "{name:?} is written again behind a newer one"
+                    );
+                }
+            }
+        }
+        Ok(())
     }
 
     /// What is lent comes from somebody, and nothing is left behind when nothing is under way.

@@ -30,12 +30,6 @@ impl Engine {
         self.closing.began = true;
     }
 
-    /// Whether the time to finish in is over, or everything is finished.
-    #[must_use]
-    pub fn finished(&self) -> bool {
-        self.closing.finished
-    }
-
     pub(super) fn step_close(&mut self) {
         if !self.closing.began || self.closing.finished {
             return;

@@ -7,14 +7,17 @@ use slab::Slab;
 
 use crate::tier::nvme::disk::{Disk, Ended, Error, Kind, Op, Waker};
 use crate::tier::{Lane, Span};
+use crate::time::Millis;
+
+/// Most time that counts between two looks: when nobody looked for longer (the machine was asleep, the
+/// clock jumped), nobody would have seen an operation end.
+const WATCH_MAX: Millis = Millis(2000);
 
 /// What an operation is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    /// The header of a load's frame.
-    LoadHeader(usize),
-    /// The bytes of a load.
-    LoadBytes(usize),
+    /// The header of a load's frame, or its bytes.
+    Load(usize),
     /// Part of a frame.
     Frame(u64),
     /// The summary of a segment.
@@ -37,9 +40,26 @@ pub(crate) struct End {
     pub(crate) result: Result<(), Error>,
 }
 
+/// An operation that has not ended.
+struct Asked {
+    purpose: Purpose,
+    lane: Lane,
+    number: u64,
+}
+
 pub(crate) struct Device {
     disk: Box<dyn Disk>,
-    purposes: Slab<Purpose>,
+    asked: Slab<Asked>,
+    /// Operations of each lane in the order in which they were asked for, those that have ended among
+    /// them.
+    order: [VecDeque<(u64, usize)>; 3],
+    /// When the first of each lane became the first.
+    since: [Millis; 3],
+    /// Operations so far.
+    count: u64,
+    /// Time for which the device was looked at: none passes while nobody does.
+    watched: Millis,
+    last: Millis,
     /// What the disk had no room for.
     waiting: [VecDeque<Op>; 3],
     ended: Vec<Ended>,
@@ -48,10 +68,15 @@ pub(crate) struct Device {
 }
 
 impl Device {
-    pub(crate) fn new(disk: Box<dyn Disk>) -> Self {
+    pub(crate) fn new(disk: Box<dyn Disk>, now: Millis) -> Self {
         Self {
             disk,
-            purposes: Slab::new(),
+            asked: Slab::new(),
+            order: Default::default(),
+            since: [Millis::ZERO; 3],
+            count: 0,
+            watched: Millis::ZERO,
+            last: now,
             waiting: Default::default(),
             ended: Vec::new(),
             written_bytes: 0,
@@ -74,7 +99,15 @@ impl Device {
     }
 
     fn submit(&mut self, purpose: Purpose, lane: Lane, kind: Kind) {
-        let token = self.purposes.insert(purpose) as u64;
+        let number = self.count;
+        self.count += 1;
+        let at = self.asked.insert(Asked { purpose, lane, number });
+        let order = &mut self.order[lane as usize];
+        if order.is_empty() {
+            self.since[lane as usize] = self.watched;
+        }
+        order.push_back((number, at));
+        let token = at as u64;
         self.waiting[lane as usize].push_back(Op { token, lane, kind });
         self.pump();
     }
@@ -96,15 +129,35 @@ impl Device {
         self.pump();
         self.disk.poll(&mut self.ended);
         for ended in self.ended.drain(..) {
-            let purpose = self.purposes.remove(ended.token as usize);
+            let Asked { purpose, lane, .. } = self.asked.remove(ended.token as usize);
             out.push(End { purpose, result: ended.result });
+            let order = &mut self.order[lane as usize];
+            let has_ended = |(number, at): &(u64, usize)| {
+                self.asked.get(*at).is_none_or(|asked| asked.number != *number)
+            };
+            while order.front().is_some_and(has_ended) {
+                order.pop_front();
+                self.since[lane as usize] = self.watched;
+            }
         }
         self.pump();
     }
 
+    /// Takes the time.
+    pub(crate) fn watch(&mut self, now: Millis) {
+        self.watched = self.watched + (now - self.last).min(WATCH_MAX);
+        self.last = now;
+    }
+
+    /// For how long the device has had an operation, and nothing before it in its lane.
+    pub(crate) fn stalled(&self) -> Option<Millis> {
+        let lanes = self.order.iter().zip(&self.since).filter(|(order, _)| !order.is_empty());
+        lanes.map(|(_, since)| self.watched - *since).max()
+    }
+
     /// Operations that have not ended.
     pub(crate) fn in_flight(&self) -> usize {
-        self.purposes.len()
+        self.asked.len()
     }
 
     pub(crate) fn wait(&mut self, within: Duration) {

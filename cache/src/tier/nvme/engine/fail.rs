@@ -1,14 +1,20 @@
 //! When the device fails: what still works, and what is said.
 
 use super::Engine;
+use super::frames::Origin;
 use super::load::Stage;
 use crate::tier::cold::{Failure, Health, Job};
 use crate::tier::nvme::desk::Weight;
 use crate::tier::nvme::disk::Error;
 use crate::tier::nvme::segments::State;
+use crate::time::Millis;
 
 /// Segments that may fail to be written one after the other before the tier stops writing.
 const FAILURES_MAX: u32 = 8;
+
+/// A device that has not ended its oldest operation after so long does not answer any more. Linux gives
+/// a drive that time before it resets it, and fails what it had.
+const HUNG_AFTER: Millis = Millis(30_000);
 
 /// What failed so far.
 #[derive(Debug, Default)]
@@ -88,6 +94,46 @@ impl Engine {
         self.desk.set_off();
         self.stop_writing();
         self.refuse_queued_loads(&Failure::Unavailable(format!("off: {why}")));
+    }
+
+    /// Goes off when the device does not answer any more.
+    pub(super) fn notice_hang(&mut self) {
+        if self.device.stalled().is_none_or(|stalled| stalled < HUNG_AFTER) || self.is_off() {
+            return;
+        }
+        let seconds = HUNG_AFTER.0 / 1000;
+        let why = format!(
+            "the device hangs: it has not answered for {seconds} s; look at the system's log \
+             (dmesg), and start again when it works"
+        );
+        self.go_off(&why);
+        let why = Failure::Unavailable(format!("off: {why}"));
+        self.answer_in_hand(&why);
+        self.answer_bounced_loads(&why);
+    }
+
+    /// When a device that has been asked for something is taken for hung.
+    pub(super) fn hang_due(&self) -> Option<Millis> {
+        let stalled = self.device.stalled().filter(|_| !self.is_off())?;
+        Some(self.now.mono + (HUNG_AFTER - stalled))
+    }
+
+    pub(super) fn is_off(&self) -> bool {
+        matches!(self.health, Health::Off(_))
+    }
+
+    /// Answers stores that the device has in hand, which may still read their spans, and no more.
+    fn answer_in_hand(&mut self, why: &Failure) {
+        let mut answers = Vec::new();
+        for block in self.frames.queue.iter_mut().flat_map(|frame| &mut frame.blocks) {
+            if let Origin::Store { token, weight, .. } = block.origin {
+                answers.push((token, weight));
+                block.origin = Origin::Answered;
+            }
+        }
+        for (token, weight) in answers {
+            self.answer(token, weight, Err(why.clone()));
+        }
     }
 
     /// Ends what waits for writes; what the device has in hand ends with it.

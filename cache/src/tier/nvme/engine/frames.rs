@@ -48,6 +48,8 @@ pub(super) struct Closed {
 pub(super) enum Origin {
     /// A store's.
     Store { token: u64, weight: Weight, durable: bool },
+    /// That of a store that was answered before the device was done with it.
+    Answered,
     /// One from here, written again.
     Moved { from: Place },
 }

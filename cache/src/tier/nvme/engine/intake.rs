@@ -12,8 +12,12 @@ impl Engine {
         for lane in [Lane::Demand, Lane::Prefetch, Lane::Write] {
             self.desk.take(lane, &mut inbox);
         }
+        let off = self.is_off().then(|| self.refuses_writes()).flatten();
         for job in inbox.drain(..) {
             match job {
+                Job::Load { token, .. } if let Some(why) = &off => {
+                    self.answer(token, Weight::of(&job), Err(Failure::Unavailable(why.clone())));
+                }
                 job @ Job::Load { .. } => self.queue_load(job),
                 job => self.writes.push_back(job),
             }

@@ -59,6 +59,13 @@ struct Reading {
     late: bool,
 }
 
+impl Reading {
+    /// The device does not write to the load's span.
+    fn is_apart(&self) -> bool {
+        self.bounced.is_some() || self.read.is_empty()
+    }
+}
+
 /// All loads.
 #[derive(Debug, Default)]
 pub(super) struct Loads {
@@ -66,6 +73,8 @@ pub(super) struct Loads {
     queues: [VecDeque<usize>; 3],
     /// Loads of each lane that the device was asked for.
     reading: [usize; 3],
+    /// One waits for memory: what comes back is for it.
+    waiting: bool,
     deadlines: BTreeSet<(Millis, usize)>,
 }
 
@@ -80,6 +89,11 @@ impl Loads {
 
     pub(super) fn stage(&self, id: usize) -> Stage {
         self.all[id].stage
+    }
+
+    /// Whether one waits for memory.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.waiting
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -110,9 +124,7 @@ impl Engine {
             let load = &mut self.loads.all[id];
             match &mut load.reading {
                 None => self.end_load(id, Err(Failure::Deadline)),
-                Some(reading) if reading.bounced.is_none() && !reading.read.is_empty() => {
-                    reading.late = true;
-                }
+                Some(reading) if !reading.is_apart() => reading.late = true,
                 Some(_) => {
                     let (token, weight) = (load.token, load.weight);
                     load.into = None;
@@ -129,8 +141,23 @@ impl Engine {
         }
     }
 
+    /// Answers loads to whose spans the device writes nothing. To the others it may write as long as it
+    /// has them: they are not answered before it lets go.
+    pub(super) fn answer_bounced_loads(&mut self, why: &Failure) {
+        for id in self.loads.ids() {
+            let load = &mut self.loads.all[id];
+            let apart = load.reading.as_ref().is_some_and(Reading::is_apart);
+            if apart && load.into.take().is_some() {
+                let (token, weight) = (load.token, load.weight);
+                self.loads.deadlines.remove(&(load.deadline, id));
+                self.answer(token, weight, Err(why.clone()));
+            }
+        }
+    }
+
     /// Asks the device for what waits, lane by lane.
     pub(super) fn start_loads(&mut self) {
+        self.loads.waiting = false;
         for lane in [Lane::Demand, Lane::Prefetch, Lane::Write] {
             loop {
                 let reading: usize = self.loads.reading.iter().sum();
@@ -146,7 +173,9 @@ impl Engine {
                 let Some(id) = self.loads.queues[lane as usize].pop_front() else { break };
                 if !self.start_load(id, lane) {
                     self.loads.queues[lane as usize].push_front(id);
-                    break;
+                    // Later lanes wait, too, and so do stores.
+                    self.loads.waiting = true;
+                    return;
                 }
             }
         }
@@ -202,22 +231,14 @@ impl Engine {
         let late = false;
         load.reading =
             Some(Reading { known, segment, parts, header, bounced, read, failed: None, late });
-        self.device.read(Purpose::LoadHeader(id), lane, header_at, header_span);
+        self.device.read(Purpose::Load(id), lane, header_at, header_span);
         if let Some(target) = target {
-            self.device.read(Purpose::LoadBytes(id), lane, at, target);
+            self.device.read(Purpose::Load(id), lane, at, target);
         }
         true
     }
 
-    pub(super) fn load_header_ended(&mut self, id: usize, result: Result<(), Error>) {
-        self.load_part_ended(id, result);
-    }
-
-    pub(super) fn load_bytes_ended(&mut self, id: usize, result: Result<(), Error>) {
-        self.load_part_ended(id, result);
-    }
-
-    fn load_part_ended(&mut self, id: usize, result: Result<(), Error>) {
+    pub(super) fn load_part_ended(&mut self, id: usize, result: Result<(), Error>) {
         let load = &mut self.loads.all[id];
         let reading = load.reading.as_mut().expect("the device was asked");
         reading.parts -= 1;

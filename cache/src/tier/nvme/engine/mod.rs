@@ -31,10 +31,12 @@ mod log_end;
 mod notes;
 mod open;
 mod reclaim;
+mod recovery;
 mod scan;
 mod settle;
 mod sweep;
-mod walk;
+#[cfg(test)]
+mod tests;
 mod write;
 
 use std::collections::VecDeque;
@@ -145,9 +147,11 @@ impl Engine {
     pub fn step(&mut self, now: Now, told: &mut bool) -> Option<Millis> {
         self.now = now;
         self.budget.refill(now.wall);
+        self.device.watch(now.mono);
         self.again = false;
         self.take_jobs();
         self.take_ends();
+        self.notice_hang();
         self.expire_loads();
         self.start_loads();
         self.advance_frames();
@@ -174,8 +178,7 @@ impl Engine {
         for End { purpose, result } in ended.drain(..) {
             self.observe(&result);
             match purpose {
-                Purpose::LoadHeader(load) => self.load_header_ended(load, result),
-                Purpose::LoadBytes(load) => self.load_bytes_ended(load, result),
+                Purpose::Load(load) => self.load_part_ended(load, result),
                 Purpose::Frame(number) => self.frame_part_ended(number, result),
                 Purpose::Summary(segment) => self.summary_ended(segment, result),
                 Purpose::Log => self.log_ended(result),
@@ -218,7 +221,13 @@ impl Engine {
         if self.again {
             return Some(self.now.mono);
         }
-        let due = [self.loads.due(), self.settling_due(), self.sweep_due(), self.closing.deadline];
+        let due = [
+            self.loads.due(),
+            self.settling_due(),
+            self.sweep_due(),
+            self.closing.deadline,
+            self.hang_due(),
+        ];
         // What is overdue waits for the device, which wakes who waits for it.
         due.into_iter().flatten().filter(|at| *at > self.now.mono).min()
     }

@@ -11,10 +11,11 @@ use super::frames::Frames;
 use super::load::Loads;
 use super::notes::Notes;
 use super::reclaim::Reclaim;
+use super::recovery::{Recovered, recover};
 use super::scan::Port;
 use super::settle::Settling;
 use super::sweep::Sweep;
-use super::walk::{Recovered, recover};
+
 use crate::tier::cold::{Figures, Health};
 use crate::tier::nvme::budget::Budget;
 use crate::tier::nvme::desk::Desk;
@@ -31,6 +32,8 @@ use crate::time::{Millis, Wall};
 
 /// Bytes at both ends of a device that must be zeroes before a store is made on it.
 const EMPTY_BYTES: u64 = 512 << 10;
+/// Where the superblock is, and its copy.
+const COPIES: [u64; 2] = [0, (HEAD_PAGES - 1) * PAGE_BYTES];
 /// Least memory for headers, summaries and pages of the log.
 const META_BYTES_MIN: u64 = 256 << 10;
 
@@ -70,6 +73,17 @@ pub enum OpenError {
         need: u64,
         /// Bytes now.
         have: u64,
+    },
+    /// The store lies over several files, and is not looked for where it is.
+    #[error(
+        "segments of the store have {segment_bytes} bytes, and its files are read by stripes of \
+         {stripe_bytes}, as nvme.segment says; set nvme.segment to {segment_bytes}"
+    )]
+    Stripes {
+        /// Bytes of a segment.
+        segment_bytes: u64,
+        /// Bytes of a stripe.
+        stripe_bytes: u64,
     },
     /// The device cannot be divided so.
     #[error(
@@ -115,6 +129,7 @@ impl Engine {
         };
         let uuid = superblock.uuid;
         let recovered = recover(&mut port, uuid, &layout, options.full_scan)?;
+        heal(&mut port, &superblock);
         let now = port.now();
         let session = u64::from_le_bytes(*random.first_chunk().expect("16 bytes are more than 8"));
         let store = Store { disk: port.disk, bounce: port.pool, layout, uuid, session };
@@ -138,7 +153,7 @@ impl Engine {
         settling.closed = closed;
         let mut engine = Self {
             desk: Arc::new(Desk::new(options, index)),
-            device: Device::new(disk),
+            device: Device::new(disk, now.mono),
             layout,
             uuid,
             session,
@@ -191,17 +206,17 @@ fn find_superblock(port: &mut Port<'_>) -> Result<Option<(Superblock, Layout)>, 
     if have < HEAD_PAGES * PAGE_BYTES {
         return Err(OpenError::Segments { bytes: have, segment_bytes: PAGE_BYTES });
     }
-    let last = (HEAD_PAGES - 1) * PAGE_BYTES;
-    let first = port.read(0, PAGE_BYTES).map(|page| Superblock::decode(&page));
-    let second = port.read(last, PAGE_BYTES).map(|page| Superblock::decode(&page));
+    let [first, second] =
+        COPIES.map(|at| port.read(at, PAGE_BYTES).map(|page| Superblock::decode(&page)));
     let superblock = match (first, second) {
-        (Ok(Seen::Version(version)), _) | (_, Ok(Seen::Version(version))) => {
-            return Err(OpenError::Newer { version });
-        }
         (Ok(Seen::Valid(first)), Ok(Seen::Valid(second))) if first.uuid != second.uuid => {
             return Err(OpenError::Mixed { first: first.uuid, second: second.uuid });
         }
+        // A version that is not known may be one that rotted: where the other copy is whole, it says.
         (Ok(Seen::Valid(valid)), _) | (_, Ok(Seen::Valid(valid))) => valid,
+        (Ok(Seen::Version(version)), _) | (_, Ok(Seen::Version(version))) => {
+            return Err(OpenError::Newer { version });
+        }
         (Err(why), _) | (_, Err(why)) => return Err(why),
         (Ok(Seen::Damaged), _) | (_, Ok(Seen::Damaged)) => return Err(OpenError::Damaged),
         (Ok(Seen::Foreign), _) | (_, Ok(Seen::Foreign)) => return Err(OpenError::Foreign),
@@ -213,6 +228,8 @@ fn find_superblock(port: &mut Port<'_>) -> Result<Option<(Superblock, Layout)>, 
         }
     };
     let Superblock { bytes, segment_bytes, .. } = superblock;
+    // The first page is where it is however long the stripes are; little else is.
+    check_stripes(port, segment_bytes)?;
     if bytes > have {
         return Err(OpenError::Truncated { need: bytes, have });
     }
@@ -220,6 +237,32 @@ fn find_superblock(port: &mut Port<'_>) -> Result<Option<(Superblock, Layout)>, 
     layout.map_or(Err(OpenError::Segments { bytes, segment_bytes }), |layout| {
         Ok(Some((superblock, layout)))
     })
+}
+
+/// Writes a copy of the superblock again that is not what it should be: the next bit that rots may be in
+/// the other. One that cannot be written is no reason to go without the store.
+fn heal(port: &mut Port<'_>, superblock: &Superblock) {
+    for at in COPIES {
+        let page = port.read(at, PAGE_BYTES);
+        if page.is_ok_and(|page| Superblock::decode(&page) == Seen::Valid(*superblock)) {
+            continue;
+        }
+        match port.write(at, &superblock.encode()).and_then(|()| port.flush()) {
+            Ok(()) => {
+                tracing::warn!("the superblock at byte {at} was damaged, and is written again");
+            }
+            Err(why) => tracing::warn!("the superblock at byte {at} is damaged: {why}"),
+        }
+    }
+}
+
+fn check_stripes(port: &Port<'_>, segment_bytes: u64) -> Result<(), OpenError> {
+    match port.disk.stripe_bytes() {
+        Some(stripe_bytes) if stripe_bytes != segment_bytes => {
+            Err(OpenError::Stripes { segment_bytes, stripe_bytes })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Makes a store on an empty device. The superblock comes first: without it what follows would be
@@ -232,11 +275,12 @@ fn make(
     let (bytes, segment_bytes) = (port.disk.bytes(), options.segment_bytes);
     let layout = Layout::new(bytes, segment_bytes);
     let layout = layout.ok_or(OpenError::Segments { bytes, segment_bytes })?;
+    check_stripes(port, segment_bytes)?;
     let Now { wall: created, .. } = port.now();
     let superblock = Superblock { uuid, created: created.max(Wall(1)), bytes, segment_bytes };
-    port.write(0, &superblock.encode())?;
+    port.write(COPIES[0], &superblock.encode())?;
     port.flush()?;
-    port.write((HEAD_PAGES - 1) * PAGE_BYTES, &superblock.encode())?;
+    port.write(COPIES[1], &superblock.encode())?;
     let first =
         Page { epoch: 1, session: 0, index: 0, chain: 0, complete: true, notes: Vec::new() };
     let (page, _) = first.encode(uuid);

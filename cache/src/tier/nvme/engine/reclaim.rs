@@ -9,12 +9,12 @@ use super::device::Purpose;
 use crate::identity::IdentityId;
 use crate::key::Key;
 use crate::tier::Lane;
-use crate::tier::cold::{Mark, Name};
+use crate::tier::cold::Name;
 use crate::tier::nvme::disk::PAGE_BYTES;
 use crate::tier::nvme::format::log::Note;
 use crate::tier::nvme::format::record::pages;
 use crate::tier::nvme::format::{Entry, Layout, PAGE, summary};
-use crate::tier::nvme::index::{Index, Place};
+use crate::tier::nvme::index::{Index, Known, Place};
 use crate::tier::nvme::pool::Piece;
 use crate::tier::nvme::sabotage::{Defect, is};
 use crate::tier::nvme::segments::State;
@@ -24,6 +24,8 @@ pub(super) fn tail_pages(layout: &Layout) -> u32 {
     (layout.segment_pages / 4096).clamp(1, 4)
 }
 
+/// Slots of the index that are looked through in a step.
+const SLOTS: u32 = 4096;
 /// Blocks of a chain that are kept for the sake of one.
 const CHAIN_MAX: usize = 64;
 
@@ -56,6 +58,8 @@ struct Leaving {
     /// When this frame is durable, what was worth it is safe.
     after: u64,
     names: Vec<(Name, Place)>,
+    /// The slot from which on the index is looked through for what has no name here.
+    next: u32,
 }
 
 /// What is under way.
@@ -96,7 +100,7 @@ impl Engine {
         if over && self.reclaim.moving.is_empty() && self.reclaim.ready.is_empty() {
             let Victim { segment, seq, names, .. } = self.reclaim.victim.take().expect("looked at");
             let after = self.frames.last;
-            self.reclaim.leaving.push(Leaving { segment, seq, after, names });
+            self.reclaim.leaving.push(Leaving { segment, seq, after, names, next: 0 });
             self.again = true;
         }
     }
@@ -150,8 +154,13 @@ impl Engine {
         let trailer = trailer.filter(|trailer| trailer.pages <= self.layout.segment_pages);
         if let Some(trailer) = trailer
             && trailer.pages as usize * PAGE > bytes.len()
-            && let Some(tail) = self.meta.take(u64::from(trailer.pages) * PAGE_BYTES)
         {
+            let Some(tail) = self.meta.take(u64::from(trailer.pages) * PAGE_BYTES) else {
+                // It is chosen again, it or another, when there is memory.
+                self.reclaim.victim = None;
+                self.segments.get_mut(segment).state = State::Sealed;
+                return;
+            };
             let into = tail.span.slice(0..trailer.pages as usize * PAGE);
             self.read_tail(segment, trailer.pages, into);
             self.reclaim.victim.as_mut().expect("looked at").tail = Some(tail);
@@ -170,25 +179,33 @@ impl Engine {
         let age = self.now.wall.since(self.segments.get(segment).opened);
         let percent = u64::from(self.options.reinsert_percent.min(90));
         let budget = u64::from(self.layout.segment_pages) * percent / 100;
-        let mut index = self.desk.index.lock();
-        let mut alive = Vec::new();
-        for entry in entries {
-            let name = entry.record.name();
-            let page = self.layout.page(segment, entry.page);
-            let Some(known) = index.get(&name).filter(|known| known.place.page == page) else {
-                continue;
-            };
-            let Mark { hits, parent } = known.found.mark;
-            let expired = known.found.expires.is_some_and(|at| at <= self.now.wall);
-            let worth = if expired { 0.0 } else { self.judge.worth(Mark { hits, parent }, age) };
-            // A block that others follow is worth as much as one of them.
-            let worth = if parent && !expired { worth.max(1.0) } else { worth };
-            alive.push(Candidate { entry: *entry, place: known.place, slot: known.slot, worth });
-        }
+        let index = self.desk.index.lock();
+        let known: Vec<(&Entry, Known)> = entries
+            .iter()
+            .filter_map(|entry| {
+                let page = self.layout.page(segment, entry.page);
+                let known = index.get(&entry.record.name())?;
+                (known.place.page == page).then_some((entry, known))
+            })
+            .collect();
+        drop(index);
+        // The judge is somebody else's code, and takes its time: nobody waits for it. Only this thread
+        // takes blocks out, so what is known stays true.
+        let alive: Vec<Candidate> = known
+            .into_iter()
+            .map(|(entry, Known { place, slot, found })| {
+                let expired = found.expires.is_some_and(|at| at <= self.now.wall);
+                let worth = if expired { 0.0 } else { self.judge.worth(found.mark, age) };
+                // A block that others follow is worth as much as one of them.
+                let worth = if found.mark.parent && !expired { worth.max(1.0) } else { worth };
+                Candidate { entry: *entry, place, slot, worth }
+            })
+            .collect();
         let kept = choose(&alive, budget);
         let mut stays = vec![false; alive.len()];
         kept.iter().for_each(|at| stays[*at] = true);
         let mut gone = Vec::new();
+        let mut index = self.desk.index.lock();
         for (candidate, _) in alive.iter().zip(&stays).filter(|(_, stays)| !**stays) {
             evict(&mut index, candidate.slot, &mut gone);
         }
@@ -243,16 +260,16 @@ impl Engine {
     fn free_leaving(&mut self) {
         let mut at = 0;
         while at < self.reclaim.leaving.len() {
-            let leaving = &self.reclaim.leaving[at];
-            let early = is(Defect::EarlyFree) && self.frames.written_to(leaving.after);
-            let safe = leaving.after <= self.frames.durable || early;
-            let unread = self.segments.get(leaving.segment).readers == 0 || is(Defect::EarlyReuse);
-            if !safe || !unread {
+            let Leaving { segment, seq, after, .. } = self.reclaim.leaving[at];
+            let early = is(Defect::EarlyFree) && self.frames.written_to(after);
+            let safe = after <= self.frames.durable || early;
+            // A load may begin as long as there is something left to read.
+            let unread = self.segments.get(segment).readers == 0 || is(Defect::EarlyReuse);
+            if !safe || !unread || !self.empty(at) {
                 at += 1;
                 continue;
             }
-            let Leaving { segment, seq, names, .. } = self.reclaim.leaving.remove(at);
-            self.empty(segment, &names);
+            self.reclaim.leaving.remove(at);
             self.note(0, Note::Freed { segment, seq });
             if is(Defect::LostSegment) {
                 continue;
@@ -263,18 +280,24 @@ impl Engine {
         }
     }
 
-    /// Takes out what is left of a segment.
-    fn empty(&mut self, segment: u32, names: &[(Name, Place)]) {
+    /// Takes out what is left of a segment that leaves; whether that is all. What its summary did not
+    /// name, or whose identity was cleared, is looked for in all slots, some in each step.
+    fn empty(&mut self, at: usize) -> bool {
+        let leaving = &mut self.reclaim.leaving[at];
+        let segment = leaving.segment;
         let mut gone = Vec::new();
         let mut index = self.desk.index.lock();
-        for (name, place) in names {
-            if let Some(known) = index.get(name).filter(|known| known.place == *place) {
+        for (name, place) in leaving.names.drain(..) {
+            if let Some(known) = index.get(&name).filter(|known| known.place == place) {
                 evict(&mut index, known.slot, &mut gone);
             }
         }
-        if self.segments.get(segment).blocks as usize > gone.len() {
-            // Its summary did not name them all, or their identity was cleared.
-            for slot in 0..index.slots() {
+        let blocks = self.segments.get(segment).blocks as usize;
+        if blocks > gone.len() {
+            let first = if leaving.next >= index.slots() { 0 } else { leaving.next };
+            let end = first.saturating_add(SLOTS).min(index.slots());
+            leaving.next = end;
+            for slot in first..end {
                 let inside = index.inside(slot);
                 if inside.is_some_and(|known| self.layout.split(known.place.page).0 == segment) {
                     evict(&mut index, slot, &mut gone);
@@ -282,7 +305,14 @@ impl Engine {
             }
         }
         drop(index);
-        self.count_evicted(&gone);
+        let over = blocks == gone.len();
+        let notes = self.count_evicted(&gone);
+        if !over {
+            // Newer versions may come and go before the segment is free.
+            notes.into_iter().for_each(|note| self.note(0, note));
+            self.again = true;
+        }
+        over
     }
 
     /// Gives up what is under way; the segments stay as they are.
@@ -351,51 +381,4 @@ fn evict(index: &mut Index, slot: u32, gone: &mut Vec<(Place, u64)>) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::lineage::Link;
-    use crate::tier::cold::Record;
-
-    fn candidate(key: u8, parent: Option<u8>, pages: u32, worth: f32) -> Candidate {
-        let named = |key: u8| Key::from_bytes([key; 16]);
-        let link = Link { key: named(key), parent: parent.map(named), position: u32::from(key) };
-        let identity = IdentityId::from_bytes([0; 16]);
-        let len = u64::from(pages) * PAGE_BYTES;
-        let record = Record { identity, link, len, checksum: 0, expires: None };
-        let stored = len as u32;
-        let entry = Entry { record, mark: Mark::default(), codec: 0, stored, page: 1, frame: 0 };
-        Candidate { entry, place: Place { page: 1, head: 1 }, slot: 0, worth }
-    }
-
-    #[test]
-    fn the_worthiest_are_kept_within_the_budget() {
-        let alive = [
-            candidate(1, None, 4, 1.0),
-            candidate(2, None, 4, 0.5),
-            candidate(3, None, 4, 3.0),
-            candidate(4, None, 2, 2.0),
-        ];
-        assert_eq!(choose(&alive, 100), [2, 3, 0]);
-        assert_eq!(choose(&alive, 7), [2, 3]);
-        assert_eq!(choose(&alive, 3), [3]);
-        assert!(choose(&alive, 1).is_empty());
-    }
-
-    #[test]
-    fn a_block_is_kept_after_those_that_it_follows_or_not_at_all() {
-        let alive = [
-            candidate(3, Some(2), 1, 9.0),
-            candidate(2, Some(1), 1, 0.0),
-            candidate(1, Some(7), 1, 0.0),
-            candidate(5, None, 1, 1.0),
-        ];
-        assert_eq!(choose(&alive, 4), [2, 1, 0, 3]);
-        assert_eq!(choose(&alive, 2), [3]);
-    }
-
-    #[test]
-    fn a_ring_of_parents_ends() {
-        let alive = [candidate(1, Some(2), 1, 1.0), candidate(2, Some(1), 1, 1.0)];
-        assert_eq!(choose(&alive, 9).len(), 2);
-    }
-}
+mod tests;

@@ -273,8 +273,12 @@ impl Engine {
         } else if let Some(direct) = whole_pages(from) {
             (Some(direct), None)
         } else {
-            let Some(piece) = self.bounce.take(bytes) else { return Take::Wait };
+            let piece = if self.loads.is_waiting() { None } else { self.bounce.take(bytes) };
+            let Some(piece) = piece else { return Take::Wait };
             copy(from, &piece.span);
+            // What others left in the memory is nothing for the device.
+            let rest = bytes as usize - from.len();
+            piece.span.write_at(from.len(), &[0; PAGE][..rest]);
             (Some(piece.span.slice(0..bytes as usize)), Some(piece))
         };
         let sums = sums::of_chunks(from);

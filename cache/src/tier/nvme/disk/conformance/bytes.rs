@@ -3,11 +3,10 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::kit::{
-    Dice, PATIENCE, check, check_all, done, fill, finish, flush, memory, read, write,
-};
+use super::kit::{PATIENCE, check, check_all, done, fill, finish, flush, memory, read, write};
 use super::{DEVICE_BYTES, Harness};
 use crate::tier::nvme::disk::{Kind, PAGE_BYTES};
+use crate::tier::nvme::testing::Dice;
 use crate::tier::{Lane, Span};
 
 /// Whatever the size, from one page to 16 MiB, and wherever it begins.
@@ -110,20 +109,20 @@ pub fn any_program_of_reads_and_writes_sees_what_was_written<H: Harness>(device:
     };
     let mut written: Vec<Option<u64>> = vec![None; stretches as usize];
     let mut busy = vec![false; stretches as usize];
-    let (mut dice, mut ended, began) = (Dice(42), Vec::new(), Instant::now());
+    let (mut dice, mut ended, began) = (Dice::new(42), Vec::new(), Instant::now());
     for step in 1..=STEPS {
         assert!(began.elapsed() < PATIENCE, "at step {step}");
-        let stretch = dice.roll(stretches);
-        let lane = [Lane::Demand, Lane::Prefetch, Lane::Write][dice.roll(3) as usize];
-        if dice.roll(50) == 0 {
+        let stretch = dice.below(stretches);
+        let lane = [Lane::Demand, Lane::Prefetch, Lane::Write][dice.below(3) as usize];
+        if dice.below(50) == 0 {
             let _ = disk.submit(flush(u64::MAX, lane));
         } else if !std::mem::replace(&mut busy[stretch as usize], true) {
             let at = stretch * STRETCH_BYTES;
             let op = match written[stretch as usize] {
-                Some(_) if dice.roll(2) == 0 => {
+                Some(_) if dice.below(2) == 0 => {
                     // Some pages of what was written.
-                    let first = dice.roll(256);
-                    let pages = 1 + dice.roll(256 - first);
+                    let first = dice.below(256);
+                    let pages = 1 + dice.below(256 - first);
                     let range = first * PAGE_BYTES..(first + pages) * PAGE_BYTES;
                     let into = slot(stretch).slice(range.start as usize..range.end as usize);
                     read(stretch, lane, at + range.start, into)
@@ -136,8 +135,8 @@ pub fn any_program_of_reads_and_writes_sees_what_was_written<H: Harness>(device:
             };
             disk.submit(op).expect("fewer than a lane has room for");
         }
-        if dice.roll(8) == 0 {
-            disk.wait(PATIENCE.min(std::time::Duration::from_millis(dice.roll(3))));
+        if dice.below(8) == 0 {
+            disk.wait(PATIENCE.min(std::time::Duration::from_millis(dice.below(3))));
         }
         disk.poll(&mut ended);
         if step == STEPS {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use tranship_transport::memory::{HostMemory, Memory};
 
 use super::super::{Disk, Ended, Kind, Op, PAGE_BYTES};
+use crate::tier::nvme::testing;
 use crate::tier::{Lane, Span};
 
 /// Longer than anything takes that works.
@@ -19,17 +20,8 @@ pub(super) fn memory(bytes: u64) -> Arc<Memory> {
 }
 
 /// A page that no other seed or number has.
-fn page(seed: u64, number: u64) -> [u8; PAGE] {
-    let mut bytes = [0; PAGE];
-    let mut state = (seed << 32 ^ number).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    let (words, _) = bytes.as_chunks_mut::<8>();
-    for word in words {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        *word = state.to_le_bytes();
-    }
-    bytes
+fn page(seed: u64, number: u64) -> Vec<u8> {
+    testing::bytes(seed << 32 ^ number, PAGE)
 }
 
 /// Fills a span with the pages `first..` of `seed`.
@@ -46,7 +38,7 @@ pub(super) fn check(span: &Span, seed: u64, first: u64) {
     for (number, at) in (first..).zip((0..span.len()).step_by(PAGE)) {
         let copied = span.memory().copy_out(span.offset() + at, &mut bytes);
         copied.expect("a page of the span");
-        assert!(bytes == page(seed, number), "page {number} of {seed:#x} is not what was written");
+        assert!(bytes == *page(seed, number), "page {number} of {seed:#x} is not what was written");
     }
 }
 
@@ -96,17 +88,5 @@ pub(super) fn done(disk: &mut dyn Disk, op: Op) -> Option<Span> {
         Kind::Read { into, .. } => Some(into),
         Kind::Write { from, .. } => Some(from),
         Kind::Flush => None,
-    }
-}
-
-/// Numbers drawn from a seed.
-pub(super) struct Dice(pub(super) u64);
-
-impl Dice {
-    /// One of `0..sides`.
-    pub(super) fn roll(&mut self, sides: u64) -> u64 {
-        self.0 =
-            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % sides
     }
 }

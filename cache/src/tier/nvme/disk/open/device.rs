@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::super::files::Member;
 use super::claim::{device_use, explain, lock};
-use super::file::inspect;
+use super::file::{Trust, inspect};
 use super::{OpenError, Options, Wanted};
 use crate::tier::nvme::disk::PAGE_BYTES;
 
@@ -17,7 +17,12 @@ const LET_GO_WITHIN: Duration = Duration::from_secs(2);
 const LET_GO_LOOK: Duration = Duration::from_millis(5);
 
 /// Opens a device that nobody uses.
-pub(super) fn open(path: &Path, wanted: Wanted, options: &Options) -> Result<Member, OpenError> {
+pub(super) fn open(
+    path: &Path,
+    wanted: Wanted,
+    options: &Options,
+    trust: Trust,
+) -> Result<Member, OpenError> {
     let metadata = path.metadata().map_err(|error| explain(path, "open", error))?;
     let mounted = |what| OpenError::Mounted { path: path.into(), what };
     if let Some(what) = device_use(path, metadata.rdev()) {
@@ -55,7 +60,7 @@ pub(super) fn open(path: &Path, wanted: Wanted, options: &Options) -> Result<Mem
     if u64::from(block_bytes) > PAGE_BYTES {
         return Err(OpenError::Blocks { path: path.into(), block_bytes });
     }
-    inspect(&file, path, options)?;
+    inspect(&file, path, options, trust)?;
     let has = file.seek(SeekFrom::End(0)).map_err(|error| explain(path, "examine", error))?;
     let bytes = wanted.of(path, has / PAGE_BYTES * PAGE_BYTES)?;
     Ok(Member { file, path: path.into(), bytes })

@@ -13,9 +13,28 @@ use super::claim::{explain, lock};
 use super::{OpenError, Options, Wanted, signature};
 use crate::tier::nvme::disk::PAGE_BYTES;
 
-/// Looks at what a file or a device holds, and refuses what is somebody else's.
-pub(super) fn inspect(file: &File, path: &Path, options: &Options) -> Result<(), OpenError> {
-    let mut head = vec![0; signature::HEAD_BYTES];
+/// What speaks for a file or a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Trust {
+    /// Nothing but what it holds.
+    Bytes,
+    /// It lies beside the first of several, which is the caller's, under a path that somebody chose.
+    Beside,
+    /// The same, under a name that only files of ours have.
+    Named,
+}
+
+/// Whether the first page of a file or device is the caller's own.
+pub(super) fn is_owned(path: &Path, options: &Options) -> Result<bool, OpenError> {
+    let Some(ours) = options.ours else { return Ok(false) };
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_CLOEXEC).open(path);
+    let file = file.map_err(|error| explain(path, "open", error))?;
+    Ok(ours(&head(&file, path, PAGE_BYTES as usize)?))
+}
+
+/// The first bytes of a file, as far as it has so many.
+fn head(file: &File, path: &Path, bytes: usize) -> Result<Vec<u8>, OpenError> {
+    let mut head = vec![0; bytes];
     let mut len = 0;
     while len < head.len() {
         match file.read_at(&mut head[len..], len as u64) {
@@ -25,25 +44,46 @@ pub(super) fn inspect(file: &File, path: &Path, options: &Options) -> Result<(),
             Err(error) => return Err(explain(path, "read", error)),
         }
     }
-    let head = &head[..len];
+    head.truncate(len);
+    Ok(head)
+}
+
+/// Looks at what a file or a device holds, and refuses what is somebody else's.
+pub(super) fn inspect(
+    file: &File,
+    path: &Path,
+    options: &Options,
+    trust: Trust,
+) -> Result<(), OpenError> {
+    if trust == Trust::Named {
+        return Ok(());
+    }
+    let head = head(file, path, signature::HEAD_BYTES)?;
     // What is written further on is the owner's, and may look like anything.
-    let page = &head[..len.min(PAGE_BYTES as usize)];
+    let page = &head[..head.len().min(PAGE_BYTES as usize)];
     let foreign = |what: &str| OpenError::Foreign { path: path.into(), what: what.to_owned() };
     match options.ours {
         Some(ours) if ours(page) => return Ok(()),
         _ => {}
     }
-    if let Some(what) = signature::recognise(head) {
+    if let Some(what) = signature::recognise(&head) {
         return Err(foreign(what));
     }
-    if options.ours.is_some() && page.iter().any(|byte| *byte != 0) {
+    // Behind the first of several anything may lie at the start.
+    let alone = trust == Trust::Bytes && options.ours.is_some();
+    if alone && page.iter().any(|byte| *byte != 0) {
         return Err(foreign("something that is not Tranship's"));
     }
     Ok(())
 }
 
 /// Opens a file that is there.
-pub(super) fn open(path: &Path, wanted: Wanted, options: &Options) -> Result<Member, OpenError> {
+pub(super) fn open(
+    path: &Path,
+    wanted: Wanted,
+    options: &Options,
+    trust: Trust,
+) -> Result<Member, OpenError> {
     let file = OpenOptions::new()
         .read(true)
         .write(true)
@@ -59,7 +99,7 @@ pub(super) fn open(path: &Path, wanted: Wanted, options: &Options) -> Result<Mem
         })?;
         return Ok(Member { file, path: path.into(), bytes: made });
     }
-    inspect(&file, path, options)?;
+    inspect(&file, path, options, trust)?;
     let bytes = wanted.of(path, has / PAGE_BYTES * PAGE_BYTES)?;
     Ok(Member { file, path: path.into(), bytes })
 }

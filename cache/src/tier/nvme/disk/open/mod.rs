@@ -18,6 +18,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use self::claim::explain;
+use self::file::Trust;
 use super::files::{Files, Member};
 use super::pool::Pool;
 use super::schedule::Limits;
@@ -100,6 +101,16 @@ fn members(target: &Target, options: &Options) -> Result<Files, OpenError> {
         (bytes, count) => Wanted::Bytes(bytes / count / unit * unit),
     };
     room(&plans, part, create)?;
+    // The first says whose all of them are: what the others begin with is somewhere in the middle.
+    if let [first, others @ ..] = &mut plans[..]
+        && !others.is_empty()
+        && first.found.is_some()
+        && file::is_owned(&first.path, options)?
+    {
+        for plan in others {
+            plan.trust = if plan.named { Trust::Named } else { Trust::Beside };
+        }
+    }
     // The last is made first: whoever finds the first of a directory finds all of them.
     let mut members = Vec::new();
     for plan in plans.iter().rev() {
@@ -118,15 +129,27 @@ struct Plan {
     path: PathBuf,
     /// None if it is to be made.
     found: Option<Metadata>,
+    /// It is one of the files of a directory.
+    named: bool,
+    trust: Trust,
 }
 
 impl Plan {
+    fn new(path: PathBuf, found: Option<Metadata>) -> Self {
+        Self { path, found, named: false, trust: Trust::Bytes }
+    }
+
+    /// One of the files of a directory.
+    fn named(path: PathBuf, found: Option<Metadata>) -> Self {
+        Self { named: true, ..Self::new(path, found) }
+    }
+
     fn open(&self, part: Wanted, options: &Options) -> Result<Member, OpenError> {
         match (&self.found, part) {
             (Some(metadata), _) if metadata.file_type().is_block_device() => {
-                device::open(&self.path, part, options)
+                device::open(&self.path, part, options, self.trust)
             }
-            (Some(_), _) => file::open(&self.path, part, options),
+            (Some(_), _) => file::open(&self.path, part, options, self.trust),
             (None, Wanted::Bytes(bytes)) => file::make(&self.path, bytes),
             (None, Wanted::All) => Err(OpenError::Missing { path: self.path.clone() }),
         }
@@ -137,7 +160,7 @@ impl Plan {
 fn plan(path: &Path, target: &Target, options: &Options) -> Result<Vec<Plan>, OpenError> {
     let Some(metadata) = look(path)? else {
         not_in_memory(&existing_parent(path, options)?, path)?;
-        return Ok(vec![Plan { path: path.to_owned(), found: None }]);
+        return Ok(vec![Plan::new(path.to_owned(), None)]);
     };
     let kind = metadata.file_type();
     if kind.is_dir() {
@@ -149,7 +172,7 @@ fn plan(path: &Path, target: &Target, options: &Options) -> Result<Vec<Plan>, Op
     } else if !kind.is_block_device() {
         return Err(OpenError::Kind { path: path.into(), what: name(kind) });
     }
-    Ok(vec![Plan { path: path.to_owned(), found: Some(metadata) }])
+    Ok(vec![Plan::new(path.to_owned(), Some(metadata))])
 }
 
 /// The files of a directory: those that are there, or else as many as are needed.
@@ -159,7 +182,7 @@ fn directory(path: &Path, target: &Target, options: &Options) -> Result<Vec<Plan
         for number in 0.. {
             let path = file::name(path, number);
             let Some(metadata) = look(&path)? else { break };
-            plans.push(Plan { path, found: Some(metadata) });
+            plans.push(Plan::named(path, Some(metadata)));
         }
         return Ok(plans);
     }
@@ -171,7 +194,7 @@ fn directory(path: &Path, target: &Target, options: &Options) -> Result<Vec<Plan
         let path = file::name(path, number as usize);
         // Those of an attempt that did not come to its end are whole, and blank.
         let found = look(&path)?;
-        plans.push(Plan { path, found });
+        plans.push(Plan::named(path, found));
     }
     Ok(plans)
 }
@@ -222,7 +245,7 @@ fn not_in_memory(place: &Path, path: &Path) -> Result<(), OpenError> {
 fn room(plans: &[Plan], part: Wanted, create: bool) -> Result<(), OpenError> {
     let Wanted::Bytes(bytes) = part else { return Ok(()) };
     let mut systems = BTreeMap::new();
-    for Plan { path, found } in plans {
+    for Plan { path, found, .. } in plans {
         let made = match found {
             None => true,
             Some(metadata) => create && metadata.is_file() && metadata.len() == 0,
@@ -286,6 +309,18 @@ fn uring(files: Files, options: &Options) -> Result<Box<dyn Disk>, (Files, Strin
     for note in &notes {
         tracing::warn!("{files}: {note}");
     }
+    let (files, error) = match Uring::new(files, setup, notes.clone()) {
+        Ok(disk) => return Ok(Box::new(disk)),
+        Err(refused) => refused,
+    };
+    if !setup.wish.sqpoll {
+        return Err((files, super::probe::refusal(&error)));
+    }
+    // The ring itself may be to be had.
+    let note = format!("no SQPOLL: {error}");
+    tracing::warn!("{files}: {note}");
+    notes.push(note);
+    setup.wish.sqpoll = false;
     match Uring::new(files, setup, notes) {
         Ok(disk) => Ok(Box::new(disk)),
         Err((files, error)) => Err((files, super::probe::refusal(&error))),

@@ -328,6 +328,10 @@ impl Disk for Uring {
         self.files.bytes()
     }
 
+    fn stripe_bytes(&self) -> Option<u64> {
+        self.files.stripe_bytes()
+    }
+
     fn register(&mut self, memory: &Arc<Memory>) {
         self.settle();
         if let Some(rings) = &self.rings {

@@ -237,6 +237,32 @@ fn a_directory_gets_files_of_one_size() {
 }
 
 #[test]
+fn the_first_of_several_says_whose_they_are() {
+    let place = directory();
+    let target = Target::new(place.path()).unit(MIB).file_bytes(MIB);
+    let options = Options::new(3 * MIB).create().ours(|page| page.starts_with(b"mine"));
+    drop(open(&target, &options).unwrap());
+    let write = |number, bytes: &[u8]| {
+        let file = fs::OpenOptions::new().write(true).open(file::name(place.path(), number));
+        file.unwrap().write_all(bytes).unwrap();
+    };
+    // Before the first is ours, the others must be blank.
+    write(2, b"anything");
+    let text = refusal_of(&target, &options);
+    assert!(text.contains("0002") && text.contains("that is not Tranship's"), "{text}");
+    // Afterwards anything may be at the start of each.
+    write(0, b"mine");
+    write(1, b"XFSB");
+    assert_eq!(open(&target, &options).unwrap().bytes(), 3 * MIB);
+    // Under paths that somebody chose, not what is known to be of somebody.
+    let several = Target::several((0..3).map(|number| file::name(place.path(), number))).unit(MIB);
+    let text = refusal_of(&several, &options);
+    assert!(text.contains("0001") && text.contains("xfs"), "{text}");
+    write(1, b"more");
+    assert_eq!(open(&several, &options).unwrap().bytes(), 3 * MIB);
+}
+
+#[test]
 fn a_directory_whose_making_was_cut_short_is_completed() {
     let place = directory();
     let target = Target::new(place.path()).unit(MIB).file_bytes(MIB);
