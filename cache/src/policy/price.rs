@@ -1,7 +1,7 @@
 //! What room in a tier below memory costs.
 
-/// The worth ([`Policy::worth`](super::Policy::worth)) of blocks that had to leave a tier of late: a tenth of
-/// them was worth less.
+/// The worth ([`Policy::worth`](super::Policy::worth)) of blocks whose turn it was to leave a tier of late: a tenth
+/// of them was worth less.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Price(Option<f32>);
 
@@ -11,7 +11,18 @@ impl Price {
     /// A block is written again only if it is worth so many times the price.
     const AGAIN: f32 = 8.0;
 
-    /// A block of this worth had to leave.
+    /// Blocks of these worths came up together.
+    pub fn learn_all(&mut self, worths: &[f32]) {
+        if self.0.is_none() {
+            let mut sorted = worths.to_vec();
+            sorted.sort_by(f32::total_cmp);
+            self.0 = sorted.get(sorted.len() / 10).copied();
+        } else {
+            worths.iter().for_each(|worth| self.learn(*worth));
+        }
+    }
+
+    /// A block of this worth came up.
     pub fn learn(&mut self, worth: f32) {
         let price = self.0.filter(|price| *price > 0.0).unwrap_or(worth);
         let step = if worth < price { 1.0 - 0.9 * Self::STEP } else { 1.0 + 0.1 * Self::STEP };
@@ -38,6 +49,17 @@ impl Price {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn many_at_once_set_it_at_once() {
+        let mut price = Price::default();
+        price.learn_all(&[]);
+        assert!(price.is_met(0.0));
+        let mut many: Vec<f32> = (0..100).map(|worth| worth as f32).collect();
+        many.rotate_left(50);
+        price.learn_all(&many);
+        assert!(price.is_met(10.0) && !price.is_met(9.9), "{price:?}");
+    }
 
     #[test]
     fn a_tenth_of_what_leaves_is_below_it() {

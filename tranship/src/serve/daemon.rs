@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use tranship_cache::Store;
 use tranship_cache::mover::Bell;
 use tranship_cache::server::{self, Server};
+use tranship_cache::store::Outlook;
 use tranship_cache::tier::{Stack, Tier};
 use tranship_transport::memory::Backing;
 use tranship_transport::{Address as Endpoint, BuildError, Engine, Kind};
@@ -175,7 +176,8 @@ impl Daemon {
         let tenants = arena::build(config, &progress)?;
         let memories: Vec<_> = tenants.iter().map(|tenant| Arc::clone(&tenant.memory)).collect();
         let bell = Bell::of(&engine);
-        let below = tiers::open(config, &engine, &memories, &bell)?;
+        let outlook = Outlook::default();
+        let below = tiers::open(config, &engine, &memories, &bell, &outlook)?;
         let mut tiers = vec![memory(&tenants)];
         tiers.extend(below.infos);
         let options = server::Options {
@@ -186,6 +188,7 @@ impl Daemon {
         };
         let mut server = Server::new(engine.clone(), options, tenants)?;
         let store = server.store().clone();
+        outlook.follow(&store);
         let admin = admin.run(observe(&server))?;
         let stop = Arc::new(AtomicBool::new(false));
         let (ask, events) = channel();

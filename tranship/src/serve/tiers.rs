@@ -6,10 +6,11 @@ use std::time::Instant;
 
 use rustix::fs::{FileType, StatVfs, statvfs};
 use tranship_cache::mover::Bell;
+use tranship_cache::store::Outlook;
 use tranship_cache::tier::codec::{Choice, Codec};
 use tranship_cache::tier::cold::Cold;
 use tranship_cache::tier::nvme::disk::{self, Target};
-use tranship_cache::tier::nvme::{self, Hits, Now, Nvme};
+use tranship_cache::tier::nvme::{self, Now, Nvme};
 use tranship_cache::tier::object::{self, Bucket};
 use tranship_cache::tier::{Ingest, Level, Tier};
 use tranship_cache::time::Wall;
@@ -68,16 +69,17 @@ pub(crate) struct Opened {
 }
 
 /// Opens what is configured. Blocks will move between the tiers and `memories`; `bell` is rung when a
-/// tier has something to tell.
+/// tier has something to tell, `outlook` says what is worth keeping below.
 pub(crate) fn open(
     config: &Config,
     engine: &Engine,
     memories: &[Arc<Memory>],
     bell: &Bell,
+    outlook: &Outlook,
 ) -> Result<Opened, TierError> {
     let mut opened = Opened::default();
     if let Some(path) = config.nvme.path.as_ref() {
-        let (cold, info) = log(&config.nvme, path.path(), engine, memories, bell)?;
+        let (cold, info) = log(&config.nvme, path.path(), engine, memories, (bell, outlook))?;
         opened.levels.push(Level::new(Arc::new(cold), ingest(config.nvme.ingest)));
         opened.infos.push(info);
     }
@@ -102,7 +104,7 @@ fn log(
     path: &Path,
     engine: &Engine,
     memories: &[Arc<Memory>],
-    bell: &Bell,
+    (bell, outlook): (&Bell, &Outlook),
 ) -> Result<(Nvme, TierInfo), TierError> {
     let bytes = log_bytes(config, path)?;
     let options = disk::Options::new(bytes)
@@ -124,7 +126,7 @@ fn log(
     };
     let clock = Arc::new(move || Now { mono: began.elapsed().into(), wall: Wall::now() });
     let fresh = engine.id().0.to_be_bytes();
-    let cold = Nvme::open(disk, &options, Box::new(Hits), fresh, clock, bell.notify())
+    let cold = Nvme::open(disk, &options, Box::new(outlook.clone()), fresh, clock, bell.notify())
         .map_err(|why| TierError::Log { path: path.display().to_string(), why })?;
     let figures = cold.figures();
     let found = match figures.recovered {

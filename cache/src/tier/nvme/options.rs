@@ -1,6 +1,6 @@
 //! What can be chosen of the tier, and the time it is driven by.
 
-use crate::tier::cold::Mark;
+use crate::tier::cold::{Mark, Name};
 use crate::time::{Millis, Wall};
 
 /// The two clocks that a step is given.
@@ -12,20 +12,23 @@ pub struct Now {
     pub wall: Wall,
 }
 
-/// Says what a block is worth when the segment that it is in is reclaimed.
+/// Says what blocks are worth when the segment that they are in is reclaimed.
 pub trait Judge: Send {
-    /// How much keeping the block is worth, for its use and the time since its segment was begun. From 1
-    /// on it is written again while there is room for that, the worthiest first; below, it goes.
-    fn worth(&self, mark: Mark, age: Millis) -> f32;
+    /// For each of these blocks, with its use here, how much keeping it is worth; their segment was begun
+    /// `age` ago. From 1 on a block is written again while there is room for that, the worthiest first;
+    /// below, it goes, unless one that follows it stays.
+    fn worth(&mut self, blocks: &[(Name, Mark)], age: Millis) -> Vec<f32>;
 }
 
-/// Keeps what was loaded since it was written, what was loaded more often first.
+/// Keeps what was loaded since it was written, what was loaded more often first; a block that others follow
+/// counts as one that was loaded once.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Hits;
 
 impl Judge for Hits {
-    fn worth(&self, mark: Mark, _age: Millis) -> f32 {
-        f32::from(mark.hits)
+    fn worth(&mut self, blocks: &[(Name, Mark)], _age: Millis) -> Vec<f32> {
+        let worth = |(_, mark): &(Name, Mark)| f32::from(mark.hits.max(mark.parent.into()));
+        blocks.iter().map(worth).collect()
     }
 }
 

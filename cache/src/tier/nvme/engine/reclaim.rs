@@ -9,7 +9,7 @@ use super::device::Purpose;
 use crate::identity::IdentityId;
 use crate::key::Key;
 use crate::tier::Lane;
-use crate::tier::cold::Name;
+use crate::tier::cold::{Mark, Name};
 use crate::tier::nvme::disk::PAGE_BYTES;
 use crate::tier::nvme::format::log::Note;
 use crate::tier::nvme::format::record::pages;
@@ -191,16 +191,16 @@ impl Engine {
         drop(index);
         // The judge is somebody else's code, and takes its time: nobody waits for it. Only this thread
         // takes blocks out, so what is known stays true.
-        let alive: Vec<Candidate> = known
-            .into_iter()
-            .map(|(entry, Known { place, slot, found })| {
-                let expired = found.expires.is_some_and(|at| at <= self.now.wall);
-                let worth = if expired { 0.0 } else { self.judge.worth(found.mark, age) };
-                // A block that others follow is worth as much as one of them.
-                let worth = if found.mark.parent && !expired { worth.max(1.0) } else { worth };
-                Candidate { entry: *entry, place, slot, worth }
-            })
-            .collect();
+        let blocks: Vec<(Name, Mark)> =
+            known.iter().map(|(entry, known)| (entry.record.name(), known.found.mark)).collect();
+        let worth = self.judge.worth(&blocks, age);
+        let candidate = |((entry, Known { place, slot, found }), worth): ((&Entry, _), f32)| {
+            let expired = found.expires.is_some_and(|at| at <= self.now.wall);
+            let worth = if expired { 0.0 } else { worth };
+            Candidate { entry: *entry, place, slot, worth }
+        };
+        let alive: Vec<Candidate> = known.into_iter().zip(worth).map(candidate).collect();
+        debug_assert_eq!(alive.len(), blocks.len(), "each was judged");
         let kept = choose(&alive, budget);
         let mut stays = vec![false; alive.len()];
         kept.iter().for_each(|at| stays[*at] = true);

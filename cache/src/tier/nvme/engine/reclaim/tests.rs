@@ -8,7 +8,7 @@ use crate::tier::cold::{Job, Mark, Record};
 use crate::tier::nvme::desk::Desk;
 use crate::tier::nvme::disk::sim::Device;
 use crate::tier::nvme::testing::{Stepped, clock, record, span};
-use crate::tier::nvme::{Judge, Options};
+use crate::tier::nvme::{Hits, Judge, Options};
 use crate::time::Millis;
 
 fn candidate(key: u8, parent: Option<u8>, pages: u32, worth: f32) -> Candidate {
@@ -121,10 +121,10 @@ fn a_segment_stays_when_there_is_no_memory_for_its_summary() {
 struct Asks(Arc<OnceLock<Arc<Desk>>>);
 
 impl Judge for Asks {
-    fn worth(&self, mark: Mark, _age: Millis) -> f32 {
+    fn worth(&mut self, blocks: &[(Name, Mark)], age: Millis) -> Vec<f32> {
         let desk = self.0.get().expect("the store is open");
         desk.find(&record(0, &[]).name(), clock().wall);
-        f32::from(mark.hits)
+        Hits.worth(blocks, age)
     }
 }
 
