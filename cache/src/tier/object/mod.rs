@@ -41,6 +41,8 @@ mod packer;
 mod paths;
 mod pieces;
 mod place;
+mod refresh;
+mod removed;
 mod service;
 mod shared;
 mod stray;
