@@ -291,6 +291,93 @@ fn who_may_not_write_reads_and_who_may_not_read_is_told() {
 }
 
 #[test]
+fn what_is_lost_at_run_time_is_told_until_it_is_back() {
+    with_proxies(|_, proxy| {
+        let mut quick = options(&proxy.endpoint(), "a");
+        quick.breaker.pause = Duration::from_millis(50);
+        quick.breaker.pause_max = Duration::from_millis(100);
+        let rig = Rig::open(quick).unwrap();
+        let (record, bytes) = block(1, LEN);
+        rig.store(record, &bytes, true).unwrap();
+        let denied = Fate::Status(403, "AccessDenied");
+        let back = || {
+            proxy.decide(|_| Fate::Pass);
+            rig.until(|| rig.bucket.health() == Health::Ready);
+            assert!(rig.load(record.name(), 0..record.len).unwrap() == bytes);
+        };
+        // The right to write; and room, which a service says with this status.
+        for (number, fate, said) in
+            [(2, denied, "access is denied"), (3, Fate::Status(507, "StorageFull"), "no more room")]
+        {
+            let (other, others) = block(number, LEN);
+            proxy.decide(move |request| if request.method == "PUT" { fate } else { Fate::Pass });
+            assert!(matches!(rig.store(other, &others, true), Err(Failure::Io(_))), "{fate:?}");
+            let Health::ReadOnly(why) = rig.bucket.health() else {
+                panic!("{fate:?}: {:?}", rig.bucket.health())
+            };
+            assert!(why.starts_with("writing does not work: ") && why.contains(said), "{why}");
+            let failed = rig.store(other, &others, false);
+            let Err(Failure::Unavailable(why)) = failed else { panic!("{failed:?}") };
+            assert!(why.starts_with("read-only: ") && why.contains(said), "{why}");
+            assert!(rig.load(record.name(), 0..record.len).unwrap() == bytes, "it is read");
+            back();
+            rig.store(other, &others, true).unwrap();
+        }
+        // Credentials, for everything: at once where it is written, after some loads where it is read.
+        proxy.decide(|_| Fate::Status(403, "ExpiredToken"));
+        for _ in 0..3 {
+            let failed = rig.load(record.name(), 0..record.len);
+            assert!(matches!(failed, Err(Failure::Io(_) | Failure::Unavailable(_))), "{failed:?}");
+        }
+        let Health::Off(why) = rig.bucket.health() else { panic!("{:?}", rig.bucket.health()) };
+        assert!(why.contains("the credentials are refused (403 ExpiredToken)"), "{why}");
+        assert!(!rig.finds(&record), "a miss at once");
+        back();
+        // The right to list.
+        let lists =
+            |request: &Request| request.method == "GET" && request.path.contains("list-type");
+        proxy.decide(move |request| if lists(request) { denied } else { Fate::Pass });
+        assert!(rig.bucket.refresh(PATIENCE).is_err());
+        let Health::Degraded(why) = rig.bucket.health() else {
+            panic!("{:?}", rig.bucket.health())
+        };
+        assert!(why.contains("listing does not work"), "{why}");
+        back();
+    });
+}
+
+#[test]
+fn one_manifest_that_cannot_be_had_holds_no_other_up() {
+    with_proxies(|server, proxy| {
+        for node in ["a", "b"] {
+            let rig = Rig::open(options(&server.endpoint(), node)).unwrap();
+            let (record, bytes) = block(u32::from(node.as_bytes()[0]), 5000);
+            rig.store(record, &bytes, true).unwrap();
+        }
+        let (own, other) = (block(u32::from(b'a'), 5000).0, block(u32::from(b'b'), 5000).0);
+        // In the first look too, so that what this node told is not all known.
+        let lost =
+            |request: &Request| request.method == "GET" && request.path.contains("/manifests/a/");
+        let fate = Fate::Status(500, "InternalError");
+        proxy.decide(move |request| if lost(request) { fate } else { Fate::Pass });
+        let rig = Rig::open(options(&proxy.endpoint(), "a")).unwrap();
+        assert!(rig.finds(&other) && !rig.finds(&own));
+        let Health::Degraded(why) = rig.bucket.health() else {
+            panic!("{:?}", rig.bucket.health())
+        };
+        assert!(why.contains("v1/manifests/a/0-") && why.contains("500 InternalError"), "{why}");
+        let failed = rig.bucket.refresh(PATIENCE);
+        let Err(Failure::Io(text)) = &failed else { panic!("{failed:?}") };
+        assert!(text.contains("v1/manifests/a/0-") && text.contains("500 InternalError"), "{text}");
+        proxy.decide(|_| Fate::Pass);
+        assert_eq!(rig.bucket.refresh(PATIENCE), Ok(1));
+        assert!(rig.finds(&own));
+        // It was of an earlier run of this node, and of no other daemon.
+        assert_eq!(rig.bucket.health(), Health::Ready);
+    });
+}
+
+#[test]
 fn what_cannot_be_taken_comes_back_whole() {
     with_proxies(|_, proxy| {
         let mut small = options(&proxy.endpoint(), "a");

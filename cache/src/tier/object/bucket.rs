@@ -17,6 +17,7 @@ use super::super::cold::{
 use super::collect::{Collected, Collector};
 use super::ended::{Ask, Ended};
 use super::error::OpenError;
+use super::gates::Right;
 use super::image::Imager;
 use super::load::{self, Load};
 use super::manifests::Publisher;
@@ -168,9 +169,8 @@ impl Bucket {
         if shared.state.lock().closing {
             return refuse(Refusal::Closed);
         }
-        let unavailable = shared.read_only.clone().or_else(|| shared.service.broken());
-        if let Some(why) = unavailable {
-            let text = if shared.read_only.is_some() { format!("read-only: {why}") } else { why };
+        let read_only = || shared.takes_no_writes().map(|why| format!("read-only: {why}"));
+        if let Some(text) = shared.service.broken().or_else(read_only) {
             Ask::new(ended, token, Lane::Write).answer(Err(Failure::Unavailable(text)));
             return Ok(());
         }
@@ -320,8 +320,12 @@ impl Cold for Bucket {
         if let Some(why) = shared.service.broken() {
             return Health::Off(why);
         }
-        if let Some(why) = &shared.read_only {
-            return Health::ReadOnly(why.clone());
+        if let Some(why) = shared.takes_no_writes() {
+            return Health::ReadOnly(why);
+        }
+        let refused = [Right::List, Right::Delete].map(|right| shared.service.refused(right));
+        if let Some(why) = refused.into_iter().flatten().next() {
+            return Health::Degraded(why);
         }
         let state = shared.state.lock();
         if state.twin {

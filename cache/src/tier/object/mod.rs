@@ -32,6 +32,7 @@ mod error;
 mod fault;
 mod fill;
 pub mod format;
+mod gates;
 mod image;
 mod index;
 mod load;

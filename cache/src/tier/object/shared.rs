@@ -9,6 +9,7 @@ use hashbrown::HashMap;
 
 use super::super::cold::{Failure, Name};
 use super::ended::{Ask, Ended};
+use super::gates::Right;
 use super::index::{Index, Serial};
 use super::options::Options;
 use super::paths::{ManifestName, PackId, Paths};
@@ -211,6 +212,11 @@ impl Shared {
 
     pub(super) fn wall(&self) -> Wall {
         self.options.clock.wall()
+    }
+
+    /// Why nothing can be written, if so.
+    pub(super) fn takes_no_writes(&self) -> Option<String> {
+        self.read_only.clone().or_else(|| self.service.refused(Right::Write))
     }
 
     /// Answers those who waited for a sync.

@@ -60,6 +60,8 @@ pub(super) async fn probe(
         .list(&paths.manifests(), deadline)
         .await
         .map_err(|f| OpenError::of(&f, &place, "list"))?;
+    // What was refused is known, and need not be tried again.
+    service.start_over();
     Ok(read_only)
 }
 
