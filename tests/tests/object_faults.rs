@@ -1,6 +1,8 @@
 //! The object tier over a service that fails in every way: a load ends in the right bytes, a miss or an
 //! error, in time, and never in wrong bytes.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tranship_cache::tier::cold::{Cold, Failure, Health, Job, Refusal};
@@ -137,26 +139,43 @@ fn an_upload_is_tried_again() {
         let mut several = options(&proxy.endpoint(), "a");
         several.part_bytes = 5 << 20;
         let rig = Rig::open(several).unwrap();
-        let small = 5_000;
-        // In parts, of which each request may fail.
-        let large = 11 << 20;
-        for (number, fate) in (0..).zip(fates()) {
+        // In one request, and in parts: of an upload in parts the beginning, a part, the end.
+        let (small, large) = (5_000, 10 << 20);
+        let steps = [
+            (small, "PUT", ""),
+            (large, "POST", "uploads"),
+            (large, "PUT", "partNumber"),
+            (large, "POST", "uploadId"),
+        ];
+        let mut number = 0;
+        for fate in fates() {
             // The bodies of answers to writes are no longer than this.
             let fate = match fate {
                 Fate::Stall { .. } => Fate::Stall { after: 0 },
                 fate => fate,
             };
-            if matches!(fate, Fate::Flip { .. }) {
+            if matches!(fate, Fate::Flip { .. } | Fate::Truncate { after: 2.. }) {
                 continue;
             }
-            let len = if number % 3 == 0 { large } else { small };
-            for method in ["PUT", "POST"] {
-                spoil(proxy, method, fate, 2);
-                let number = number * 2 + u32::from(method == "POST");
+            for (len, method, query) in steps {
+                // Twice, but for the end: once it was done there is nothing left to be ended.
+                let times = if query == "uploadId" { 1 } else { 2 };
+                let spoilt = Arc::new(AtomicU64::new(0));
+                let spoils = Arc::clone(&spoilt);
+                proxy.decide(move |request| {
+                    let is_it = is_pack(request, method) && request.path.contains(query);
+                    if is_it && spoils.fetch_add(1, Ordering::Relaxed) < times {
+                        fate
+                    } else {
+                        Fate::Pass
+                    }
+                });
+                number += 1;
                 let (record, bytes) = block(number, len);
                 rig.store(record, &bytes, true).unwrap();
+                assert!(spoilt.load(Ordering::Relaxed) > 0, "{fate:?} met no {method} {query}");
                 let direct = Rig::open(options(&server.endpoint(), "b")).unwrap();
-                assert!(direct.finds(&record), "{fate:?} {method}");
+                assert!(direct.finds(&record), "{fate:?} {method} {query}");
                 assert!(direct.load(record.name(), 0..record.len).unwrap() == bytes, "{fate:?}");
             }
         }

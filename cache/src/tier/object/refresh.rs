@@ -147,7 +147,9 @@ fn apply(shared: &Shared, name: &ManifestName, manifest: Option<Manifest>) -> u6
         if let Some(serial) = known {
             if !told.packs.contains(&serial) {
                 told.packs.push(serial);
-                state.index.pack_mut(serial).expect("its name is known").named += 1;
+                if let Some(pack) = state.index.pack_mut(serial) {
+                    pack.named += 1;
+                }
             }
             continue;
         }
