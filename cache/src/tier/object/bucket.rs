@@ -386,7 +386,10 @@ impl Cold for Bucket {
         let left = within.saturating_sub(began.elapsed());
         if self.shared.read_only.is_none() && self.shared.service.broken().is_none() {
             // What was removed or cleared shall not be found by the next run.
-            self.shared.sweep();
+            let cleared = self.shared.state.lock().index.has_cleared();
+            if cleared {
+                self.shared.sweep();
+            }
             let publisher = Arc::clone(&self.publisher);
             let rewrite =
                 async move { publisher.rewrite(usize::MAX, true, Instant::now() + left).await };

@@ -14,7 +14,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use bytes::Bytes;
 use hashbrown::{HashMap, HashTable};
 
-use self::entry::Entry;
+use self::entry::{ENTRY_MEMORY_BYTES, Entry};
 use super::super::cold::{Found, Name};
 use super::format::Listed;
 use super::paths::PackId;
@@ -22,7 +22,6 @@ use crate::identity::IdentityId;
 use crate::key::Key;
 use crate::time::Wall;
 
-pub(super) use self::entry::ENTRY_MEMORY_BYTES;
 pub(super) use self::pack::{Body, Pack, Place, Serial};
 
 /// What an element of the hash table takes, bytes: the place, its byte of control, and room to grow.
@@ -281,6 +280,11 @@ impl Index {
         slot.cleared = true;
         self.blocks -= slot.blocks;
         self.bytes -= slot.bytes;
+    }
+
+    /// True when an identity was cleared, and not all that is left of it was swept away.
+    pub(super) fn has_cleared(&self) -> bool {
+        self.slots.iter().flatten().any(|slot| slot.cleared)
     }
 
     /// Kills entries of a pack that nobody will find any more: expired, or of cleared identities; whether

@@ -56,5 +56,5 @@ pub use clock::{Clock, SystemClock};
 pub use collect::Collected;
 pub use error::OpenError;
 pub use options::{Options, Retries};
-pub use paths::{PACK_ID_BYTES, PackId};
+pub use paths::PackId;
 pub use place::client;
