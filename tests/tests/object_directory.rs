@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use tempfile::TempDir;
@@ -541,4 +542,32 @@ fn options_that_cannot_be_are_refused_in_one_line() {
     std::fs::write(&file, b"").unwrap();
     let error = Rig::open(Options::new(file.to_str().unwrap(), "a")).err().unwrap();
     assert!(matches!(error, OpenError::Unreachable { .. }), "{error}");
+}
+
+#[test]
+fn nothing_is_lost_between_merges_and_looks() {
+    let directory = tempfile::tempdir().unwrap();
+    let rig = Rig::open(options(&directory, "a")).unwrap();
+    let blocks = 100;
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    rig.bucket.refresh(PATIENCE).unwrap();
+                }
+            });
+        }
+        for number in 0..blocks {
+            let (record, bytes) = block(number, 100);
+            rig.store(record, &bytes, true).unwrap();
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(rig.bucket.health(), Health::Ready, "it is no other daemon");
+    drop(rig);
+    let rig = Rig::open(options(&directory, "a")).unwrap();
+    for number in 0..blocks {
+        check(&rig, number, 100);
+    }
 }

@@ -117,56 +117,56 @@ async fn read(
     Ok(None)
 }
 
-/// Adds what a manifest names; how many packs were not known. Pack by pack, so that the lock is short.
+/// Adds what a manifest names; how many packs were not known. Pack by pack, so that the lock is short; the
+/// manifest itself is known at the end, with all that it names, and not before: it may be merged then.
 fn apply(shared: &Shared, name: &ManifestName, manifest: Option<Manifest>) -> u64 {
     let (ours, options) = (name.node == shared.options.node, &shared.options);
-    {
+    let again = {
         let mut state = shared.state.lock();
         match &manifest {
             Some(manifest) => {
+                state.unreadable.remove(name);
                 state.twin |= ours && state.looked && manifest.session != shared.session;
             }
-            None => {
-                state.unreadable.insert(name.clone());
-            }
+            None => drop(state.unreadable.insert(name.clone())),
         }
-        // This node may have written it meanwhile, and counted what it names.
-        let told = state.manifests.get(name);
-        if told.is_some_and(|told| told.left_out.is_empty()) {
-            return 0;
+        match state.manifests.get(name) {
+            // This node wrote it meanwhile.
+            Some(told) if told.left_out.is_empty() => return 0,
+            told => told.is_some(),
         }
-        state.manifests.entry(name.clone()).or_default();
-    }
+    };
+    let (mut named, mut left_out) = (Vec::new(), BTreeSet::new());
     let mut new = 0;
     for listing in manifest.map(|manifest| manifest.packs).unwrap_or_default() {
         let mut state = shared.state.lock();
-        let known = state.by_id.get(&listing.pack).copied();
-        let memory = state.memory_bytes() + Index::memory_of(listing.entries.len());
-        // One that was merged and deleted meanwhile tells nothing any more.
-        let Some(told) = state.manifests.get_mut(name) else { break };
-        if let Some(serial) = known {
-            if !told.packs.contains(&serial) {
-                told.packs.push(serial);
-                if let Some(pack) = state.index.pack_mut(serial) {
-                    pack.named += 1;
-                }
-            }
+        if again && !state.left_out.contains_key(&listing.pack) {
             continue;
         }
-        if !ours && memory > options.index_bytes_max {
-            if told.left_out.insert(listing.pack) {
-                *state.left_out.entry(listing.pack).or_default() += 1;
+        let mut serial = state.by_id.get(&listing.pack).copied();
+        if serial.is_none() {
+            let memory = state.memory_bytes() + Index::memory_of(listing.entries.len());
+            if !ours && memory > options.index_bytes_max {
+                left_out.insert(listing.pack);
+                continue;
             }
-            continue;
+            let mut pack = Pack::new(Body::Stored(listing.pack), ours, listing.created);
+            pack.size = listing.size;
+            serial = Some(state.adopt(pack, listing.pack, &listing.entries, options.grace));
+            new += 1;
+            if ours {
+                count(&shared.counts.recovered, listing.entries.len() as u64);
+            }
         }
-        told.left_out.insert(listing.pack);
-        let mut pack = Pack::new(Body::Stored(listing.pack), ours, listing.created);
-        pack.size = listing.size;
-        state.adopt(pack, listing.pack, &listing.entries, options.grace);
-        new += 1;
-        if ours {
-            count(&shared.counts.recovered, listing.entries.len() as u64);
+        if let Some(pack) =
+            serial.filter(|_| !again).and_then(|serial| state.index.pack_mut(serial))
+        {
+            pack.named += 1;
         }
+        named.extend(serial.map(|serial| (serial, listing.pack)));
+    }
+    if !again {
+        shared.state.lock().told(name, ours, named, left_out);
     }
     new
 }
@@ -206,16 +206,51 @@ impl State {
                 self.changed.insert(serial);
             }
         }
-        self.left_out.remove(&id);
-        let mut named = 0;
-        for told in self.manifests.values_mut() {
-            if told.left_out.remove(&id) {
-                told.packs.push(serial);
-                named += 1;
+        if self.left_out.remove(&id).is_some() {
+            let mut named = 0;
+            for told in self.manifests.values_mut() {
+                if told.left_out.remove(&id) {
+                    told.packs.push(serial);
+                    named += 1;
+                }
+            }
+            if let Some(pack) = self.index.pack_mut(serial) {
+                pack.named = named;
             }
         }
-        self.index.pack_mut(serial).expect("it was just added").named = named;
         serial
+    }
+
+    /// A manifest is known, and names these packs, as they count already.
+    fn told(
+        &mut self,
+        name: &ManifestName,
+        ours: bool,
+        named: Vec<(Serial, PackId)>,
+        left_out: BTreeSet<PackId>,
+    ) {
+        if self.manifests.contains_key(name) {
+            // This node wrote it meanwhile, and counted them too.
+            for (serial, _) in named {
+                if let Some(pack) = self.index.pack_mut(serial) {
+                    pack.named = pack.named.saturating_sub(1);
+                }
+            }
+            return;
+        }
+        let mut told = Told { packs: Vec::with_capacity(named.len()), left_out };
+        for (serial, id) in named {
+            // Another node's may have been left out again since.
+            if ours || self.index.pack(serial).is_some() {
+                told.packs.push(serial);
+            } else {
+                told.left_out.insert(id);
+            }
+        }
+        for id in &told.left_out {
+            *self.left_out.entry(*id).or_default() += 1;
+        }
+        self.manifests.insert(name.clone(), told);
     }
 
     /// Forgets another node's pack for want of room; it stays where it is.
