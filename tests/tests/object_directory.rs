@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
@@ -570,4 +571,80 @@ fn nothing_is_lost_between_merges_and_looks() {
     for number in 0..blocks {
         check(&rig, number, 100);
     }
+}
+
+/// A file system of its own; unmounted when dropped.
+struct Mount(TempDir);
+
+impl Mount {
+    /// With room for so much; none where that is not allowed, and that is said.
+    fn new(size: &str) -> Option<Self> {
+        let directory = tempfile::tempdir().unwrap();
+        let size = format!("size={size}");
+        let run = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &size, "none"])
+            .arg(directory.path())
+            .output();
+        let why = match run {
+            Ok(output) if output.status.success() => return Some(Self(directory)),
+            Ok(output) => String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+            Err(error) => error.to_string(),
+        };
+        #[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
+        {
+            eprintln!("skipped: no file system can be mounted: {why}");
+        }
+        None
+    }
+
+    fn remount(&self, how: &str) {
+        let how = format!("remount,{how}");
+        let status = Command::new("mount").args(["-o", &how]).arg(self.0.path()).status();
+        assert!(status.unwrap().success(), "{how}");
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}
+
+#[test]
+fn a_directory_that_is_full_or_read_only_is_told_until_it_is_not() {
+    let Some(mount) = Mount::new("4m") else { return };
+    let mut quick = options(&mount.0, "a");
+    quick.breaker.pause = Duration::from_millis(20);
+    quick.breaker.pause_max = Duration::from_millis(50);
+    let rig = Rig::open(quick).unwrap();
+    let mut number = 0;
+    let mut store = || {
+        number += 1;
+        let (record, bytes) = block(number, 100_000);
+        rig.store(record, &bytes, true)
+    };
+    store().unwrap();
+    let mut refused = |said: &str| {
+        let failed = store();
+        assert!(matches!(&failed, Err(Failure::Io(text)) if text.contains(said)), "{failed:?}");
+        let Health::ReadOnly(why) = rig.bucket.health() else {
+            panic!("{:?}", rig.bucket.health())
+        };
+        assert!(why.contains("writing does not work") && why.contains(said), "{why}");
+        assert!(matches!(store(), Err(Failure::Unavailable(_))));
+        check(&rig, 1, 100_000);
+    };
+    let filler = mount.0.path().join("filler");
+    let full = std::fs::write(&filler, vec![1; 8 << 20]).unwrap_err();
+    assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
+    refused("No space left on device");
+    std::fs::remove_file(&filler).unwrap();
+    rig.until(|| rig.bucket.health() == Health::Ready);
+    mount.remount("ro");
+    refused("Read-only file system");
+    let error = Rig::open(Options { or_read_only: false, ..options(&mount.0, "b") }).err().unwrap();
+    assert!(matches!(error, OpenError::Denied { what: "write", .. }), "{error}");
+    mount.remount("rw");
+    rig.until(|| rig.bucket.health() == Health::Ready);
+    store().unwrap();
 }
