@@ -3,14 +3,15 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tranship_cache::cold_conformance;
 use tranship_cache::tier::Cold;
 use tranship_cache::tier::cold::Notify;
 use tranship_cache::tier::conformance::Harness;
 use tranship_cache::tier::object::{Bucket, Clock};
-use tranship_cache::time::{Millis, Wall};
+use tranship_cache::time::Wall;
+use tranship_tests::cold::Turned;
 use tranship_tests::proxy::{Fate, Proxy};
 use tranship_tests::s3::{BUCKET, Server, options_at, servers};
 
@@ -33,24 +34,7 @@ struct Wire {
     server: Arc<Server>,
     proxy: Proxy,
     prefix: String,
-    clock: Arc<Ahead>,
-}
-
-/// The time since the start, put forward.
-struct Ahead {
-    start: Instant,
-    ahead: AtomicU64,
-}
-
-impl Clock for Ahead {
-    fn now(&self) -> Duration {
-        self.start.elapsed()
-    }
-
-    fn wall(&self) -> Wall {
-        let ahead = Millis(self.ahead.load(Ordering::Relaxed));
-        Wall(1_000_000_000_000).after(Millis::from(self.start.elapsed())).after(ahead)
-    }
+    clock: Arc<Turned>,
 }
 
 impl Harness for Wire {
@@ -65,8 +49,7 @@ impl Harness for Wire {
         let server = server().expect("it was there");
         let proxy = Proxy::start(&server.address);
         let prefix = format!("rule-{}", PREFIXES.fetch_add(1, Ordering::Relaxed));
-        let clock = Arc::new(Ahead { start: Instant::now(), ahead: AtomicU64::new(0) });
-        Self { server, proxy, prefix, clock }
+        Self { server, proxy, prefix, clock: Arc::default() }
     }
 
     fn open(&self, notify: Notify) -> Arc<dyn Cold> {
@@ -99,7 +82,7 @@ impl Harness for Wire {
     }
 
     fn pass(&self, span: Duration) -> bool {
-        self.clock.ahead.fetch_add(Millis::from(span).0, Ordering::Relaxed);
+        self.clock.forward(span);
         true
     }
 

@@ -26,6 +26,8 @@ use super::shared::{Shared, count};
 const WATCHED_MAX: usize = 100_000;
 /// Footers that are read in one round.
 const FOOTERS: usize = 32;
+/// The largest footer that is read, bytes.
+const FOOTER_BYTES_MAX: u64 = 1 << 30;
 /// Packs and manifests that are deleted in one round.
 const DELETES: usize = 256;
 /// A node shows that it lives so many times in the time after which it would be given up.
@@ -193,6 +195,9 @@ impl Strays {
         let Some(at) = object.size.checked_sub(TRAILER_BYTES) else { return Ok(None) };
         let tail = service.read(&object.location, at..object.size, deadline).await?;
         let Ok(trailer) = Trailer::decode(&tail) else { return Ok(None) };
+        if trailer.footer_bytes > FOOTER_BYTES_MAX {
+            return Ok(None);
+        }
         let Some(begin) = at.checked_sub(trailer.footer_bytes) else { return Ok(None) };
         let bytes = service.read(&object.location, begin..at, deadline).await?;
         Ok(Footer::decode(&bytes, trailer, begin).ok())
