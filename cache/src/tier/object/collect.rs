@@ -105,10 +105,12 @@ impl Collector {
         self.shared.sweep();
         collected.dropped += self.drop_what_must();
         collected.moved += self.compact(deadline).await;
-        self.publisher.rewrite(REWRITES, false, deadline).await?;
+        // Where nothing more can be written, room is still made of what was due before.
+        let rewritten = self.publisher.rewrite(REWRITES, false, deadline).await;
         // Nobody may name what is deleted: what others told meanwhile is heard before.
         refresh(&self.shared, deadline).await?;
         collected.deleted += self.delete_left(deadline).await?;
+        rewritten?;
         self.strays.round(&self.leaving, &mut collected, deadline).await?;
         Ok(collected)
     }
