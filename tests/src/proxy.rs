@@ -73,6 +73,8 @@ struct Shared {
     decide: Mutex<Decide>,
     requests: AtomicU64,
     over: AtomicBool,
+    /// Requests wait until this is over.
+    held: (Mutex<bool>, Condvar),
     /// Woken at the end: what stalls ends then.
     ended: (Mutex<bool>, Condvar),
 }
@@ -91,6 +93,7 @@ impl Proxy {
             decide: Mutex::new(Box::new(|_| Fate::Pass)),
             requests: AtomicU64::new(0),
             over: AtomicBool::new(false),
+            held: Default::default(),
             ended: Default::default(),
         });
         let accepting = Arc::clone(&shared);
@@ -121,6 +124,15 @@ impl Proxy {
         *self.shared.decide.lock().unwrap() = Box::new(decide);
     }
 
+    /// From now on requests wait for their fate, or do no more.
+    ///
+    /// # Panics
+    /// When another thread panicked.
+    pub fn hold(&self, held: bool) {
+        *self.shared.held.0.lock().unwrap() = held;
+        self.shared.held.1.notify_all();
+    }
+
     /// Requests so far.
     #[must_use]
     pub fn requests(&self) -> u64 {
@@ -131,6 +143,7 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.shared.over.store(true, Ordering::Release);
+        self.hold(false);
         *self.shared.ended.0.lock().unwrap() = true;
         self.shared.ended.1.notify_all();
         // So that it stops accepting.
@@ -147,6 +160,8 @@ impl Shared {
         let mut word = || words.next().unwrap_or_default().to_owned();
         let number = self.requests.fetch_add(1, Ordering::Relaxed);
         let request = Request { number, method: word(), path: word() };
+        let held = self.held.0.lock().unwrap();
+        drop(self.held.1.wait_while(held, |held| *held).unwrap());
         let fate = (self.decide.lock().unwrap())(&request);
         match fate {
             Fate::Reset => return reset(&client),

@@ -60,12 +60,24 @@ impl Kind {
 
 /// The servers to test with: those that `TRANSHIP_S3` names (`moto,s3s-fs,garage`), or moto; said when one
 /// of them is not there.
+///
+/// # Panics
+/// When it names another: tests that nobody sees skipped show nothing.
 #[must_use]
 pub fn servers() -> Vec<Server> {
     let asked = std::env::var("TRANSHIP_S3").unwrap_or_else(|_| "moto".to_owned());
-    let asked =
-        Kind::ALL.into_iter().filter(|kind| asked.split(',').any(|name| name == kind.name()));
-    asked.filter_map(server).collect()
+    kinds(&asked).into_iter().filter_map(server).collect()
+}
+
+/// The servers of a list of names.
+fn kinds(names: &str) -> Vec<Kind> {
+    let kind = |name: &str| {
+        let known = Kind::ALL.into_iter().find(|kind| kind.name() == name);
+        known.unwrap_or_else(|| {
+            panic!("TRANSHIP_S3 names {name:?}; moto, s3s-fs and garage are known")
+        })
+    };
+    names.split(',').map(str::trim).map(kind).collect()
 }
 
 /// One server; said when it is not there.
@@ -128,6 +140,33 @@ impl Server {
     pub fn restart(&mut self) {
         self.kill();
         self.run();
+    }
+
+    /// Changes a byte of each copy of these bytes below a path, behind everybody's back; how many.
+    ///
+    /// # Panics
+    /// When it cannot be done.
+    #[must_use]
+    pub fn spoil(&self, below: &str, bytes: &[u8]) -> usize {
+        let (endpoint, below) = (self.endpoint(), below.to_owned());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async move {
+            let store = client(&endpoint);
+            let path = object_store::path::Path::from(below);
+            let objects = store.list(Some(&path)).try_collect::<Vec<_>>().await.unwrap();
+            let mut spoilt = 0;
+            for object in &objects {
+                let there = store.get(&object.location).await.unwrap().bytes().await.unwrap();
+                let mut all = there.to_vec();
+                let copies = there.windows(bytes.len()).enumerate();
+                for (at, _) in copies.filter(|(_, some)| *some == bytes) {
+                    all[at + 5] ^= 8;
+                    spoilt += 1;
+                }
+                store.put(&object.location, all.into()).await.unwrap();
+            }
+            spoilt
+        })
     }
 
     /// Deletes the objects below a path behind everybody's back; how many.
@@ -295,4 +334,21 @@ fn request(address: &str, method: &str, path: &str) -> String {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("it answers");
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_are_named() {
+        assert_eq!(kinds("moto"), [Kind::Moto]);
+        assert_eq!(kinds("garage, s3s-fs"), [Kind::Garage, Kind::S3sFs]);
+    }
+
+    #[test]
+    #[should_panic(expected = "TRANSHIP_S3 names \"minio\"")]
+    fn a_server_that_nobody_knows_is_no_skip() {
+        let _ = kinds("moto,minio");
+    }
 }

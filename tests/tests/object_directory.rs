@@ -2,7 +2,9 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use tempfile::TempDir;
@@ -291,11 +293,18 @@ fn a_node_that_is_gone_for_a_week_is_forgotten() {
     b.store(record, &bytes, true).unwrap();
     b.bucket.collect(PATIENCE).unwrap();
     assert_eq!(files(&directory, "manifests").len(), 2);
+    // A pack that nobody names makes every round ask for the service's time.
+    let stray = directory.path().join("v1/packs/ab").join("ab".repeat(32));
+    std::fs::create_dir_all(stray.parent().unwrap()).unwrap();
+    std::fs::write(&stray, b"no pack").unwrap();
     // All that node a ever wrote is eight days old, all of node b but its sign of life too.
     age(&files(&directory, "manifests"), HOUR * 24 * 8);
     age(&files(&directory, "packs"), HOUR * 24 * 8);
     age(&[directory.path().join("v1/nodes/a")], HOUR * 24 * 8);
-    clock.forward(HOUR * 11);
+    clock.forward(HOUR * 5);
+    b.bucket.collect(PATIENCE).unwrap();
+    assert_eq!(files(&directory, "manifests").len(), 2, "it is not yet time to look");
+    clock.forward(HOUR * 6);
     b.bucket.collect(PATIENCE).unwrap();
     assert_eq!(files(&directory, "manifests").len(), 1, "of b");
     b.bucket.collect(PATIENCE).unwrap();
@@ -330,6 +339,167 @@ fn a_small_index_leaves_others_packs_out_and_deletes_none() {
     }
     for number in 0..400 {
         check(&a, number, 100);
+    }
+    // With the manifests of what is known gone there is room for the rest, and then nothing is left out.
+    let (mut manifests, all) = (files(&directory, "manifests"), 400);
+    manifests.sort();
+    for known in manifests.drain(..2) {
+        std::fs::remove_file(known).unwrap();
+    }
+    b.bucket.refresh(PATIENCE).unwrap();
+    b.bucket.refresh(PATIENCE).unwrap();
+    assert_eq!((b.bucket.figures().blocks, b.bucket.health()), (200, Health::Ready));
+    for number in all / 2..all {
+        check(&b, number, 100);
+    }
+    for left in manifests {
+        std::fs::remove_file(left).unwrap();
+    }
+    b.bucket.refresh(PATIENCE).unwrap();
+    assert_eq!((b.bucket.figures().blocks, b.bucket.health()), (0, Health::Ready));
+}
+
+#[test]
+fn what_was_left_out_is_forgotten_with_its_manifest() {
+    let directory = tempfile::tempdir().unwrap();
+    let a = Rig::open(options(&directory, "a")).unwrap();
+    for number in 0..200 {
+        let (record, bytes) = block(number, 100);
+        a.store(record, &bytes, number % 100 == 99).unwrap();
+    }
+    let mut small = options(&directory, "b");
+    small.index_bytes_max = 10_000;
+    let b = Rig::open(small).unwrap();
+    assert!(matches!(b.bucket.health(), Health::Degraded(_)), "{:?}", b.bucket.health());
+    for manifest in files(&directory, "manifests") {
+        std::fs::remove_file(manifest).unwrap();
+    }
+    b.bucket.refresh(PATIENCE).unwrap();
+    assert_eq!(b.bucket.health(), Health::Ready);
+    assert_eq!(b.bucket.collect(PATIENCE).unwrap().strays, 2, "nobody names them any more");
+}
+
+#[test]
+fn what_was_removed_is_not_brought_back_by_what_is_heard_later() {
+    let directory = tempfile::tempdir().unwrap();
+    let clock = Arc::new(Turned::default());
+    let open = |node: &str| {
+        let mut options = options(&directory, node);
+        options.clock = Arc::clone(&clock) as Arc<dyn Clock>;
+        Rig::open(options).unwrap()
+    };
+    let (a, b) = (open("a"), open("b"));
+    let (first, bytes) = block(1, 5000);
+    let (mut second, others) = block(2, 5000);
+    second.identity = identity(2);
+    b.store(first, &bytes, false).unwrap();
+    b.store(second, &others, true).unwrap();
+    // Node a has not heard of them.
+    a.submit(Job::Remove { name: first.name() });
+    a.submit(Job::Clear { identity: identity(2) });
+    assert_eq!(a.bucket.refresh(PATIENCE), Ok(1));
+    assert!(!a.finds(&first) && !a.finds(&second));
+    assert_eq!(a.all(), []);
+    // What is stored here again is found again, and so is what others store later.
+    a.store(first, &bytes, false).unwrap();
+    check(&a, 1, 5000);
+    clock.forward(HOUR * 2);
+    let (mut third, bytes) = block(3, 5000);
+    third.identity = identity(2);
+    b.store(third, &bytes, true).unwrap();
+    a.bucket.refresh(PATIENCE).unwrap();
+    assert!(a.finds(&third) && !a.finds(&second));
+}
+
+#[test]
+fn what_a_crash_left_does_not_bring_back_what_was_removed_since() {
+    let directory = tempfile::tempdir().unwrap();
+    let a = Rig::open(options(&directory, "a")).unwrap();
+    for number in 1..3 {
+        let (record, bytes) = block(number, 5000);
+        a.store(record, &bytes, number == 2).unwrap();
+    }
+    drop(a);
+    std::fs::remove_file(&files(&directory, "manifests")[0]).unwrap();
+    let a = Rig::open(options(&directory, "a")).unwrap();
+    a.submit(Job::Remove { name: block(1, 5000).0.name() });
+    assert_eq!(a.bucket.collect(PATIENCE).unwrap().adopted, 1);
+    assert!(!a.finds(&block(1, 5000).0));
+    check(&a, 2, 5000);
+    a.bucket.close(PATIENCE);
+    drop(a);
+    let a = Rig::open(options(&directory, "a")).unwrap();
+    assert!(!a.finds(&block(1, 5000).0), "nor after a restart");
+    check(&a, 2, 5000);
+}
+
+#[test]
+fn a_manifest_that_makes_no_sense_keeps_what_it_may_name() {
+    let directory = tempfile::tempdir().unwrap();
+    let clock = Arc::new(Turned::default());
+    let open = |node: &str| {
+        let mut options = options(&directory, node);
+        options.clock = Arc::clone(&clock) as Arc<dyn Clock>;
+        Rig::open(options).unwrap()
+    };
+    drop(open("a"));
+    // As a later version of the same node may have written.
+    let unreadable =
+        directory.path().join("v1/manifests/a").join(format!("0-{:016x}-{:032x}", 1, 7));
+    std::fs::create_dir_all(unreadable.parent().unwrap()).unwrap();
+    std::fs::write(&unreadable, b"TSHMANI1 of another version").unwrap();
+    let a = open("a");
+    let Health::Degraded(why) = a.bucket.health() else { panic!("{:?}", a.bucket.health()) };
+    assert!(why.contains("v1/manifests/a/0-0000000000000001"), "{why}");
+    for number in 0..9 {
+        let (record, bytes) = block(number, 1000);
+        a.store(record, &bytes, true).unwrap();
+    }
+    // After a moment: nobody waits for the merge.
+    a.until(|| files(&directory, "manifests").len() <= 3);
+    assert!(unreadable.exists(), "it was merged away");
+    for number in 0..9 {
+        a.submit(Job::Remove { name: block(number, 1000).0.name() });
+    }
+    assert_eq!(a.bucket.collect(PATIENCE).unwrap().dropped, 9);
+    for _ in 0..3 {
+        clock.forward(HOUR);
+        assert_eq!(a.bucket.collect(PATIENCE).unwrap().deleted, 0);
+    }
+    assert_eq!(files(&directory, "packs").len(), 9);
+    std::fs::remove_file(&unreadable).unwrap();
+    a.bucket.refresh(PATIENCE).unwrap();
+    assert_eq!(a.bucket.health(), Health::Ready);
+    a.bucket.collect(PATIENCE).unwrap();
+    clock.forward(HOUR);
+    a.bucket.collect(PATIENCE).unwrap();
+    assert!(files(&directory, "packs").is_empty());
+}
+
+#[test]
+fn many_who_look_at_once_count_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let (a, b) = (
+        Rig::open(options(&directory, "a")).unwrap(),
+        Rig::open(options(&directory, "b")).unwrap(),
+    );
+    for round in 0..5 {
+        for number in 0..6 {
+            let (record, bytes) = block(round * 6 + number, 1000);
+            a.store(record, &bytes, true).unwrap();
+        }
+        let look = || b.bucket.refresh(PATIENCE).unwrap();
+        let found: u64 = std::thread::scope(|scope| {
+            let looks: Vec<_> = (0..4).map(|_| scope.spawn(look)).collect();
+            looks.into_iter().map(|look| look.join().unwrap()).sum()
+        });
+        assert_eq!((found, b.bucket.figures().blocks), (6, 6), "round {round}");
+        for manifest in files(&directory, "manifests") {
+            std::fs::remove_file(manifest).unwrap();
+        }
+        b.bucket.refresh(PATIENCE).unwrap();
+        assert_eq!(b.bucket.figures().blocks, 0, "round {round}: what nobody names is forgotten");
+        a.bucket.refresh(PATIENCE).unwrap();
     }
 }
 
@@ -373,4 +543,108 @@ fn options_that_cannot_be_are_refused_in_one_line() {
     std::fs::write(&file, b"").unwrap();
     let error = Rig::open(Options::new(file.to_str().unwrap(), "a")).err().unwrap();
     assert!(matches!(error, OpenError::Unreachable { .. }), "{error}");
+}
+
+#[test]
+fn nothing_is_lost_between_merges_and_looks() {
+    let directory = tempfile::tempdir().unwrap();
+    let rig = Rig::open(options(&directory, "a")).unwrap();
+    let blocks = 100;
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    rig.bucket.refresh(PATIENCE).unwrap();
+                }
+            });
+        }
+        for number in 0..blocks {
+            let (record, bytes) = block(number, 100);
+            rig.store(record, &bytes, true).unwrap();
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(rig.bucket.health(), Health::Ready, "it is no other daemon");
+    drop(rig);
+    let rig = Rig::open(options(&directory, "a")).unwrap();
+    for number in 0..blocks {
+        check(&rig, number, 100);
+    }
+}
+
+/// A file system of its own; unmounted when dropped.
+struct Mount(TempDir);
+
+impl Mount {
+    /// With room for so much; none where that is not allowed, and that is said.
+    fn new(size: &str) -> Option<Self> {
+        let directory = tempfile::tempdir().unwrap();
+        let size = format!("size={size}");
+        let run = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &size, "none"])
+            .arg(directory.path())
+            .output();
+        let why = match run {
+            Ok(output) if output.status.success() => return Some(Self(directory)),
+            Ok(output) => String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+            Err(error) => error.to_string(),
+        };
+        #[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
+        {
+            eprintln!("skipped: no file system can be mounted: {why}");
+        }
+        None
+    }
+
+    fn remount(&self, how: &str) {
+        let how = format!("remount,{how}");
+        let status = Command::new("mount").args(["-o", &how]).arg(self.0.path()).status();
+        assert!(status.unwrap().success(), "{how}");
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}
+
+#[test]
+fn a_directory_that_is_full_or_read_only_is_told_until_it_is_not() {
+    let Some(mount) = Mount::new("4m") else { return };
+    let mut quick = options(&mount.0, "a");
+    quick.breaker.pause = Duration::from_millis(20);
+    quick.breaker.pause_max = Duration::from_millis(50);
+    let rig = Rig::open(quick).unwrap();
+    let mut number = 0;
+    let mut store = || {
+        number += 1;
+        let (record, bytes) = block(number, 100_000);
+        rig.store(record, &bytes, true)
+    };
+    store().unwrap();
+    let mut refused = |said: &str| {
+        let failed = store();
+        assert!(matches!(&failed, Err(Failure::Io(text)) if text.contains(said)), "{failed:?}");
+        let Health::ReadOnly(why) = rig.bucket.health() else {
+            panic!("{:?}", rig.bucket.health())
+        };
+        assert!(why.contains("writing does not work") && why.contains(said), "{why}");
+        assert!(matches!(store(), Err(Failure::Unavailable(_))));
+        check(&rig, 1, 100_000);
+    };
+    let filler = mount.0.path().join("filler");
+    let full = std::fs::write(&filler, vec![1; 8 << 20]).unwrap_err();
+    assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
+    refused("No space left on device");
+    std::fs::remove_file(&filler).unwrap();
+    rig.until(|| rig.bucket.health() == Health::Ready);
+    mount.remount("ro");
+    refused("Read-only file system");
+    let error = Rig::open(Options { or_read_only: false, ..options(&mount.0, "b") }).err().unwrap();
+    assert!(matches!(error, OpenError::Denied { what: "write", .. }), "{error}");
+    mount.remount("rw");
+    rig.until(|| rig.bucket.health() == Health::Ready);
+    store().unwrap();
 }

@@ -1,6 +1,8 @@
 //! The object tier over a service that fails in every way: a load ends in the right bytes, a miss or an
 //! error, in time, and never in wrong bytes.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tranship_cache::tier::cold::{Cold, Failure, Health, Job, Refusal};
@@ -137,26 +139,43 @@ fn an_upload_is_tried_again() {
         let mut several = options(&proxy.endpoint(), "a");
         several.part_bytes = 5 << 20;
         let rig = Rig::open(several).unwrap();
-        let small = 5_000;
-        // In parts, of which each request may fail.
-        let large = 11 << 20;
-        for (number, fate) in (0..).zip(fates()) {
+        // In one request, and in parts: of an upload in parts the beginning, a part, the end.
+        let (small, large) = (5_000, 10 << 20);
+        let steps = [
+            (small, "PUT", ""),
+            (large, "POST", "uploads"),
+            (large, "PUT", "partNumber"),
+            (large, "POST", "uploadId"),
+        ];
+        let mut number = 0;
+        for fate in fates() {
             // The bodies of answers to writes are no longer than this.
             let fate = match fate {
                 Fate::Stall { .. } => Fate::Stall { after: 0 },
                 fate => fate,
             };
-            if matches!(fate, Fate::Flip { .. }) {
+            if matches!(fate, Fate::Flip { .. } | Fate::Truncate { after: 2.. }) {
                 continue;
             }
-            let len = if number % 3 == 0 { large } else { small };
-            for method in ["PUT", "POST"] {
-                spoil(proxy, method, fate, 2);
-                let number = number * 2 + u32::from(method == "POST");
+            for (len, method, query) in steps {
+                // Twice, but for the end: once it was done there is nothing left to be ended.
+                let times = if query == "uploadId" { 1 } else { 2 };
+                let spoilt = Arc::new(AtomicU64::new(0));
+                let spoils = Arc::clone(&spoilt);
+                proxy.decide(move |request| {
+                    let is_it = is_pack(request, method) && request.path.contains(query);
+                    if is_it && spoils.fetch_add(1, Ordering::Relaxed) < times {
+                        fate
+                    } else {
+                        Fate::Pass
+                    }
+                });
+                number += 1;
                 let (record, bytes) = block(number, len);
                 rig.store(record, &bytes, true).unwrap();
+                assert!(spoilt.load(Ordering::Relaxed) > 0, "{fate:?} met no {method} {query}");
                 let direct = Rig::open(options(&server.endpoint(), "b")).unwrap();
-                assert!(direct.finds(&record), "{fate:?} {method}");
+                assert!(direct.finds(&record), "{fate:?} {method} {query}");
                 assert!(direct.load(record.name(), 0..record.len).unwrap() == bytes, "{fate:?}");
             }
         }
@@ -287,6 +306,93 @@ fn who_may_not_write_reads_and_who_may_not_read_is_told() {
         proxy.decide(|_| Fate::Status(403, "SignatureDoesNotMatch"));
         let error = Rig::open(options(&proxy.endpoint(), "b")).err().unwrap();
         assert!(matches!(error, OpenError::Credentials { .. }), "{error}");
+    });
+}
+
+#[test]
+fn what_is_lost_at_run_time_is_told_until_it_is_back() {
+    with_proxies(|_, proxy| {
+        let mut quick = options(&proxy.endpoint(), "a");
+        quick.breaker.pause = Duration::from_millis(50);
+        quick.breaker.pause_max = Duration::from_millis(100);
+        let rig = Rig::open(quick).unwrap();
+        let (record, bytes) = block(1, LEN);
+        rig.store(record, &bytes, true).unwrap();
+        let denied = Fate::Status(403, "AccessDenied");
+        let back = || {
+            proxy.decide(|_| Fate::Pass);
+            rig.until(|| rig.bucket.health() == Health::Ready);
+            assert!(rig.load(record.name(), 0..record.len).unwrap() == bytes);
+        };
+        // The right to write; and room, which a service says with this status.
+        for (number, fate, said) in
+            [(2, denied, "access is denied"), (3, Fate::Status(507, "StorageFull"), "no more room")]
+        {
+            let (other, others) = block(number, LEN);
+            proxy.decide(move |request| if request.method == "PUT" { fate } else { Fate::Pass });
+            assert!(matches!(rig.store(other, &others, true), Err(Failure::Io(_))), "{fate:?}");
+            let Health::ReadOnly(why) = rig.bucket.health() else {
+                panic!("{fate:?}: {:?}", rig.bucket.health())
+            };
+            assert!(why.starts_with("writing does not work: ") && why.contains(said), "{why}");
+            let failed = rig.store(other, &others, false);
+            let Err(Failure::Unavailable(why)) = failed else { panic!("{failed:?}") };
+            assert!(why.starts_with("read-only: ") && why.contains(said), "{why}");
+            assert!(rig.load(record.name(), 0..record.len).unwrap() == bytes, "it is read");
+            back();
+            rig.store(other, &others, true).unwrap();
+        }
+        // Credentials, for everything: at once where it is written, after some loads where it is read.
+        proxy.decide(|_| Fate::Status(403, "ExpiredToken"));
+        for _ in 0..3 {
+            let failed = rig.load(record.name(), 0..record.len);
+            assert!(matches!(failed, Err(Failure::Io(_) | Failure::Unavailable(_))), "{failed:?}");
+        }
+        let Health::Off(why) = rig.bucket.health() else { panic!("{:?}", rig.bucket.health()) };
+        assert!(why.contains("the credentials are refused (403 ExpiredToken)"), "{why}");
+        assert!(!rig.finds(&record), "a miss at once");
+        back();
+        // The right to list.
+        let lists =
+            |request: &Request| request.method == "GET" && request.path.contains("list-type");
+        proxy.decide(move |request| if lists(request) { denied } else { Fate::Pass });
+        assert!(rig.bucket.refresh(PATIENCE).is_err());
+        let Health::Degraded(why) = rig.bucket.health() else {
+            panic!("{:?}", rig.bucket.health())
+        };
+        assert!(why.contains("listing does not work"), "{why}");
+        back();
+    });
+}
+
+#[test]
+fn one_manifest_that_cannot_be_had_holds_no_other_up() {
+    with_proxies(|server, proxy| {
+        for node in ["a", "b"] {
+            let rig = Rig::open(options(&server.endpoint(), node)).unwrap();
+            let (record, bytes) = block(u32::from(node.as_bytes()[0]), 5000);
+            rig.store(record, &bytes, true).unwrap();
+        }
+        let (own, other) = (block(u32::from(b'a'), 5000).0, block(u32::from(b'b'), 5000).0);
+        // In the first look too, so that what this node told is not all known.
+        let lost =
+            |request: &Request| request.method == "GET" && request.path.contains("/manifests/a/");
+        let fate = Fate::Status(500, "InternalError");
+        proxy.decide(move |request| if lost(request) { fate } else { Fate::Pass });
+        let rig = Rig::open(options(&proxy.endpoint(), "a")).unwrap();
+        assert!(rig.finds(&other) && !rig.finds(&own));
+        let Health::Degraded(why) = rig.bucket.health() else {
+            panic!("{:?}", rig.bucket.health())
+        };
+        assert!(why.contains("v1/manifests/a/0-") && why.contains("500 InternalError"), "{why}");
+        let failed = rig.bucket.refresh(PATIENCE);
+        let Err(Failure::Io(text)) = &failed else { panic!("{failed:?}") };
+        assert!(text.contains("v1/manifests/a/0-") && text.contains("500 InternalError"), "{text}");
+        proxy.decide(|_| Fate::Pass);
+        assert_eq!(rig.bucket.refresh(PATIENCE), Ok(1));
+        assert!(rig.finds(&own));
+        // It was of an earlier run of this node, and of no other daemon.
+        assert_eq!(rig.bucket.health(), Health::Ready);
     });
 }
 

@@ -18,7 +18,9 @@
 //! 3. A store that was asked to be durable and succeeded survives a crash of the process and of the
 //!    machine, until the tier's own policy or a [`Job::Remove`] ends the block.
 //! 4. A job that cannot be taken is refused at once, and comes back whole. Removals are always taken
-//!    until the tier is closed, and nobody finds the block from then on until it is stored again.
+//!    until the tier is closed, and nobody finds the block from then on until it is stored again: a store
+//!    that was taken before the removal is void, wherever it is on its way, and ends as if it had been
+//!    done and the block removed after it.
 //! 5. A tier that fails goes to [`Health::ReadOnly`] or [`Health::Off`] and says why; it never takes
 //!    the cache down.
 
@@ -130,7 +132,8 @@ pub enum Job {
         /// How long it may take.
         within: Duration,
     },
-    /// Forget a block; it is gone when this was taken, but may come back with a crash.
+    /// Forget a block, and stores of it that were taken before; it is gone when this was taken, but may
+    /// come back with a crash.
     Remove {
         /// The block.
         name: Name,

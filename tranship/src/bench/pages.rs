@@ -131,6 +131,22 @@ impl Private {
     }
 }
 
+/// The numbers below `count` in an order that depends on the seed alone (Fisher and Yates).
+#[must_use]
+pub fn shuffled(count: u64, seed: u64) -> Vec<u64> {
+    let mut state = seed;
+    // A linear congruential generator modulo 2^64 with Knuth's factor; its upper bits serve.
+    let mut below = |bound: u64| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (u128::from(state).wrapping_mul(u128::from(bound)) >> 64) as usize
+    };
+    let mut numbers: Vec<u64> = (0..count).collect();
+    for at in (1..numbers.len()).rev() {
+        numbers.swap(at, below(at as u64 + 1));
+    }
+    numbers
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -141,5 +157,16 @@ mod tests {
         assert_eq!(pieces.count(), 3);
         let turns: Vec<_> = (0..4).map(|_| pieces.turn()).collect();
         assert_eq!(turns, [0..100, 128..228, 256..356, 0..100]);
+    }
+
+    #[test]
+    fn an_order_has_every_number_once_and_few_neighbours() {
+        let order = shuffled(10_000, 1);
+        let neighbours = order.windows(2).filter(|pair| pair[0] + 1 == pair[1]).count();
+        assert!(neighbours < 10, "{neighbours} neighbours");
+        assert_ne!(order, shuffled(10_000, 2));
+        let mut sorted = order;
+        sorted.sort_unstable();
+        assert!(sorted.into_iter().eq(0..10_000));
     }
 }

@@ -15,6 +15,11 @@ pub trait Harness: Sized {
     /// Jobs of a lane that the tiers opened here take at once, at most 64.
     const LANE_JOBS: usize;
 
+    /// Why no rule can be run on this machine, if so.
+    fn missing() -> Option<&'static str> {
+        None
+    }
+
     /// A place where nothing is.
     fn new() -> Self;
 
@@ -56,13 +61,16 @@ pub trait Harness: Sized {
 /// # Panics
 /// When the rule is broken.
 pub fn run<H: Harness>(rule: &str, test: fn(&H)) {
+    // To the standard error, past the capture of a test that passes: a skip is never silent. Nothing is
+    // lost when nobody listens.
+    let skipped = |why: &str| drop(writeln!(std::io::stderr(), "{rule}: skipped: {why}"));
+    if let Some(why) = H::missing() {
+        return skipped(why);
+    }
     let harness = H::new();
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| test(&harness))) {
         if let Some(Skipped(why)) = panic.downcast_ref() {
-            // To the standard error, past the capture of a test that passes: a skip is never silent.
-            // Nothing is lost when nobody listens.
-            let _ = writeln!(std::io::stderr(), "{rule}: skipped: {why}");
-            return;
+            return skipped(why);
         }
         resume_unwind(panic);
     }

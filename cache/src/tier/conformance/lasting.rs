@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::harness::{Harness, skip};
 use super::kit::{Kit, bytes, record};
-use crate::tier::cold::{Failure, Job, Name};
+use crate::identity::IdentityId;
+use crate::tier::cold::{Failure, Job, Name, Record};
 use crate::time::Wall;
 
 /// A removed block is not found from the moment on that the removal is taken, even while a store of it is
@@ -45,6 +46,53 @@ pub fn a_cleared_identity_is_gone_at_once<H: Harness>(harness: &H) {
     kit.expect(3, &records[7], &all[7]);
     assert_eq!(kit.load(4, &records[8], 0..1, 0), Err(Failure::Gone));
     kit.close();
+}
+
+/// Stores that were taken before a removal, and have not ended, do not bring the block back; those taken
+/// after it do. The same for an identity.
+pub fn a_removal_voids_stores_before_it<H: Harness>(harness: &H) {
+    let kit = Kit::open(harness);
+    let of = |number: u64, identity: u8| {
+        let bytes = bytes(number, 60_000);
+        let mut record = record(number, &bytes);
+        record.identity = IdentityId::from_bytes([identity; 16]);
+        (record, bytes)
+    };
+    // As many as fit under way at once, so that some are still waiting when the removals come.
+    let all: Vec<_> = (0..8).map(|number| of(number, if number < 4 { 1 } else { 2 })).collect();
+    for round in 0..5 {
+        let store = |token: u64, (record, bytes): &(Record, Vec<u8>), durable: bool| {
+            let (record, from) = (*record, super::kit::span(bytes, 0));
+            kit.submit(Job::Store { token, record, from, durable });
+        };
+        let durable = round % 2 == 0;
+        (0..).zip(&all).for_each(|(token, block)| store(token, block, durable));
+        kit.submit(Job::Remove { name: all[3].0.name() });
+        kit.submit(Job::Clear { identity: all[4].0.identity });
+        store(8, &all[7], durable);
+        for token in 0..9 {
+            assert_eq!(kit.wait(token), Ok(None));
+        }
+        for (number, (record, bytes)) in all.iter().enumerate() {
+            if (3..7).contains(&number) {
+                assert_eq!(kit.tier.find(&record.name()), None, "block {number}, round {round}");
+                assert_eq!(kit.load(9, record, 0..1, 0), Err(Failure::Gone), "block {number}");
+            } else {
+                kit.expect(9, record, bytes);
+            }
+        }
+    }
+    kit.close();
+    drop(kit);
+    let after = Kit::open(harness);
+    for (number, (record, bytes)) in all.iter().enumerate() {
+        if (3..7).contains(&number) {
+            assert_eq!(after.tier.find(&record.name()), None, "block {number} after a close");
+        } else {
+            after.expect(9, record, bytes);
+        }
+    }
+    after.close();
 }
 
 /// A block whose time to live is over is neither found nor loaded.
@@ -157,5 +205,27 @@ pub fn what_was_removed_stays_removed_after_a_close<H: Harness>(harness: &H) {
     let after = Kit::open(harness);
     assert_eq!(after.tier.find(&record.name()), None);
     assert_eq!(after.load(2, &record, 0..1, 0), Err(Failure::Gone));
+    after.close();
+}
+
+/// The blocks of an identity that was cleared do not come back after a close.
+pub fn what_was_cleared_stays_cleared_after_a_close<H: Harness>(harness: &H) {
+    let kit = Kit::open(harness);
+    let all: Vec<_> = (0..6).map(|number| bytes(number, 10_000)).collect();
+    let mut records: Vec<_> =
+        (0..).zip(&all).map(|(number, bytes)| record(number, bytes)).collect();
+    records[5].identity = IdentityId::from_bytes([8; 16]);
+    for (record, bytes) in records.iter().zip(&all) {
+        assert_eq!(kit.store(1, *record, bytes, true), Ok(None));
+    }
+    kit.submit(Job::Clear { identity: records[0].identity });
+    kit.close();
+    drop(kit);
+    let after = Kit::open(harness);
+    for record in &records[..5] {
+        assert_eq!(after.tier.find(&record.name()), None);
+        assert_eq!(after.load(2, record, 0..1, 0), Err(Failure::Gone));
+    }
+    after.expect(3, &records[5], &all[5]);
     after.close();
 }

@@ -38,6 +38,8 @@ macro_rules! cold_conformance {
             every_job_is_answered_once,
             a_removed_block_is_gone_at_once,
             a_cleared_identity_is_gone_at_once,
+            a_removal_voids_stores_before_it,
+            what_was_cleared_stays_cleared_after_a_close,
             a_block_expires,
             every_block_is_visited_once,
             what_was_durable_survives_a_crash,

@@ -83,6 +83,14 @@ impl Breaker {
         opens
     }
 
+    /// A try ended and showed nothing: there is another after the same pause.
+    pub(super) fn tried(&mut self, now: Duration) {
+        if let Some(open) = self.open.as_mut().filter(|open| open.trying) {
+            open.trying = false;
+            open.until = now + open.pause;
+        }
+    }
+
     /// True once for each pause that is over: it is time for one try.
     pub(super) fn may_try(&mut self, now: Duration) -> bool {
         match &mut self.open {

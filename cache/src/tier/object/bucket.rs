@@ -17,20 +17,20 @@ use super::super::cold::{
 use super::collect::{Collected, Collector};
 use super::ended::{Ask, Ended};
 use super::error::OpenError;
+use super::gates::Right;
 use super::image::Imager;
 use super::load::{self, Load};
-use super::manifests::{Publisher, refresh};
+use super::manifests::Publisher;
 use super::options::Options;
-use super::packer::{Order, Packer};
+use super::packer::{Order, Packer, Store};
 use super::place::Place;
+use super::refresh::refresh;
 use super::service::Service;
 use super::shared::{Shared, count};
 use super::tasks::{collect, first_look, poll, probe, session, watch};
 use super::upload;
 use crate::limits::SCAN_BLOCKS;
 
-/// Jobs of a lane that may be under way.
-const JOBS_MAX: usize = 4096;
 /// Blocks do not move so long after somebody went through some of them.
 const VISIT: Duration = Duration::from_secs(60);
 
@@ -110,13 +110,13 @@ impl Bucket {
     /// Looks for packs of other nodes now; how many came.
     ///
     /// # Errors
-    /// What went wrong, in short.
+    /// What went wrong, in short; what could be read is known all the same.
     pub fn refresh(&self, within: Duration) -> Result<u64, Failure> {
         let shared = Arc::clone(&self.shared);
-        let refreshed = self.wait_for(within, async move {
-            refresh(&shared, Instant::now() + within).await.map(|refreshed| refreshed.packs)
-        });
-        refreshed?.map_err(|fault| Failure::Io(fault.text))
+        let refreshed =
+            self.wait_for(within, async move { refresh(&shared, Instant::now() + within).await });
+        let refreshed = refreshed?.map_err(|fault| Failure::Io(fault.text))?;
+        refreshed.missed.map_or(Ok(refreshed.packs), |why| Err(Failure::Io(why)))
     }
 
     /// Makes room now, as it is done from time to time anyhow; what was done.
@@ -169,9 +169,8 @@ impl Bucket {
         if shared.state.lock().closing {
             return refuse(Refusal::Closed);
         }
-        let unavailable = shared.read_only.clone().or_else(|| shared.service.broken());
-        if let Some(why) = unavailable {
-            let text = if shared.read_only.is_some() { format!("read-only: {why}") } else { why };
+        let read_only = || shared.takes_no_writes().map(|why| format!("read-only: {why}"));
+        if let Some(text) = shared.service.broken().or_else(read_only) {
             Ask::new(ended, token, Lane::Write).answer(Err(Failure::Unavailable(text)));
             return Ok(());
         }
@@ -186,12 +185,14 @@ impl Bucket {
         }
         let buffered = shared.buffered.load(Ordering::Relaxed);
         let full = buffered > 0 && buffered + record.len > shared.options.buffer_bytes;
-        if full || ended.in_flight(Lane::Write) >= JOBS_MAX {
+        if full || ended.in_flight(Lane::Write) >= shared.options.jobs_max {
             return refuse(Refusal::Full);
         }
         count(&shared.buffered, record.len);
         let ask = Ask::new(ended, token, Lane::Write);
-        self.order(Order::Store { record, from, durable, ask });
+        // Numbered as it is queued: a removal after this voids it.
+        let number = shared.state.lock().queue.take(record.name());
+        self.order(Order::Store(Store { record, from, durable, ask, number }));
         Ok(())
     }
 
@@ -202,7 +203,7 @@ impl Bucket {
         let shared = &self.shared;
         let refused = {
             let closing = shared.state.lock().closing;
-            let full = shared.ended.in_flight(lane) >= JOBS_MAX;
+            let full = shared.ended.in_flight(lane) >= shared.options.jobs_max;
             closing.then_some(Refusal::Closed).or(full.then_some(Refusal::Full))
         };
         if let Some(why) = refused {
@@ -255,11 +256,12 @@ impl Cold for Bucket {
     }
 
     fn submit(&self, job: Job) -> Result<(), Box<Refused>> {
+        let shared = &self.shared;
         match job {
             Job::Store { .. } => self.store(job),
             Job::Load { .. } => self.load(job),
             Job::Remove { name } => {
-                let mut state = self.shared.state.lock();
+                let mut state = shared.state.lock();
                 if state.closing {
                     drop(state);
                     return Err(Box::new(Refused {
@@ -267,28 +269,27 @@ impl Cold for Bucket {
                         why: Refusal::Closed,
                     }));
                 }
-                let ours = state.index.remove(&name);
-                state.changed.extend(ours);
+                state.remove(name, shared.wall());
                 Ok(())
             }
             Job::Clear { identity } => {
-                let mut state = self.shared.state.lock();
+                let mut state = shared.state.lock();
                 if state.closing {
                     drop(state);
                     let job = Job::Clear { identity };
                     return Err(Box::new(Refused { job, why: Refusal::Closed }));
                 }
-                state.index.clear(identity);
+                state.clear(identity, shared.wall());
                 Ok(())
             }
             Job::Sync { token } => {
-                if self.shared.state.lock().closing {
+                if shared.state.lock().closing {
                     return Err(Box::new(Refused {
                         job: Job::Sync { token },
                         why: Refusal::Closed,
                     }));
                 }
-                let ask = Ask::new(&self.shared.ended, token, Lane::Write);
+                let ask = Ask::new(&shared.ended, token, Lane::Write);
                 self.order(Order::Sync { ask });
                 Ok(())
             }
@@ -319,8 +320,12 @@ impl Cold for Bucket {
         if let Some(why) = shared.service.broken() {
             return Health::Off(why);
         }
-        if let Some(why) = &shared.read_only {
-            return Health::ReadOnly(why.clone());
+        if let Some(why) = shared.takes_no_writes() {
+            return Health::ReadOnly(why);
+        }
+        let refused = [Right::List, Right::Delete].map(|right| shared.service.refused(right));
+        if let Some(why) = refused.into_iter().flatten().next() {
+            return Health::Degraded(why);
         }
         let state = shared.state.lock();
         if state.twin {
@@ -328,6 +333,13 @@ impl Cold for Bucket {
             let text =
                 format!("another daemon uses the name {node:?} in this bucket; name one anew");
             return Health::Degraded(text);
+        }
+        let unread =
+            state.unreadable.first().or(state.missed.first_key_value().map(|(name, _)| name));
+        if let Some(name) = unread {
+            let (path, why) = (shared.paths.manifest(name), state.missed.get(name));
+            let why = why.map_or("it makes no sense here", String::as_str);
+            return Health::Degraded(format!("what {path} names is not known: {why}"));
         }
         match state.left_out.len() {
             0 => Health::Ready,
@@ -342,7 +354,7 @@ impl Cold for Bucket {
         let shared = &self.shared;
         let ((blocks, bytes), index_bytes) = {
             let state = shared.state.lock();
-            (state.index.totals(), state.index.memory_bytes())
+            (state.index.totals(), state.memory_bytes())
         };
         let (device_written_bytes, device_read_bytes) = shared.service.moved();
         let counts = &shared.counts;
@@ -373,7 +385,11 @@ impl Cold for Bucket {
         self.shared.quiet.wait(within, || self.shared.is_quiet());
         let left = within.saturating_sub(began.elapsed());
         if self.shared.read_only.is_none() && self.shared.service.broken().is_none() {
-            // What was removed shall not be found by the next run.
+            // What was removed or cleared shall not be found by the next run.
+            let cleared = self.shared.state.lock().index.has_cleared();
+            if cleared {
+                self.shared.sweep();
+            }
             let publisher = Arc::clone(&self.publisher);
             let rewrite =
                 async move { publisher.rewrite(usize::MAX, true, Instant::now() + left).await };

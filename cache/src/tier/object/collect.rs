@@ -16,10 +16,11 @@ use tokio::time::Instant;
 
 use super::fault::{Fault, Kind};
 use super::index::{Body, Index, Pack, Serial};
-use super::manifests::{Publisher, refresh};
+use super::manifests::Publisher;
 use super::options::Options;
 use super::packer::Order;
 use super::paths::PackId;
+use super::refresh::refresh;
 use super::shared::{Shared, count};
 use super::stray::Strays;
 
@@ -101,13 +102,15 @@ impl Collector {
     /// One round of everything, bounded.
     pub(super) async fn round(&mut self, deadline: Instant) -> Result<Collected, Fault> {
         let mut collected = Collected::default();
-        self.sweep();
+        self.shared.sweep();
         collected.dropped += self.drop_what_must();
         collected.moved += self.compact(deadline).await;
-        self.publisher.rewrite(REWRITES, false, deadline).await?;
+        // Where nothing more can be written, room is still made of what was due before.
+        let rewritten = self.publisher.rewrite(REWRITES, false, deadline).await;
         // Nobody may name what is deleted: what others told meanwhile is heard before.
         refresh(&self.shared, deadline).await?;
         collected.deleted += self.delete_left(deadline).await?;
+        rewritten?;
         self.strays.round(&self.leaving, &mut collected, deadline).await?;
         Ok(collected)
     }
@@ -118,16 +121,6 @@ impl Collector {
             self.publisher.rewrite(REWRITES, false, deadline).await?;
         }
         Ok(())
-    }
-
-    /// Takes blocks out of the index that nobody will find any more.
-    fn sweep(&self) {
-        let now = self.shared.wall();
-        let serials: Vec<Serial> =
-            self.shared.state.lock().index.packs().map(|(serial, _)| serial).collect();
-        for serial in serials {
-            self.shared.state.lock().index.sweep(serial, now);
-        }
     }
 
     /// Packs of this node without a block, and the least used ones of those that are too many, in the
@@ -151,10 +144,10 @@ impl Collector {
         let mut dropped = 0;
         for (ours, _, serial, size, live) in all {
             let crowded =
-                self.shared.state.lock().index.memory_bytes() > self.shared.options.index_bytes_max;
+                self.shared.state.lock().memory_bytes() > self.shared.options.index_bytes_max;
             if !ours {
                 if crowded {
-                    self.leave_out(serial);
+                    self.shared.state.lock().leave_out(serial);
                 }
             } else if live == 0 || bytes > capacity || crowded {
                 bytes -= size;
@@ -164,15 +157,6 @@ impl Collector {
             }
         }
         dropped
-    }
-
-    /// Forgets another node's pack, which stays where it is.
-    fn leave_out(&self, serial: Serial) {
-        let mut state = self.shared.state.lock();
-        let Some(id) = state.index.pack(serial).and_then(Pack::id) else { return };
-        state.by_id.remove(&id);
-        state.left_out.insert(id);
-        state.index.drop_pack(serial);
     }
 
     /// How many blocks were in it.
@@ -243,6 +227,9 @@ impl Collector {
 
     /// Deletes packs that have not been named for long enough.
     async fn delete_left(&mut self, deadline: Instant) -> Result<u64, Fault> {
+        if self.shared.state.lock().is_unknown(&self.shared.options.node) {
+            return Ok(0);
+        }
         let now = self.shared.options.clock.now();
         let unnamed = !self.publisher.is_behind();
         for since in self.leaving.values_mut().filter(|since| since.is_none() && unnamed) {

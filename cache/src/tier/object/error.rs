@@ -56,6 +56,14 @@ pub enum OpenError {
         /// What the service said, in short.
         why: String,
     },
+    /// Nothing more can be written.
+    #[error("object store {place}: {why}; make room, or choose another place")]
+    NoRoom {
+        /// Where.
+        place: String,
+        /// What the system or the service said, in short.
+        why: String,
+    },
     /// Nobody answers, or not in time.
     #[error("object store {place}: {why}; check the address and the network")]
     Unreachable {
@@ -77,6 +85,7 @@ impl OpenError {
             Kind::NoBucket => Self::NoBucket { place },
             Kind::Credentials => Self::Credentials { place, why },
             Kind::Denied => Self::Denied { place, what, why },
+            Kind::NoRoom => Self::NoRoom { place, why },
             Kind::Missing | Kind::Passing | Kind::Lasting => Self::Unreachable { place, why },
         }
     }

@@ -19,6 +19,8 @@ pub(super) enum Kind {
     Credentials,
     /// They do not allow this.
     Denied,
+    /// There is no more room.
+    NoRoom,
     /// It may work the next time.
     Passing,
     /// It will not work the next time either.
@@ -55,6 +57,16 @@ impl Fault {
     /// Nothing came in time.
     pub(super) fn silence(waited: std::time::Duration) -> Self {
         Self::new(Kind::Passing, format!("the service said nothing for {waited:?}"))
+    }
+
+    /// What the system says of a directory.
+    fn of_system(error: &std::io::Error) -> Self {
+        let kind = match error.raw_os_error() {
+            Some(libc::EACCES | libc::EPERM | libc::EROFS) => Kind::Denied,
+            Some(libc::ENOSPC | libc::EDQUOT) => Kind::NoRoom,
+            _ => Kind::Lasting,
+        };
+        Self::new(kind, error.to_string())
     }
 
     /// What an answer says that came in good time: the service works, whatever it thinks of us.
@@ -97,13 +109,14 @@ impl From<object_store::Error> for Fault {
             E::PermissionDenied { .. } => Self::new(Kind::Denied, named("access is denied")),
             _ if let Some(text) = transport => Self::new(Kind::Passing, text),
             _ => match status {
+                Some(507) => Self::new(Kind::NoRoom, named("there is no more room")),
                 Some(408 | 409 | 429 | 500..) => {
                     Self::new(Kind::Passing, named("the service failed"))
                 }
                 Some(200..300) => Self::new(Kind::Passing, named("the answer is broken")),
                 Some(_) => Self::new(Kind::Lasting, named("the service refused the request")),
-                None => match local(&error) {
-                    Some(text) => Self::new(Kind::Lasting, text),
+                None => match root(&error) {
+                    Some(error) => Self::of_system(error),
                     // A body that ended early or could not be understood, a header that is missing.
                     None => Self::new(Kind::Passing, "the answer is broken"),
                 },
@@ -143,21 +156,13 @@ fn transport(error: &object_store::Error) -> Option<String> {
     None
 }
 
-/// What the system said, if it was asked.
-fn local(error: &object_store::Error) -> Option<String> {
-    root(error)
-}
-
 /// The system's word at the end of a chain of errors: nothing a service wrote is in it.
-fn root(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+fn root<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a std::io::Error> {
     let mut at = Some(error);
     let mut found = None;
     while let Some(error) = at {
-        if let Some(io) = error.downcast_ref::<std::io::Error>()
-            && io.raw_os_error().is_some()
-        {
-            found = Some(io.to_string());
-        }
+        let io = error.downcast_ref::<std::io::Error>();
+        found = io.filter(|io| io.raw_os_error().is_some()).or(found);
         at = error.source();
     }
     found
@@ -195,6 +200,23 @@ mod tests {
         let fault = Fault::from(generic("status code: 400 Bad Request: <Code>Odd hush</Code>"));
         assert_eq!(fault.text, "the service refused the request (status 400)");
         assert_eq!(fault.kind, Kind::Lasting);
+    }
+
+    #[test]
+    fn a_directory_says_what_is_missing() {
+        for (errno, kind) in [
+            (libc::EACCES, Kind::Denied),
+            (libc::EPERM, Kind::Denied),
+            (libc::EROFS, Kind::Denied),
+            (libc::ENOSPC, Kind::NoRoom),
+            (libc::EDQUOT, Kind::NoRoom),
+            (libc::EIO, Kind::Lasting),
+        ] {
+            let source = Box::new(std::io::Error::from_raw_os_error(errno));
+            let fault = Fault::from(object_store::Error::Generic { store: "Local", source });
+            assert_eq!(fault.kind, kind, "{fault}");
+            assert!(!fault.text.is_empty() && !fault.text.contains('\n'));
+        }
     }
 
     #[test]

@@ -68,11 +68,14 @@ impl Filler {
         self.range == (0..self.listed.len)
     }
 
-    /// The first chunk that has a byte of the range, and the one after the last.
+    /// The first chunk that has a byte of the range, and the one after the last; an empty range, wherever
+    /// it begins, needs no chunk to be read before it is full.
     fn chunks(&self) -> Range<usize> {
+        if self.range.is_empty() {
+            return 0..0;
+        }
         let first = (self.range.start / CHUNK_BYTES) as usize;
-        let end = self.range.end.div_ceil(CHUNK_BYTES) as usize;
-        if self.range.is_empty() { first..first } else { first..end }
+        first..self.range.end.div_ceil(CHUNK_BYTES) as usize
     }
 
     /// What was stored beside the bytes, once they are here.

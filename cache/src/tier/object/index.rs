@@ -7,13 +7,14 @@ mod entry;
 mod pack;
 #[cfg(test)]
 mod tests;
+mod walk;
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 
 use bytes::Bytes;
 use hashbrown::{HashMap, HashTable};
 
-use self::entry::Entry;
+use self::entry::{ENTRY_MEMORY_BYTES, Entry};
 use super::super::cold::{Found, Name};
 use super::format::Listed;
 use super::paths::PackId;
@@ -21,11 +22,12 @@ use crate::identity::IdentityId;
 use crate::key::Key;
 use crate::time::Wall;
 
-pub(super) use self::entry::ENTRY_MEMORY_BYTES;
 pub(super) use self::pack::{Body, Pack, Place, Serial};
 
 /// What an element of the hash table takes, bytes: the place, its byte of control, and room to grow.
 const PLACE_MEMORY_BYTES: u64 = 14;
+/// What a pack takes besides its entries, bytes.
+const PACK_MEMORY_BYTES: u64 = size_of::<Pack>() as u64 + 64;
 /// Identities that may be known at the same time, those that were cleared and not yet swept included.
 const IDENTITIES_MAX: usize = 60_000;
 
@@ -70,6 +72,9 @@ pub(super) struct Index {
     entries: u64,
     blocks: u64,
     bytes: u64,
+    /// Packs that are known, and bytes of this node's among them in the bucket.
+    known: u64,
+    own_bytes: u64,
 }
 
 impl Index {
@@ -85,6 +90,8 @@ impl Index {
             entries: 0,
             blocks: 0,
             bytes: 0,
+            known: 0,
+            own_bytes: 0,
         }
     }
 
@@ -95,10 +102,9 @@ impl Index {
 
     /// What the index takes, bytes.
     pub(super) fn memory_bytes(&self) -> u64 {
-        let packs = self.packs.iter().flatten().count() * (size_of::<Pack>() + 64);
         self.entries * ENTRY_MEMORY_BYTES
             + self.table.len() as u64 * PLACE_MEMORY_BYTES
-            + packs as u64
+            + self.known * PACK_MEMORY_BYTES
             + self.packs.len() as u64 * 8
     }
 
@@ -110,6 +116,8 @@ impl Index {
     pub(super) fn add(&mut self, mut pack: Pack) -> Serial {
         self.ticks += 1;
         pack.used = self.ticks;
+        self.known += 1;
+        self.own_bytes += if pack.ours { pack.size } else { 0 };
         self.packs.push(Some(Box::new(pack)));
         u32::try_from(self.packs.len() - 1).expect("fewer packs in the life of a process")
     }
@@ -195,6 +203,15 @@ impl Index {
         }
     }
 
+    /// Whether a place is one where its block can be found: it was not removed, cleared or replaced, and its
+    /// pack is there.
+    pub(super) fn has(&self, place: Place) -> bool {
+        entry_of(&self.packs, place).is_some_and(|entry| {
+            let slot = self.slots[usize::from(entry.identity)].as_ref();
+            entry.is_live() && slot.is_some_and(|slot| !slot.cleared)
+        })
+    }
+
     /// Gives half of the hits of a place to the newest place of the same block.
     pub(super) fn inherit(&mut self, from: Place, to: Serial) {
         let Some(hits) = entry_of(&self.packs, from).map(Entry::hits) else { return };
@@ -265,21 +282,26 @@ impl Index {
         self.bytes -= slot.bytes;
     }
 
-    /// Kills entries of a pack that nobody will find any more: of cleared identities, or expired. How
-    /// many.
-    pub(super) fn sweep(&mut self, serial: Serial, now: Wall) -> u64 {
-        let Some(pack) = self.pack(serial) else { return 0 };
-        let over = |entry: &Entry| {
-            let cleared =
-                self.slots[usize::from(entry.identity)].as_ref().is_some_and(|slot| slot.cleared);
-            entry.is_live() && (cleared || entry.is_over(now))
+    /// True when an identity was cleared, and not all that is left of it was swept away.
+    pub(super) fn has_cleared(&self) -> bool {
+        self.slots.iter().flatten().any(|slot| slot.cleared)
+    }
+
+    /// Kills entries of a pack that nobody will find any more: expired, or of cleared identities; whether
+    /// there were any of these.
+    pub(super) fn sweep(&mut self, serial: Serial, now: Wall) -> bool {
+        let Some(pack) = self.pack(serial) else { return false };
+        let cleared = |entry: &Entry| {
+            self.slots[usize::from(entry.identity)].as_ref().is_some_and(|slot| slot.cleared)
         };
+        let over = |entry: &Entry| entry.is_live() && (cleared(entry) || entry.is_over(now));
         let dead: Vec<u32> =
             (0..).zip(&pack.entries).filter(|(_, e)| over(e)).map(|(n, _)| n).collect();
-        for entry in &dead {
-            self.forget(Place { pack: serial, entry: *entry });
+        let any_cleared = dead.iter().any(|entry| cleared(&pack.entries[*entry as usize]));
+        for entry in dead {
+            self.forget(Place { pack: serial, entry });
         }
-        dead.len() as u64
+        any_cleared
     }
 
     /// Forgets a pack and all its blocks; how many of them there were.
@@ -290,6 +312,8 @@ impl Index {
             self.forget(Place { pack: serial, entry });
         }
         let pack = self.packs[serial as usize].take().expect("it was there");
+        self.known -= 1;
+        self.own_bytes -= if pack.ours { pack.size } else { 0 };
         self.entries -= u64::from(count);
         for entry in &pack.entries {
             self.leave(entry.identity);
@@ -297,93 +321,21 @@ impl Index {
         live
     }
 
-    /// The blocks of a pack that can be found: what a manifest says of it.
-    pub(super) fn listed(&self, serial: Serial) -> Vec<Listed> {
-        let Some(pack) = self.pack(serial) else { return Vec::new() };
-        let live = pack.entries.iter().filter(|entry| entry.is_live());
-        live.filter_map(|entry| {
-            let slot = self.slots[usize::from(entry.identity)].as_ref()?;
-            (!slot.cleared).then(|| entry.listed(slot.id))
-        })
-        .collect()
-    }
-
-    /// The blocks of a pack that can be found, and where they are.
-    pub(super) fn live_places(&self, serial: Serial) -> Vec<(Place, Listed)> {
-        let Some(pack) = self.pack(serial) else { return Vec::new() };
-        let live = (0..).zip(&pack.entries).filter(|(_, entry)| entry.is_live());
-        live.filter_map(|(entry, there)| {
-            let slot = self.slots[usize::from(there.identity)].as_ref()?;
-            (!slot.cleared).then(|| (Place { pack: serial, entry }, there.listed(slot.id)))
-        })
-        .collect()
-    }
-
-    /// True when each block of a pack is in another pack of this node too, one that a manifest names.
-    pub(super) fn is_elsewhere(&self, serial: Serial) -> bool {
-        let Some(pack) = self.pack(serial) else { return false };
-        pack.entries.iter().filter(|entry| entry.is_live()).all(|entry| {
-            let hash = hash(self.secret, entry.identity, entry.key);
-            self.table.iter_hash(hash).any(|place| {
-                let other = entry_of(&self.packs, *place);
-                let same = other.is_some_and(|other| {
-                    other.identity == entry.identity && other.key == entry.key
-                });
-                let named = self.pack(place.pack).is_some_and(|pack| pack.ours && pack.named > 0);
-                place.pack != serial && same && named
-            })
-        })
-    }
-
     /// Bytes of this node's packs in the bucket.
     pub(super) fn own_bytes(&self) -> u64 {
-        self.packs().filter(|(_, pack)| pack.ours).map(|(_, pack)| pack.size).sum()
+        self.own_bytes
     }
 
     /// The pack is in the bucket now.
     pub(super) fn stored(&mut self, serial: Serial, id: PackId, size: u64) {
-        if let Some(pack) = self.pack_mut(serial) {
-            pack.body = Body::Stored(id);
-            pack.size = size;
+        let Some(pack) = self.packs.get_mut(serial as usize).and_then(Option::as_deref_mut) else {
+            return;
+        };
+        pack.body = Body::Stored(id);
+        let before = std::mem::replace(&mut pack.size, size);
+        if pack.ours {
+            self.own_bytes = self.own_bytes - before + size;
         }
-    }
-
-    /// Up to `max` entries from `from` on, those of them that are the ones to be found, and where to
-    /// go on.
-    pub(super) fn visit(
-        &self,
-        from: u64,
-        max: usize,
-        now: Wall,
-    ) -> (Vec<(Name, Found)>, Option<u64>) {
-        let (mut serial, mut entry) = ((from >> 32) as usize, from as u32 as usize);
-        let (mut found, mut left) = (Vec::new(), max);
-        while serial < self.packs.len() {
-            let Some(pack) = self.packs[serial].as_deref() else {
-                (serial, entry) = (serial + 1, 0);
-                continue;
-            };
-            while entry < pack.entries.len() {
-                if left == 0 {
-                    return (found, Some((serial as u64) << 32 | entry as u64));
-                }
-                left -= 1;
-                let place = Place { pack: serial as Serial, entry: entry as u32 };
-                found.extend(self.canonical(place, now));
-                entry += 1;
-            }
-            (serial, entry) = (serial + 1, 0);
-        }
-        (found, None)
-    }
-
-    /// What is at a place, if that is where its block is found.
-    fn canonical(&self, place: Place, now: Wall) -> Option<(Name, Found)> {
-        let entry = entry_of(&self.packs, place).filter(|entry| entry.is_live())?;
-        let slot = self.slots[usize::from(entry.identity)].as_ref().filter(|slot| !slot.cleared)?;
-        let best = self.find_place(entry.identity, entry.key, Some(now));
-        let name = Name { identity: slot.id, key: entry.key };
-        (best == Some(place)).then(|| (name, entry.found()))
     }
 
     /// Where a block is: the place where it lives longest, of several the first that came. Without

@@ -16,6 +16,7 @@ use super::super::cold::{Failure, Lane};
 use super::ended::Ask;
 use super::fault::{Fault, Kind};
 use super::fill::{Filler, Wrong};
+use super::gates::Right;
 use super::index::{Hit, Place, Source};
 use super::paths::PackId;
 use super::pieces::Pieces;
@@ -340,7 +341,7 @@ impl Read {
                 Ok(Err(fault)) => return End::of(fault),
                 Ok(Ok(None)) => {
                     let fault = Fault::new(Kind::Passing, "the answer ended early");
-                    shared.service.heard(Some(&fault));
+                    shared.service.heard(Right::Read, Some(&fault));
                     return End::Again(fault);
                 }
                 Ok(Ok(Some(piece))) => piece,
@@ -348,7 +349,7 @@ impl Read {
             let end = at + piece.len() as u64;
             if end > range.end {
                 let fault = Fault::new(Kind::Passing, "the service sent too much");
-                shared.service.heard(Some(&fault));
+                shared.service.heard(Right::Read, Some(&fault));
                 return End::Again(fault);
             }
             let mut index = 0;

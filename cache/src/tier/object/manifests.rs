@@ -1,4 +1,4 @@
-//! Tells other nodes what is in the bucket, and hears it from them.
+//! Tells other nodes what is in the bucket. How it is heard from them: [`super::refresh`].
 //!
 //! Each pack is told of in a manifest right after it was uploaded. Manifests are merged when there are
 //! [`MERGE`] of one level, so that there are few of them, and objects are written a few times at most.
@@ -8,26 +8,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::stream::{self, StreamExt};
 use object_store::PutPayload;
 use tokio::time::Instant;
 
 use super::fault::{Fault, Kind};
 use super::format::{Listing, Manifest};
-use super::index::{Body, Index, Pack, Serial};
+use super::index::Serial;
 use super::paths::ManifestName;
-use super::shared::{Shared, State, count};
+use super::refresh::Told;
+use super::shared::Shared;
 
 /// So many manifests of a level become one of the next.
 const MERGE: usize = 8;
 /// The highest level; of it there may be any number.
 const LEVEL_MAX: u8 = 3;
-/// The largest manifest that is read, bytes.
-const MANIFEST_BYTES_MAX: u64 = 1 << 30;
-/// Manifests that are read at the same time.
-const READS: usize = 8;
-/// A manifest that was listed and is gone was merged: the listing is made again so often.
-const LISTINGS: u32 = 4;
 
 /// Writes this node's manifests, one after the other.
 pub(super) struct Publisher {
@@ -98,10 +92,9 @@ impl Publisher {
         let over = |serial: &&Serial| {
             state.index.pack(**serial).is_none() || changed && state.changed.contains(*serial)
         };
-        let own = state.manifests.iter().filter(|(name, _)| name.node == self.shared.options.node);
-        let count = |packs: &[Serial]| packs.iter().filter(over).count();
-        let worst = own.max_by_key(|(_, packs)| count(packs))?;
-        (count(worst.1) > 0).then(|| (worst.0.clone(), worst.1.clone()))
+        let count = |told: &Told| told.packs.iter().filter(over).count();
+        let worst = state.told_by(&self.shared.options.node).max_by_key(|(_, told)| count(told))?;
+        (count(worst.1) > 0).then(|| (worst.0.clone(), worst.1.packs.clone()))
     }
 
     /// Merges manifests of a level that has enough of them. What fails is done another time.
@@ -109,10 +102,9 @@ impl Publisher {
         for level in 0..LEVEL_MAX {
             let inputs: Vec<(ManifestName, Vec<Serial>)> = {
                 let state = self.shared.state.lock();
-                let ours = state.manifests.iter().filter(|(name, _)| {
-                    name.node == self.shared.options.node && name.level == level
-                });
-                ours.map(|(name, packs)| (name.clone(), packs.clone())).collect()
+                let ours = state.told_by(&self.shared.options.node);
+                let ours = ours.filter(|(name, _)| name.level == level);
+                ours.map(|(name, told)| (name.clone(), told.packs.clone())).collect()
             };
             if inputs.len() < MERGE {
                 return;
@@ -196,7 +188,7 @@ impl Publisher {
                 pack.named += 1;
             }
         }
-        state.manifests.insert(name, listed);
+        state.manifests.insert(name, Told::of(listed));
         Ok(())
     }
 
@@ -206,143 +198,4 @@ impl Publisher {
         self.shared.state.lock().forget_manifest(name, false);
         Ok(())
     }
-}
-
-impl State {
-    /// A manifest is gone: packs of others that no other one names are not known any more.
-    fn forget_manifest(&mut self, name: &ManifestName, of_others: bool) {
-        self.unreadable.remove(name);
-        for serial in self.manifests.remove(name).unwrap_or_default() {
-            let Some(pack) = self.index.pack_mut(serial) else { continue };
-            pack.named = pack.named.saturating_sub(1);
-            if of_others && pack.named == 0 && !matches!(pack.body, Body::Memory(_)) {
-                let id = pack.id();
-                self.index.drop_pack(serial);
-                if let Some(id) = id {
-                    self.by_id.remove(&id);
-                }
-            }
-        }
-    }
-}
-
-/// Reads manifests that are new and forgets those that are gone. How many packs came and went.
-pub(super) async fn refresh(shared: &Arc<Shared>, deadline: Instant) -> Result<Refreshed, Fault> {
-    let mut refreshed = Refreshed::default();
-    for _ in 0..LISTINGS {
-        let known: Vec<ManifestName> = shared.state.lock().manifests.keys().cloned().collect();
-        let objects = shared.service.list(&shared.paths.manifests(), deadline).await?;
-        let there: Vec<(ManifestName, u64)> = objects
-            .iter()
-            .filter_map(|object| Some((shared.paths.manifest_of(&object.location)?, object.size)))
-            .collect();
-        let mut new = there.clone();
-        new.retain(|(name, _)| known.binary_search(name).is_err());
-        let mut reads = stream::iter(new)
-            .map(|(name, size)| async move {
-                let result = read(shared, &name, size, deadline).await;
-                (name, result)
-            })
-            .buffer_unordered(READS);
-        let mut gone = false;
-        while let Some((name, result)) = reads.next().await {
-            match result {
-                Ok(manifest) => refreshed.packs += apply(shared, &name, manifest),
-                Err(fault) if fault.kind == Kind::Missing => gone = true,
-                Err(fault) => return Err(fault),
-            }
-        }
-        drop(reads);
-        if gone {
-            continue;
-        }
-        let mut state = shared.state.lock();
-        for name in known {
-            if !there.iter().any(|(other, _)| *other == name) {
-                state.forget_manifest(&name, true);
-                refreshed.forgotten += 1;
-            }
-        }
-        return Ok(refreshed);
-    }
-    Err(Fault::new(Kind::Passing, "manifests change faster than they can be read"))
-}
-
-/// What a refresh brought.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Refreshed {
-    /// Packs that were not known.
-    pub(super) packs: u64,
-    /// Manifests that are gone.
-    pub(super) forgotten: u64,
-}
-
-/// None for one that is damaged or of another version: it is named in the log, and not read again.
-async fn read(
-    shared: &Shared,
-    name: &ManifestName,
-    size: u64,
-    deadline: Instant,
-) -> Result<Option<Manifest>, Fault> {
-    let path = shared.paths.manifest(name);
-    if size > MANIFEST_BYTES_MAX {
-        tracing::warn!(%path, size, "a manifest is too large to be read");
-        return Ok(None);
-    }
-    for _ in 0..2 {
-        let bytes = shared.service.read(&path, 0..size, deadline).await?;
-        match Manifest::decode(&bytes) {
-            Ok(manifest) => return Ok(Some(manifest)),
-            Err(error) => tracing::warn!(%path, %error, "a manifest cannot be read"),
-        }
-    }
-    Ok(None)
-}
-
-/// Adds what a manifest names; how many packs were not known. Pack by pack, so that the lock is short.
-fn apply(shared: &Shared, name: &ManifestName, manifest: Option<Manifest>) -> u64 {
-    let ours = name.node == shared.options.node;
-    {
-        let mut state = shared.state.lock();
-        match &manifest {
-            Some(manifest) => {
-                state.twin |= ours && state.looked && manifest.session != shared.session;
-            }
-            None => {
-                state.unreadable.insert(name.clone());
-            }
-        }
-    }
-    let mut serials = Vec::new();
-    let mut new = 0;
-    for listing in manifest.map(|manifest| manifest.packs).unwrap_or_default() {
-        let mut state = shared.state.lock();
-        if let Some(serial) = state.by_id.get(&listing.pack).copied() {
-            if let Some(pack) = state.index.pack_mut(serial) {
-                pack.named += 1;
-                serials.push(serial);
-            }
-            continue;
-        }
-        let memory = state.index.memory_bytes() + Index::memory_of(listing.entries.len());
-        if !ours && memory > shared.options.index_bytes_max {
-            state.left_out.insert(listing.pack);
-            continue;
-        }
-        state.left_out.remove(&listing.pack);
-        let mut pack = Pack::new(Body::Stored(listing.pack), ours, listing.created);
-        (pack.size, pack.named) = (listing.size, 1);
-        let serial = state.index.add(pack);
-        for entry in &listing.entries {
-            state.index.push(serial, entry, None);
-        }
-        state.by_id.insert(listing.pack, serial);
-        serials.push(serial);
-        new += 1;
-        if ours {
-            count(&shared.counts.recovered, listing.entries.len() as u64);
-        }
-    }
-    shared.state.lock().manifests.insert(name.clone(), serials);
-    new
 }

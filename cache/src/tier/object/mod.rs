@@ -18,6 +18,10 @@
 //! 2. A durable store is answered after its pack and its manifest are in the bucket.
 //! 3. A span is written to only while its load is not answered: all copies are made by the task that
 //!    answers.
+//! 4. What was removed comes into the index again only with a store that was taken after the removal, or
+//!    in a pack of another node that was made long enough after it: whatever adds a block looks, under
+//!    the lock under which it adds it.
+//! 5. A manifest of this node is merged, written again or deleted only while all that it names is known.
 //!
 //! Threads: `tranship-pack` copies, checks, codes and hashes blocks; `tranship-object` (a runtime) makes
 //! requests. [`Bucket`] itself never waits but in `open` and `close`. One lock guards the index and the
@@ -32,6 +36,7 @@ mod error;
 mod fault;
 mod fill;
 pub mod format;
+mod gates;
 mod image;
 mod index;
 mod load;
@@ -41,6 +46,8 @@ mod packer;
 mod paths;
 mod pieces;
 mod place;
+mod refresh;
+mod removed;
 mod service;
 mod shared;
 mod stray;
@@ -53,5 +60,5 @@ pub use clock::{Clock, SystemClock};
 pub use collect::Collected;
 pub use error::OpenError;
 pub use options::{Options, Retries};
-pub use paths::{PACK_ID_BYTES, PackId};
+pub use paths::PackId;
 pub use place::client;

@@ -51,6 +51,8 @@ pub struct Options {
     pub codec: Choice,
     /// Bytes of an element, for the codec: 1, 2, 4 or 8.
     pub codec_width: u8,
+    /// Jobs of a lane that may be under way; beyond that they are refused.
+    pub jobs_max: usize,
     /// Requests in flight for blocks that somebody waits for.
     pub demand_requests: usize,
     /// Requests in flight for blocks that somebody will ask for.
@@ -117,6 +119,7 @@ impl Options {
             part_bytes: 8 * MIB,
             codec: Choice::Off,
             codec_width: 2,
+            jobs_max: 4096,
             demand_requests: 32,
             prefetch_requests: 8,
             write_requests: 4,
@@ -189,8 +192,10 @@ impl Options {
             ));
         }
         let requests = [self.demand_requests, self.prefetch_requests, self.write_requests];
-        if requests.contains(&0) || self.threads == 0 {
-            return wrong("no requests or no threads; use at least one of each".to_owned());
+        if requests.contains(&0) || self.threads == 0 || self.jobs_max == 0 {
+            return wrong(
+                "no requests, no jobs or no threads; use at least one of each".to_owned(),
+            );
         }
         if !super::super::codec::is_width(self.codec_width) {
             return wrong(format!(

@@ -1,5 +1,8 @@
 //! The thread that copies blocks into packs.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
@@ -13,7 +16,7 @@ use super::super::cold::{Failure, Name, Record};
 use super::ended::Ask;
 use super::format::{Footer, Listed, PACK_START, Trailer};
 use super::image::{Changed, Imager};
-use super::index::{Body, Pack, Place, Serial};
+use super::index::{Body, Pack, Place, Serial, Source};
 use super::paths::PackId;
 use super::shared::{Shared, count};
 use crate::time::Wall;
@@ -23,12 +26,7 @@ const TICK: Duration = Duration::from_millis(50);
 
 /// What the packer is told.
 pub(super) enum Order {
-    Store {
-        record: Record,
-        from: Span,
-        durable: bool,
-        ask: Ask,
-    },
+    Store(Store),
     /// A block of an old pack, which is to be written again, as it is there.
     Move {
         from: Place,
@@ -45,6 +43,35 @@ pub(super) enum Order {
         took: Duration,
     },
     Close,
+}
+
+/// A block that is to be packed.
+pub(super) struct Store {
+    pub(super) record: Record,
+    pub(super) from: Span,
+    pub(super) durable: bool,
+    pub(super) ask: Ask,
+    /// Its number in the queue.
+    pub(super) number: u64,
+}
+
+/// Why a block comes into a pack.
+#[derive(Clone, Copy)]
+enum Comes {
+    /// It was stored.
+    Stored(u64),
+    /// It was there.
+    Moved(Place),
+}
+
+/// Whether it did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Came {
+    Yes,
+    /// It was removed meanwhile.
+    Removed,
+    /// It cannot be known.
+    NoRoom,
 }
 
 /// A pack with everything in it, to be uploaded.
@@ -115,8 +142,10 @@ impl Packer {
                 }
             };
             match order {
-                Order::Store { record, from, durable, ask } => {
-                    self.store(&record, &from, durable, ask);
+                Order::Store(store) => {
+                    let name = store.record.name();
+                    self.store(store);
+                    self.shared.state.lock().queue.end(&name);
                 }
                 Order::Move { from, listed, image } => self.move_over(from, listed, image),
                 Order::Sync { ask } => {
@@ -136,25 +165,31 @@ impl Packer {
         shared.quiet.wake();
     }
 
-    fn store(&mut self, record: &Record, from: &Span, durable: bool, ask: Ask) {
+    fn store(&mut self, order: Store) {
+        let Store { record, from, durable, ask, number } = order;
         let shared = Arc::clone(&self.shared);
-        let refuse = |ask: Ask, failure| {
+        let end = |ask: Ask, result| {
             shared.buffered.fetch_sub(record.len, Ordering::Relaxed);
-            ask.answer(Err(failure));
+            ask.answer(result);
         };
         if record.expires.is_some_and(|at| at <= self.shared.wall()) {
-            return refuse(ask, Failure::NoRoom);
+            return end(ask, Err(Failure::NoRoom));
         }
-        let Some(ask) = self.is_there(record, durable, ask) else { return };
-        let (image, codec) = match self.imager.image(record, from) {
+        if self.shared.state.lock().queue.is_void(&record.name(), number) {
+            return end(ask, Ok(None));
+        }
+        let Some(ask) = self.is_there(&record, durable, ask) else { return };
+        let (image, codec) = match self.imager.image(&record, &from) {
             Ok(image) => image,
-            Err(Changed) => return refuse(ask, Failure::Corrupt),
+            Err(Changed) => return end(ask, Err(Failure::Corrupt)),
         };
-        let Record { len, checksum, expires, .. } = *record;
+        let Record { len, checksum, expires, .. } = record;
         let (name, stored) = (record.name(), image.len() as u64);
         let listed = Listed { name, len, checksum, expires, offset: 0, stored, codec };
-        if !self.append(listed, Bytes::from(image), record.len) {
-            return refuse(ask, Failure::NoRoom);
+        match self.append(listed, Bytes::from(image), record.len, Comes::Stored(number)) {
+            Came::Yes => {}
+            Came::Removed => return end(ask, Ok(None)),
+            Came::NoRoom => return end(ask, Err(Failure::NoRoom)),
         }
         if let Some(key) = record.link.parent {
             let parent = Name { identity: record.identity, key };
@@ -170,7 +205,8 @@ impl Packer {
 
     /// Answers for a block that is here already and lives as long; else gives the job back.
     fn is_there(&mut self, record: &Record, durable: bool, ask: Ask) -> Option<Ask> {
-        let hit = self.shared.state.lock().index.find(&record.name(), self.shared.wall());
+        let mut state = self.shared.state.lock();
+        let hit = state.index.find(&record.name(), self.shared.wall());
         let same = hit.filter(|hit| {
             let there = &hit.listed;
             // What is known of an end is up to a second early.
@@ -181,23 +217,23 @@ impl Packer {
         });
         let Some(hit) = same else {
             // Other bytes, or a longer life: what was known before is not found any more.
-            let mut state = self.shared.state.lock();
             let ours = state.index.remove(&record.name());
             state.changed.extend(ours);
             return Some(ask);
         };
+        let pack = hit.place.pack;
+        let told = state.index.pack(pack).is_some_and(|pack| pack.named > 0);
+        drop(state);
         self.shared.buffered.fetch_sub(record.len, Ordering::Relaxed);
-        match hit.source {
+        match (hit.source, &mut self.open) {
             _ if !durable => ask.answer(Ok(None)),
-            super::index::Source::Stored(_) => ask.answer(Ok(None)),
-            super::index::Source::Memory(_) => match &mut self.open {
-                Some(open) if open.serial == hit.place.pack => open.waiting.push(ask),
-                // On its way: whoever waits for everything waits for it.
-                _ => {
-                    let due = self.shared.state.lock().uploads.sync(ask);
-                    Shared::answer_syncs(due);
-                }
-            },
+            (Source::Stored(_), _) if told => ask.answer(Ok(None)),
+            (Source::Memory(_), Some(open)) if open.serial == pack => open.waiting.push(ask),
+            // On its way, or no manifest tells of it yet: whoever waits for everything waits for it.
+            _ => {
+                let due = self.shared.state.lock().uploads.sync(ask);
+                Shared::answer_syncs(due);
+            }
         }
         None
     }
@@ -205,18 +241,16 @@ impl Packer {
     fn move_over(&mut self, from: Place, listed: Listed, image: Bytes) {
         let len = image.len() as u64;
         self.shared.buffered.fetch_add(len, Ordering::Relaxed);
-        if self.append(listed, image, len) {
-            count(&self.shared.counts.reinserted, 1);
-            if let Some(open) = &self.open {
-                self.shared.state.lock().index.inherit(from, open.serial);
+        match self.append(listed, image, len, Comes::Moved(from)) {
+            Came::Yes => count(&self.shared.counts.reinserted, 1),
+            Came::Removed | Came::NoRoom => {
+                self.shared.buffered.fetch_sub(len, Ordering::Relaxed);
             }
-        } else {
-            self.shared.buffered.fetch_sub(len, Ordering::Relaxed);
         }
     }
 
-    /// Adds a block to the pack that is open, or a new one; false when it cannot be known.
-    fn append(&mut self, mut listed: Listed, image: Bytes, charge: u64) -> bool {
+    /// Adds a block to the pack that is open, or a new one, unless it was removed since it was to come.
+    fn append(&mut self, mut listed: Listed, image: Bytes, charge: u64, comes: Comes) -> Came {
         let full =
             |open: &Open| open.size.saturating_add(listed.stored) > self.shared.options.pack_bytes;
         if self.open.as_ref().is_some_and(full) {
@@ -224,11 +258,27 @@ impl Packer {
         }
         let mut open = self.open.take().unwrap_or_else(|| self.begin());
         listed.offset = u32::try_from(open.size).expect("a pack that takes blocks is below 1 GiB");
-        let pushed = {
+        let came = {
             let mut state = self.shared.state.lock();
-            state.index.push(open.serial, &listed, Some(image.clone()))
+            let stays = match comes {
+                Comes::Stored(number) => !state.queue.is_void(&listed.name, number),
+                Comes::Moved(from) => state.index.has(from),
+            };
+            match stays {
+                false => Came::Removed,
+                true if !state.index.push(open.serial, &listed, Some(image.clone())) => {
+                    Came::NoRoom
+                }
+                true => {
+                    match comes {
+                        Comes::Stored(_) => state.removed.stored(&listed.name),
+                        Comes::Moved(from) => state.index.inherit(from, open.serial),
+                    }
+                    Came::Yes
+                }
+            }
         };
-        if pushed {
+        if came == Came::Yes {
             open.hasher.update(&image);
             open.bytes.push(image);
             open.size += listed.stored;
@@ -236,7 +286,7 @@ impl Packer {
             open.charged += charge;
         }
         self.open = Some(open);
-        pushed
+        came
     }
 
     fn begin(&mut self) -> Open {

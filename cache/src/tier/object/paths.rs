@@ -12,7 +12,7 @@ use std::fmt;
 use object_store::path::Path;
 
 /// Bytes of a [`PackId`].
-pub const PACK_ID_BYTES: usize = 32;
+pub(super) const PACK_ID_BYTES: usize = 32;
 
 /// Packs are spread over so many folders, so that a listing can go through them piece by piece.
 pub(super) const SHARDS: u16 = 256;

@@ -14,9 +14,9 @@ use object_store::{
 };
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::breaker::Breaker;
 use super::clock::Chance;
 use super::fault::{Fault, Kind};
+use super::gates::{Gates, News, Right};
 use super::options::Options;
 use super::pieces::Pieces;
 use super::place::Place;
@@ -29,7 +29,7 @@ const LISTED_MAX: usize = 100_000;
 pub(super) struct Service {
     place: Place,
     options: Options,
-    breaker: Ranked<Breaker, OBJECT_BREAKER>,
+    gates: Ranked<Gates, OBJECT_BREAKER>,
     chance: Chance,
     written: AtomicU64,
     read: AtomicU64,
@@ -39,10 +39,10 @@ pub(super) struct Service {
 
 impl Service {
     pub(super) fn new(place: Place, options: Options) -> Self {
-        let breaker = Ranked::new(Breaker::new(options.breaker));
+        let gates = Ranked::new(Gates::new(options.breaker));
         let chance = Chance::new(options.seed);
         let [written, read, answers] = [(); 3].map(|()| AtomicU64::new(0));
-        Self { place, options, breaker, chance, written, read, answers }
+        Self { place, options, gates, chance, written, read, answers }
     }
 
     pub(super) fn prefix(&self) -> &Path {
@@ -60,7 +60,17 @@ impl Service {
 
     /// Why nothing is asked, if so.
     pub(super) fn broken(&self) -> Option<String> {
-        self.breaker.lock().open().map(str::to_owned)
+        self.gates.lock().broken()
+    }
+
+    /// Why requests that need a right fail, if they do.
+    pub(super) fn refused(&self, right: Right) -> Option<String> {
+        self.gates.lock().refused(right)
+    }
+
+    /// Forgets how requests ended so far.
+    pub(super) fn start_over(&self) {
+        self.gates.lock().start_over();
     }
 
     /// Bytes written and read.
@@ -68,12 +78,37 @@ impl Service {
         (self.written.load(Ordering::Relaxed), self.read.load(Ordering::Relaxed))
     }
 
-    /// Asks whether a service that did not work does so again, if it is time to.
+    /// Asks whether a service that did not work does so again, and whether what it refused works, when it
+    /// is time to.
     pub(super) async fn try_again(&self) {
-        let may = self.breaker.lock().may_try(self.options.clock.now());
-        if may {
-            let path = self.place.prefix.clone().join("v1").join("probes").join("again");
-            let _ = self.once(self.options.silence, self.place.store.head(&path)).await;
+        let now = self.options.clock.now();
+        let (whole, rights) = {
+            let mut gates = self.gates.lock();
+            (gates.may_try(now), gates.may_try_rights(now))
+        };
+        let (store, silence) = (&self.place.store, self.options.silence);
+        let path = self.place.prefix.clone().join("v1").join("probes").join("again");
+        if whole {
+            let _ = self.once(Right::Read, silence, store.head(&path)).await;
+        }
+        for right in rights {
+            // Each is heard of as it ends.
+            match right {
+                // Not its head, whose answer does not say what is missing.
+                Right::Read => drop(self.once(right, silence, store.get(&path)).await),
+                Right::List => {
+                    let below = self.place.prefix.clone().join("v1").join("probes");
+                    let mut list = store.list(Some(&below));
+                    let first = async { list.next().await.transpose() };
+                    drop(self.once(right, silence, first).await);
+                }
+                Right::Write => {
+                    let payload = PutPayload::from_static(b"again");
+                    drop(self.once(right, silence, store.put(&path, payload)).await);
+                    drop(self.once(Right::Delete, silence, store.delete(&path)).await);
+                }
+                Right::Delete => drop(self.once(right, silence, store.delete(&path)).await),
+            }
         }
     }
 
@@ -86,13 +121,14 @@ impl Service {
     /// since there were so many answers.
     pub(super) fn kept_waiting(&self, answers: u64) {
         if self.answers() == answers {
-            self.heard(Some(&Fault::new(Kind::Passing, "the service says nothing")));
+            self.heard(Right::Read, Some(&Fault::new(Kind::Passing, "the service says nothing")));
         }
     }
 
     /// One attempt, which the breaker hears of.
     async fn once<T, E: Into<Fault>>(
         &self,
+        right: Right,
         within: Duration,
         request: impl Future<Output = Result<T, E>>,
     ) -> Result<T, Fault> {
@@ -100,31 +136,30 @@ impl Service {
             Ok(result) => result.map_err(Into::into),
             Err(_) => Err(Fault::silence(within)),
         };
-        self.heard(result.as_ref().err());
+        self.heard(right, result.as_ref().err());
         result
     }
 
-    /// Tells the breaker how a request ended.
-    pub(super) fn heard(&self, fault: Option<&Fault>) {
-        let now = self.options.clock.now();
-        match fault {
-            Some(fault) if !fault.is_an_answer() => {
-                if self.breaker.lock().failed(now, &fault.text) {
-                    tracing::warn!(place = self.name(), why = %fault, "the object store is given a rest");
-                }
-            }
-            _ => {
-                self.answers.fetch_add(1, Ordering::Relaxed);
-                if self.breaker.lock().worked() {
-                    tracing::info!(place = self.name(), "the object store works again");
-                }
-            }
+    /// Notes how a request ended.
+    pub(super) fn heard(&self, right: Right, fault: Option<&Fault>) {
+        if fault.is_none_or(Fault::is_an_answer) {
+            self.answers.fetch_add(1, Ordering::Relaxed);
+        }
+        let news = self.gates.lock().heard(right, fault, self.options.clock.now());
+        let (place, why) = (self.name(), fault.map_or("", |fault| &fault.text));
+        match news {
+            None => {}
+            Some(News::Down) => tracing::warn!(place, why, "the object store is given a rest"),
+            Some(News::Up) => tracing::info!(place, "the object store works again"),
+            Some(News::Lost) => tracing::warn!(place, why, "object store: {}", right.lost()),
+            Some(News::Back) => tracing::info!(place, ?right, "the object store lets us again"),
         }
     }
 
     /// Makes attempts until one succeeds, until trying again is of no use, or until `deadline`.
-    pub(super) async fn attempt<T, E, F>(
+    async fn attempt<T, E, F>(
         &self,
+        right: Right,
         deadline: Instant,
         within: Duration,
         mut request: impl FnMut() -> F,
@@ -141,14 +176,14 @@ impl Service {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             let result = if left >= within {
-                self.once(within, request()).await
+                self.once(right, within, request()).await
             } else {
                 // Who is in such a hurry has no complaint about the service.
                 let answers = self.answers();
                 match timeout(left, request()).await {
                     Ok(result) => {
                         let result = result.map_err(Into::into);
-                        self.heard(result.as_ref().err());
+                        self.heard(right, result.as_ref().err());
                         result
                     }
                     Err(_) => {
@@ -188,7 +223,9 @@ impl Service {
     pub(super) async fn get(&self, path: &Path, range: Range<u64>) -> Result<Pieces, Fault> {
         let expected = range.clone();
         let options = GetOptions { range: Some(GetRange::Bounded(range)), ..GetOptions::default() };
-        let got = self.once(self.options.silence, self.place.store.get_opts(path, options)).await?;
+        let got = self
+            .once(Right::Read, self.options.silence, self.place.store.get_opts(path, options))
+            .await?;
         if got.range != expected {
             return Err(Fault::new(Kind::Passing, "the service sent another range"));
         }
@@ -253,7 +290,7 @@ impl Service {
                 self.answers.fetch_add(1, Ordering::Relaxed);
                 self.has_read(piece.map_or(0, <[u8]>::len));
             }
-            Err(fault) => self.heard(Some(fault)),
+            Err(fault) => self.heard(Right::Read, Some(fault)),
         }
         next
     }
@@ -267,7 +304,7 @@ impl Service {
     ) -> Result<(), Fault> {
         let within = self.time_to_write(payload.content_length());
         let put = || self.place.store.put(path, payload.clone());
-        self.attempt(deadline, within, put).await?;
+        self.attempt(Right::Write, deadline, within, put).await?;
         self.written.fetch_add(payload.content_length() as u64, Ordering::Relaxed);
         Ok(())
     }
@@ -280,7 +317,8 @@ impl Service {
     /// Begins to write an object in parts.
     pub(super) async fn begin(&self, path: &Path, deadline: Instant) -> Result<String, Fault> {
         let parts = self.place.parts.as_ref().expect("asked before");
-        self.attempt(deadline, self.options.silence, || parts.create_multipart(path)).await
+        self.attempt(Right::Write, deadline, self.options.silence, || parts.create_multipart(path))
+            .await
     }
 
     /// Writes one part of it.
@@ -295,7 +333,7 @@ impl Service {
         let parts = self.place.parts.as_ref().expect("asked before");
         let within = self.time_to_write(payload.content_length());
         let put = || parts.put_part(path, upload, index, payload.clone());
-        let part = self.attempt(deadline, within, put).await?;
+        let part = self.attempt(Right::Write, deadline, within, put).await?;
         self.written.fetch_add(payload.content_length() as u64, Ordering::Relaxed);
         Ok(part)
     }
@@ -313,7 +351,9 @@ impl Service {
         let parts = self.place.parts.as_ref().expect("asked before");
         let complete = || parts.complete_multipart(path, upload, done.clone());
         let within = self.time_to_write(0);
-        let Err(fault) = self.attempt(deadline, within, complete).await else { return Ok(()) };
+        let Err(fault) = self.attempt(Right::Write, deadline, within, complete).await else {
+            return Ok(());
+        };
         match self.head(path, deadline).await {
             Ok(there) if there.size == bytes => Ok(()),
             _ => Err(fault),
@@ -324,18 +364,21 @@ impl Service {
     pub(super) async fn abandon(&self, path: &Path, upload: &String) {
         let parts = self.place.parts.as_ref().expect("asked before");
         // The service forgets them by itself where it is told to: docs/object.md.
-        let _ = self.once(self.options.silence, parts.abort_multipart(path, upload)).await;
+        let _ = self
+            .once(Right::Delete, self.options.silence, parts.abort_multipart(path, upload))
+            .await;
     }
 
     /// What is known of an object.
     pub(super) async fn head(&self, path: &Path, deadline: Instant) -> Result<ObjectMeta, Fault> {
-        self.attempt(deadline, self.options.silence, || self.place.store.head(path)).await
+        self.attempt(Right::Read, deadline, self.options.silence, || self.place.store.head(path))
+            .await
     }
 
     /// Deletes an object; that it is not there is as good.
     pub(super) async fn delete(&self, path: &Path, deadline: Instant) -> Result<(), Fault> {
         let delete = || self.place.store.delete(path);
-        match self.attempt(deadline, self.options.silence, delete).await {
+        match self.attempt(Right::Delete, deadline, self.options.silence, delete).await {
             Err(fault) if fault.kind == Kind::Missing => Ok(()),
             result => result,
         }
@@ -363,7 +406,7 @@ impl Service {
             }
         };
         let left = deadline.saturating_duration_since(Instant::now());
-        match self.attempt(deadline, left, list).await {
+        match self.attempt(Right::List, deadline, left, list).await {
             // A directory that nobody has made yet.
             Err(fault) if fault.kind == Kind::Missing => Ok(Vec::new()),
             result => result,

@@ -5,14 +5,18 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 
-use super::super::cold::Failure;
+use super::super::cold::{Failure, Name};
 use super::ended::{Ask, Ended};
+use super::gates::Right;
 use super::index::{Index, Serial};
 use super::options::Options;
 use super::paths::{ManifestName, PackId, Paths};
+use super::refresh::Told;
+use super::removed::{Queue, Removed};
 use super::service::Service;
+use crate::identity::IdentityId;
 use crate::sync::{OBJECT, Ranked};
 use crate::time::Wall;
 
@@ -86,15 +90,20 @@ pub(super) struct State {
     /// Packs in the bucket, by name.
     pub(super) by_id: HashMap<PackId, Serial>,
     /// Manifests in the bucket that were read or written, and the packs they name.
-    pub(super) manifests: BTreeMap<ManifestName, Vec<Serial>>,
+    pub(super) manifests: BTreeMap<ManifestName, Told>,
     pub(super) uploads: Uploads,
+    /// Stores that were taken and are not in a pack.
+    pub(super) queue: Queue,
+    pub(super) removed: Removed,
     /// Packs of this node from which blocks were removed since a manifest told of them.
     pub(super) changed: BTreeSet<Serial>,
-    /// Packs of others that are left out because the index has no room.
-    pub(super) left_out: HashSet<PackId>,
-    /// Manifests that cannot be read: nobody knows what they name.
+    /// Packs of others that are left out because the index has no room, and how many manifests name each.
+    pub(super) left_out: HashMap<PackId, u32>,
+    /// Manifests that make no sense here: nobody knows what they name.
     pub(super) unreadable: BTreeSet<ManifestName>,
-    /// What was there at the start is known.
+    /// Manifests that could not be had the last time, and why.
+    pub(super) missed: BTreeMap<ManifestName, String>,
+    /// What this node told before it was started is known.
     pub(super) looked: bool,
     /// Another daemon writes under this node's name.
     pub(super) twin: bool,
@@ -105,9 +114,35 @@ pub(super) struct State {
 }
 
 impl State {
+    /// Nobody finds the block from now on, until it is stored again.
+    pub(super) fn remove(&mut self, name: Name, now: Wall) {
+        self.queue.remove(&name);
+        self.removed.remove(name, now);
+        let ours = self.index.remove(&name);
+        self.changed.extend(ours);
+    }
+
+    /// The same for all blocks of an identity.
+    pub(super) fn clear(&mut self, identity: IdentityId, now: Wall) {
+        self.queue.clear(identity);
+        self.removed.clear(identity, now);
+        self.index.clear(identity);
+    }
+
+    /// Memory that all of it takes, bytes.
+    pub(super) fn memory_bytes(&self) -> u64 {
+        self.index.memory_bytes() + self.removed.memory_bytes()
+    }
+
     /// Whether a manifest may name the pack: one that cannot be read may name any.
     pub(super) fn names(&self, id: &PackId) -> bool {
-        !self.unreadable.is_empty() || self.by_id.contains_key(id) || self.left_out.contains(id)
+        let unknown = !self.unreadable.is_empty() || !self.missed.is_empty();
+        unknown || self.by_id.contains_key(id) || self.left_out.contains_key(id)
+    }
+
+    /// Whether a node told something that is not known here.
+    pub(super) fn is_unknown(&self, node: &str) -> bool {
+        self.unreadable.iter().chain(self.missed.keys()).any(|name| name.node == node)
     }
 }
 
@@ -128,6 +163,8 @@ pub(super) struct Shared {
     /// The thread that packs has ended.
     pub(super) packer_ended: AtomicBool,
     pub(super) quiet: Quiet,
+    /// Held by whoever reads manifests.
+    pub(super) refreshing: tokio::sync::Mutex<()>,
     /// Woken when this node has more in the bucket than it may.
     pub(super) over_capacity: tokio::sync::Notify,
 }
@@ -145,9 +182,12 @@ impl Shared {
             by_id: HashMap::new(),
             manifests: BTreeMap::new(),
             uploads: Uploads::default(),
+            queue: Queue::default(),
+            removed: Removed::default(),
             changed: BTreeSet::new(),
-            left_out: HashSet::new(),
+            left_out: HashMap::new(),
             unreadable: BTreeSet::new(),
+            missed: BTreeMap::new(),
             looked: false,
             twin: false,
             visited_until: Duration::ZERO,
@@ -165,6 +205,7 @@ impl Shared {
             read_only,
             packer_ended: AtomicBool::new(false),
             quiet: Quiet::default(),
+            refreshing: tokio::sync::Mutex::new(()),
             over_capacity: tokio::sync::Notify::new(),
         }
     }
@@ -173,11 +214,30 @@ impl Shared {
         self.options.clock.wall()
     }
 
+    /// Why nothing can be written, if so.
+    pub(super) fn takes_no_writes(&self) -> Option<String> {
+        self.read_only.clone().or_else(|| self.service.refused(Right::Write))
+    }
+
     /// Answers those who waited for a sync.
     pub(super) fn answer_syncs(due: Vec<(bool, Ask)>) {
         for (well, ask) in due {
             let lost = || Failure::Io("some of what was stored could not be uploaded".to_owned());
             ask.answer(if well { Ok(None) } else { Err(lost()) });
+        }
+    }
+
+    /// Takes blocks out of the index that nobody will find any more.
+    pub(super) fn sweep(&self) {
+        let now = self.wall();
+        let serials: Vec<Serial> =
+            self.state.lock().index.packs().map(|(serial, _)| serial).collect();
+        for serial in serials {
+            let mut state = self.state.lock();
+            let cleared = state.index.sweep(serial, now);
+            if cleared && state.index.pack(serial).is_some_and(|pack| pack.ours) {
+                state.changed.insert(serial);
+            }
         }
     }
 
@@ -201,9 +261,9 @@ impl Quiet {
     }
 
     /// Until `over` says so, or the time is.
-    pub(super) fn wait(&self, within: Duration, over: impl Fn() -> bool) -> bool {
-        let Ok(held) = self.mutex.lock() else { return false };
-        let waited = self.condvar.wait_timeout_while(held, within, |()| !over());
-        waited.is_ok_and(|(_, late)| !late.timed_out())
+    pub(super) fn wait(&self, within: Duration, over: impl Fn() -> bool) {
+        if let Ok(held) = self.mutex.lock() {
+            drop(self.condvar.wait_timeout_while(held, within, |()| !over()));
+        }
     }
 }

@@ -17,14 +17,17 @@ use super::collect::Collected;
 use super::fault::Fault;
 use super::format::{Footer, TRAILER_BYTES, Trailer};
 use super::index::{Body, Pack};
-use super::manifests::{Publisher, refresh};
+use super::manifests::Publisher;
 use super::paths::{PackId, SHARDS};
+use super::refresh::refresh;
 use super::shared::{Shared, count};
 
 /// Strays that are watched at the same time.
 const WATCHED_MAX: usize = 100_000;
 /// Footers that are read in one round.
 const FOOTERS: usize = 32;
+/// The largest footer that is read, bytes.
+const FOOTER_BYTES_MAX: u64 = 1 << 30;
 /// Packs and manifests that are deleted in one round.
 const DELETES: usize = 256;
 /// A node shows that it lives so many times in the time after which it would be given up.
@@ -44,12 +47,13 @@ pub(super) struct Strays {
     publisher: Arc<Publisher>,
     shard: u16,
     watched: HashMap<PackId, Stray>,
-    last_sign: Option<Duration>,
+    /// When nodes that are gone were last looked for.
+    last_look: Option<Duration>,
 }
 
 impl Strays {
     pub(super) fn new(shared: Arc<Shared>, publisher: Arc<Publisher>) -> Self {
-        Self { shared, publisher, shard: 0, watched: HashMap::new(), last_sign: None }
+        Self { shared, publisher, shard: 0, watched: HashMap::new(), last_look: None }
     }
 
     pub(super) async fn round(
@@ -155,24 +159,29 @@ impl Strays {
             return Ok(Adopted::OfThisRun);
         }
         let seen = self.shared.options.clock.now();
-        let serial = {
+        let (serial, upload) = {
             let mut state = self.shared.state.lock();
+            if state.by_id.contains_key(&id) {
+                return Ok(Adopted::OfThisRun);
+            }
             let mut pack = Pack::new(Body::Stored(id), true, footer.created);
             pack.size = object.size;
-            let serial = state.index.add(pack);
-            for entry in &footer.entries {
-                state.index.push(serial, entry, None);
-            }
-            state.by_id.insert(id, serial);
-            serial
+            let serial = state.adopt(pack, id, &footer.entries, self.shared.options.grace);
+            // Who stores one of its blocks for good waits until it is told of.
+            (serial, state.uploads.begin())
         };
         count(&self.shared.counts.recovered, footer.entries.len() as u64);
         let published = self.publisher.publish(serial, seen, deadline).await;
-        if published.is_err() {
+        let due = {
             let mut state = self.shared.state.lock();
-            state.index.drop_pack(serial);
-            state.by_id.remove(&id);
-        }
+            if published.is_err() {
+                state.index.drop_pack(serial);
+                state.by_id.remove(&id);
+            }
+            state.uploads.end(upload, published.is_ok())
+        };
+        Shared::answer_syncs(due);
+        self.shared.quiet.wake();
         published.map(|()| Adopted::Yes)
     }
 
@@ -186,17 +195,19 @@ impl Strays {
         let Some(at) = object.size.checked_sub(TRAILER_BYTES) else { return Ok(None) };
         let tail = service.read(&object.location, at..object.size, deadline).await?;
         let Ok(trailer) = Trailer::decode(&tail) else { return Ok(None) };
+        if trailer.footer_bytes > FOOTER_BYTES_MAX {
+            return Ok(None);
+        }
         let Some(begin) = at.checked_sub(trailer.footer_bytes) else { return Ok(None) };
         let bytes = service.read(&object.location, begin..at, deadline).await?;
         Ok(Footer::decode(&bytes, trailer, begin).ok())
     }
 
     /// Shows that this node lives; the service's time.
-    async fn sign(&mut self, deadline: Instant) -> Result<Time, Fault> {
+    async fn sign(&self, deadline: Instant) -> Result<Time, Fault> {
         let path = self.shared.paths.node(&self.shared.options.node);
         let payload = PutPayload::from_static(b"lives");
         self.shared.service.put(&path, &payload, deadline).await?;
-        self.last_sign = Some(self.shared.options.clock.now());
         let object = self.shared.service.head(&path, deadline).await?;
         Ok(time_of(&object))
     }
@@ -206,9 +217,10 @@ impl Strays {
         let abandoned = self.shared.options.abandoned;
         let now = self.shared.options.clock.now();
         let lately = |last: Duration| now.saturating_sub(last) < abandoned / SIGNS;
-        if abandoned.is_zero() || self.last_sign.is_some_and(lately) {
+        if abandoned.is_zero() || self.last_look.is_some_and(lately) {
             return Ok(());
         }
+        let looked_at = now;
         let now = self.sign(deadline).await?;
         let service = &self.shared.service;
         let mut signs: HashMap<String, Time> = HashMap::new();
@@ -240,6 +252,7 @@ impl Strays {
             );
             service.delete(&object.location, deadline).await?;
         }
+        self.last_look = Some(looked_at);
         Ok(())
     }
 }

@@ -8,8 +8,8 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::collect::Collector;
 use super::error::OpenError;
-use super::manifests::refresh;
 use super::options::Options;
+use super::refresh::refresh;
 use super::service::Service;
 use super::shared::Shared;
 
@@ -60,17 +60,25 @@ pub(super) async fn probe(
         .list(&paths.manifests(), deadline)
         .await
         .map_err(|f| OpenError::of(&f, &place, "list"))?;
+    // What was refused is known, and need not be tried again.
+    service.start_over();
     Ok(read_only)
 }
 
 /// Reads what is there. If that takes too long the rest is read later.
 pub(super) async fn first_look(shared: &Arc<Shared>, deadline: Instant) -> Result<(), OpenError> {
-    let looked = refresh(shared, deadline).await;
-    shared.state.lock().looked = true;
-    match looked {
-        Ok(_) => Ok(()),
+    let missing = |why: &dyn std::fmt::Display| {
+        tracing::warn!(place = shared.service.name(), %why, "not all of the object store is known yet");
+    };
+    match refresh(shared, deadline).await {
+        Ok(refreshed) => {
+            if let Some(why) = refreshed.missed {
+                missing(&why);
+            }
+            Ok(())
+        }
         Err(fault) if Instant::now() >= deadline => {
-            tracing::warn!(place = shared.service.name(), why = %fault, "not all of the object store is known yet");
+            missing(&fault);
             Ok(())
         }
         Err(fault) => Err(OpenError::of(&fault, shared.service.name(), "read")),
@@ -83,8 +91,14 @@ pub(super) async fn poll(shared: Arc<Shared>) {
         sleep(shared.service.chance().about(shared.options.poll)).await;
         if shared.service.broken().is_none() {
             let deadline = Instant::now() + shared.options.open_within;
-            if let Err(fault) = refresh(&shared, deadline).await {
-                tracing::debug!(place = shared.service.name(), why = %fault, "no news of other nodes");
+            let place = shared.service.name();
+            match refresh(&shared, deadline).await {
+                Err(fault) => tracing::debug!(place, why = %fault, "no news of other nodes"),
+                Ok(refreshed) => {
+                    if let Some(why) = refreshed.missed {
+                        tracing::warn!(place, why, "not all news of other nodes");
+                    }
+                }
             }
         }
     }

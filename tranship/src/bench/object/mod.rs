@@ -21,21 +21,24 @@ use self::bare::{Bare, Place};
 use self::rig::{Rig, Work};
 use self::server::Server;
 use super::line::{Latency, Throughput};
-use super::pages::{self, Pieces};
+use super::pages::{self, Pieces, shuffled};
 use super::rounds::{Measured, Tally, in_turns};
 use super::{Error, Line, Plan};
 
 /// What the results count, for their readers.
-pub const RULE: &str = "payload bytes count once; 1 GB is 10^9 bytes; limit: ranged reads (writes in parts) of the \
-     same bytes by the same client with as many in flight, in turns with the operation, into its own \
-     buffers and unchecked; blocks in an order drawn by chance";
+pub const RULE: &str = "payload bytes count once; 1 GB is 10^9 bytes; limit: the same client without the tier, in turns with it; \
+     of load: a ranged read for each block and its head, as many in flight, into the client's own buffers and \
+     unchecked; of store: one object of as many payload bytes (no heads, index or manifest), in one request \
+     below 16 MiB, else in parts of 8 MiB, 4 in flight; blocks are loaded in an order drawn by chance";
 
 /// Bytes of a pack, as the tier makes them; less where the working set is.
 const PACK_BYTES_MAX: u64 = 64 << 20;
 /// Blocks of one step, at least; a step of more in flight has four times as many.
 const STEP_BLOCKS: usize = 8;
-/// Parts of an upload.
+/// Parts of an upload, as the tier makes them.
 const PART_BYTES: usize = 8 << 20;
+/// Where the order of loads starts; any number.
+const SEED: u64 = 0x5eed;
 
 /// An operation to be measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -162,10 +165,11 @@ impl Bench {
         let bytes = self.plan.working_set_for(size);
         let pieces = Pieces::new(size, bytes);
         let memory = pages::memory(bytes)?;
-        let mut work = blocks(&memory, pieces, 0);
+        let work = blocks(&memory, pieces, 0);
         rig.store(&work, &mut Tally::unmeasured())?;
         let found = bare.places(&prefix.clone().join("v1").join("packs"))?;
-        shuffle(&mut work);
+        let order = shuffled(work.len() as u64, SEED);
+        let work: Vec<Work> = order.into_iter().map(|at| work[at as usize].clone()).collect();
         let place = |work: &Work| -> Result<Place, Error> {
             let found = found.iter().find(|(name, _)| *name == work.record.name());
             found.map(|(_, place)| place.clone()).ok_or(Error::Request)
@@ -205,8 +209,10 @@ impl Bench {
         let memory = pages::memory(count * size.next_multiple_of(64))?;
         let (mut round, mut object) = (0_u32, 0_u32);
         let bytes = vec![0x5a_u8; (count * size) as usize];
+        // In one request what the tier sends in one.
+        let part_bytes = if bytes.len() < 2 * PART_BYTES { bytes.len() } else { PART_BYTES };
         let parts: Vec<PutPayload> =
-            bytes.chunks(PART_BYTES).map(|part| PutPayload::from(part.to_vec())).collect();
+            bytes.chunks(part_bytes).map(|part| PutPayload::from(part.to_vec())).collect();
         let mut limit = |tally: &mut Tally| {
             object += 1;
             let path = prefix.clone().join(format!("limit-{object}"));
@@ -241,15 +247,6 @@ fn blocks(memory: &Arc<Memory>, pieces: Pieces, round: u32) -> Vec<Work> {
         Work { record: Record { identity, link, len, checksum, expires: None }, span }
     };
     (0..pieces.count()).map(block).collect()
-}
-
-/// By chance, the same each time.
-fn shuffle<T>(all: &mut [T]) {
-    let mut state = 1_u64;
-    for at in (1..all.len()).rev() {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        all.swap(at, (state >> 33) as usize % (at + 1));
-    }
 }
 
 /// The next `step` of all, from the first again where there are not so many left.

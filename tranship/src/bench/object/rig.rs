@@ -11,8 +11,10 @@ use tranship_cache::tier::object::{Bucket, Options};
 use crate::bench::Error;
 use crate::bench::rounds::Tally;
 
-/// No answer takes longer than this.
+/// No answer takes longer than this, nor the time between two.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Room for a job that was refused comes without an answer.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// Rung when jobs have ended.
 #[derive(Default)]
@@ -28,6 +30,7 @@ pub(super) struct Rig {
 }
 
 /// A block that is loaded or stored.
+#[derive(Clone)]
 pub(super) struct Work {
     pub(super) record: Record,
     pub(super) span: Span,
@@ -77,12 +80,19 @@ impl Rig {
         self.next += 1;
         let token = self.next;
         self.bucket.submit(Job::Sync { token }).map_err(|refused| failed("store", refused.why))?;
-        while !self.wait()?.iter().any(|done| done.token == token) {}
+        let mut since = Instant::now();
+        let result = loop {
+            let done = self.wait("store", &mut since)?;
+            if let Some(done) = done.into_iter().find(|done| done.token == token) {
+                break done.result;
+            }
+        };
+        result.map_err(|why| Error::Tier { what: "store", why })?;
         tally.latency(began.elapsed());
         Ok(())
     }
 
-    /// Where the blocks are that were stored.
+    /// Ends it.
     pub(super) fn close(&self) {
         self.bucket.close(PATIENCE);
     }
@@ -95,7 +105,7 @@ impl Rig {
         job: impl Fn(u64, &Work) -> Job,
         mut took: impl FnMut(Duration),
     ) -> Result<(), Error> {
-        let mut waiting = HashMap::new();
+        let (mut waiting, mut since) = (HashMap::new(), Instant::now());
         let mut left = work.iter();
         let mut refused: Option<Job> = None;
         loop {
@@ -121,7 +131,7 @@ impl Rig {
             if waiting.is_empty() && refused.is_none() {
                 return Ok(());
             }
-            for Done { token, result } in self.wait()? {
+            for Done { token, result } in self.wait(what, &mut since)? {
                 result.map_err(|why| Error::Tier { what, why })?;
                 if let Some(began) = waiting.remove(&token) {
                     took(Instant::now() - began);
@@ -130,20 +140,21 @@ impl Rig {
         }
     }
 
-    /// Some answers; none when the bell was rung for other reasons.
-    fn wait(&self) -> Result<Vec<Done>, Error> {
+    /// Some answers; none when a job that was refused may be taken now. `since` is when the last came.
+    fn wait(&self, what: &'static str, since: &mut Instant) -> Result<Vec<Done>, Error> {
         let mut done = Vec::new();
         self.bucket.finished(&mut done);
         if done.is_empty() {
-            let rung = self.bell.rung.lock().map_err(|_| failed("answer", "a panic"))?;
-            let (mut rung, _) = self
-                .bell
-                .condvar
-                .wait_timeout_while(rung, Duration::from_millis(10), |rung| !*rung)
-                .map_err(|_| failed("answer", "a panic"))?;
-            *rung = false;
-            drop(rung);
+            if since.elapsed() >= PATIENCE {
+                return Err(Error::Tier { what, why: Failure::Deadline });
+            }
+            let rung = self.bell.rung.lock().map_err(|_| failed(what, "a panic"))?;
+            let waited = self.bell.condvar.wait_timeout_while(rung, LOOK_AGAIN, |rung| !*rung);
+            *waited.map_err(|_| failed(what, "a panic"))?.0 = false;
             self.bucket.finished(&mut done);
+        }
+        if !done.is_empty() {
+            *since = Instant::now();
         }
         Ok(done)
     }

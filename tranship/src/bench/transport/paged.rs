@@ -11,7 +11,7 @@ use tranship_transport::{Pages, Plan, Transfer};
 use super::field::{Field, Way};
 use super::{Bench, Op, against, done};
 use crate::bench::line::{Latency, Paged};
-use crate::bench::pages::Pieces;
+use crate::bench::pages::{Pieces, shuffled};
 use crate::bench::rounds::{Tally, in_turns};
 use crate::bench::{Error, Line};
 
@@ -70,35 +70,4 @@ fn plans(field: &Field, size: u64, pages: u32) -> Result<Vec<Plan>, Error> {
         Ok(Plan::new(ours?, theirs?)?)
     };
     ours.chunks_exact(part).zip(theirs.chunks_exact(part)).map(plan).collect()
-}
-
-/// The numbers below `count` in an order that depends on the seed alone (Fisher and Yates).
-fn shuffled(count: u64, seed: u64) -> Vec<u64> {
-    let mut state = seed;
-    // A linear congruential generator modulo 2^64 with Knuth's factor; its upper bits serve.
-    let mut below = |bound: u64| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        (u128::from(state).wrapping_mul(u128::from(bound)) >> 64) as usize
-    };
-    let mut numbers: Vec<u64> = (0..count).collect();
-    for at in (1..numbers.len()).rev() {
-        numbers.swap(at, below(at as u64 + 1));
-    }
-    numbers
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_order_has_every_number_once_and_few_neighbours() {
-        let order = shuffled(10_000, SEEDS[0]);
-        let neighbours = order.windows(2).filter(|pair| pair[0] + 1 == pair[1]).count();
-        assert!(neighbours < 10, "{neighbours} neighbours");
-        assert_ne!(order, shuffled(10_000, SEEDS[1]));
-        let mut sorted = order;
-        sorted.sort_unstable();
-        assert!(sorted.into_iter().eq(0..10_000));
-    }
 }

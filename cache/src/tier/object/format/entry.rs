@@ -3,6 +3,7 @@
 
 use super::super::super::codec::Codec;
 use super::super::super::cold::Name;
+use super::head::head_bytes;
 use crate::identity::IdentityId;
 use crate::limits::BLOCK_BYTES_MAX;
 use crate::time::Wall;
@@ -55,6 +56,11 @@ impl Listed {
         let (expires, stored) = (read_expiry(from)?, from.u64("stored bytes")?);
         let (offset, codec) = (from.u32("offset")?, read_codec(from)?);
         from.raw(11, "padding")?;
+        // No chunk takes more than it was made of.
+        let (head, most) = (head_bytes(len), head_bytes(len) + len);
+        if stored < head || stored > most || codec == Codec::None && stored < most {
+            return Err(Malformed::value("stored bytes", stored, "what such a block can take"));
+        }
         Ok(Self { name, len, checksum, expires, offset, stored, codec })
     }
 

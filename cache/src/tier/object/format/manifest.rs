@@ -1,10 +1,10 @@
 //! A manifest: some packs of a node, with what is in them.
 
 use super::super::paths::{PACK_ID_BYTES, PackId};
-use super::pack::node;
+use super::pack::{PACK_BYTES_MAX, node};
 use super::{ENTRY_BYTES, Error, Listed, VERSION, checked};
 use crate::time::Wall;
-use crate::wire::{Reader, Writer};
+use crate::wire::{Malformed, Reader, Writer};
 
 const MAGIC: &[u8; 8] = b"TSHMANI1";
 /// What a pack without entries takes.
@@ -92,6 +92,9 @@ impl Manifest {
             let id = from.raw(PACK_ID_BYTES, "pack")?;
             let pack = PackId::from_bytes(id.try_into().expect("as many bytes as asked for"));
             let (size, created) = (from.u64("size")?, Wall(from.u64("creation")?));
+            if size > PACK_BYTES_MAX {
+                return Err(Malformed::value("size", size, "at most the largest pack").into());
+            }
             let entries = Listed::read_all(&mut from, size)?;
             packs.push(Listing { pack, size, created, entries });
         }

@@ -9,6 +9,10 @@ pub const PACK_START: &[u8; 16] = b"TSHPACK1\0\0\0\0\0\0\0\0";
 /// What it ends with.
 const PACK_END: &[u8; 8] = b"TSHPEND1";
 
+/// No pack has more bytes: blocks begin in its first GiB, none takes much more than 4 GiB, and the footer
+/// takes less than the blocks.
+pub(super) const PACK_BYTES_MAX: u64 = 16 << 30;
+
 /// Bytes of the trailer.
 pub const TRAILER_BYTES: u64 = 32;
 

@@ -119,6 +119,35 @@ fn heads_that_cannot_be_are_refused() {
     }
 }
 
+/// Entries that are right but for the bytes they say they take, and packs that are larger than any.
+#[test]
+fn sizes_that_cannot_be_are_refused() {
+    let listing = |size: u64, entries: Vec<Listed>| {
+        let listing =
+            Listing { pack: PackId::from_bytes([1; 32]), size, created: Wall(1), entries };
+        Manifest { packs: vec![listing], ..manifest() }
+    };
+    let stored = |stored: u64, codec| Listed { stored, codec, ..listed(1) };
+    let (head, most) = (head_bytes(100_000), head_bytes(100_000) + 100_000);
+    let largest = 16 << 30;
+    for (entry, right) in [
+        (stored(head, Codec::Zstd), true),
+        (stored(most, Codec::None), true),
+        (stored(head - 1, Codec::Zstd), false),
+        (stored(0, Codec::Zstd), false),
+        (stored(most + 1, Codec::Zstd), false),
+        (stored(most - 1, Codec::None), false),
+        (stored(u64::MAX, Codec::Zstd), false),
+        (stored(1 << 33, Codec::Lz4), false),
+    ] {
+        let read = Manifest::decode(&listing(largest, vec![entry]).encode());
+        assert_eq!(read.is_ok(), right, "{entry:?}: {read:?}");
+    }
+    for (size, right) in [(largest, true), (largest + 1, false), (u64::MAX, false)] {
+        assert_eq!(Manifest::decode(&listing(size, Vec::new()).encode()).is_ok(), right, "{size}");
+    }
+}
+
 #[test]
 fn names_of_nodes_are_parts_of_paths() {
     for good in ["a", "host-1.example_com", &"x".repeat(64)] {

@@ -8,7 +8,7 @@ use crate::key::Key;
 use crate::time::Wall;
 
 /// What an entry takes in memory, bytes.
-pub(in super::super) const ENTRY_MEMORY_BYTES: u64 = size_of::<Entry>() as u64;
+pub(super) const ENTRY_MEMORY_BYTES: u64 = size_of::<Entry>() as u64;
 
 /// It was removed, or its pack is to be written again without it.
 const DEAD: u8 = 1;

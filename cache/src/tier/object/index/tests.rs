@@ -18,7 +18,11 @@ fn listed(name: Name, len: u64, expires: Option<u64>) -> Listed {
 
 fn pack(index: &mut Index, number: u8, ours: bool) -> Serial {
     let id = PackId::from_bytes([number; 32]);
-    index.add(Pack::new(Body::Stored(id), ours, Wall(0)))
+    let mut pack = Pack::new(Body::Stored(id), ours, Wall(0));
+    pack.size = 100;
+    let serial = index.add(pack);
+    index.stored(serial, id, 1000 + u64::from(number));
+    serial
 }
 
 fn all(index: &Index, now: Wall, step: usize) -> Vec<Name> {
@@ -159,12 +163,16 @@ proptest! {
         let mut expected: Vec<Name> = best.into_keys().collect();
         expected.sort();
         prop_assert_eq!(visited, expected);
+        let own: u64 = index.packs().map(|(_, pack)| pack.size).sum();
+        prop_assert_eq!((index.known, index.own_bytes()), (packs.len() as u64, own));
         let listed: usize = packs.iter().map(|serial| index.listed(*serial).len()).sum();
         prop_assert_eq!(listed, places.len());
         for serial in packs {
             index.drop_pack(serial);
         }
         prop_assert_eq!((index.totals(), index.entries), ((0, 0), 0));
+        prop_assert_eq!((index.known, index.own_bytes()), (0, 0));
+        prop_assert_eq!(index.memory_bytes(), index.packs.len() as u64 * 8);
         prop_assert!(index.table.is_empty() && index.identities.is_empty());
     }
 }
