@@ -3,7 +3,7 @@
 //! A schedule stores, loads, removes and clears blocks, durable or not, whole or in parts, in a store
 //! so small that segments are reclaimed all the time, while the power fails between any two steps,
 //! writes that were not flushed are lost, torn and reordered, reads and writes fail, bits rot, the
-//! device fills up or goes away, and clocks jump. After each step, and after each opening:
+//! device fills up, hangs or goes away, and clocks jump. After each step, and after each opening:
 //! - what is loaded is what was stored under that name, and no version that was replaced;
 //! - every job is answered once, and its span is not touched after that, nor any other byte before;
 //! - what was durable is there after a crash, unless it was removed, evicted or has expired;
@@ -68,7 +68,7 @@ fn every_schedule_holds() {
     let from = number("TRANSHIP_NVME_FROM").unwrap_or(0);
     let began = Instant::now();
     let (next, failed) = (AtomicU64::new(0), AtomicBool::new(false));
-    let counts: [AtomicU64; 18] = Default::default();
+    let counts: [AtomicU64; 19] = Default::default();
     let work = || {
         while !failed.load(Ordering::Relaxed) {
             let at = next.fetch_add(1, Ordering::Relaxed);
@@ -97,7 +97,7 @@ fn every_schedule_holds() {
     say(&format!(
         "{schedules} schedules hold, {:.0} in a second; stored, durable, loaded, parts, gone, late, \
          corrupt, failed, no room, worn, refused, evicted, moved, crashes, closes, syncs, read-only, \
-         recovered: {counts:?}",
+         recovered, hung: {counts:?}",
         schedules as f64 / began.elapsed().as_secs_f64()
     ));
     let rare = schedules.min(100) / 100;

@@ -102,6 +102,7 @@ fn fault(world: &mut World) {
                 let start = world.dice.below(bytes);
                 world.device.inject(|faults| faults.bad.push(start..start + 40 * PAGE as u64));
             }
+            4 => world.device.inject(|faults| faults.held = true),
             _ => {}
         },
     }

@@ -31,11 +31,19 @@ pub struct Desk {
 struct Trays {
     lanes: [Tray; 3],
     /// Tokens of the jobs that the log has and owes an answer, and how often each.
-    taken: BTreeMap<u64, usize>,
+    taken: BTreeMap<u64, Owed>,
     done: Vec<Done>,
     closed: bool,
     health: Health,
     figures: Figures,
+}
+
+/// What is owed to the jobs of a token.
+#[derive(Debug, Default)]
+struct Owed {
+    answers: usize,
+    /// They are loads, to whose spans the device writes.
+    loads: bool,
 }
 
 /// One lane.
@@ -170,8 +178,11 @@ impl Desk {
     pub(crate) fn take(&self, lane: Lane, out: &mut VecDeque<Job>) {
         let Trays { lanes, taken, .. } = &mut *self.trays();
         let queue = &mut lanes[lane as usize].queue;
-        for token in queue.iter().filter_map(token) {
-            *taken.entry(token).or_default() += 1;
+        for job in &*queue {
+            let Some(token) = token(job) else { continue };
+            let owed = taken.entry(token).or_default();
+            owed.answers += 1;
+            owed.loads |= matches!(job, Job::Load { .. });
         }
         out.append(queue);
     }
@@ -202,8 +213,10 @@ impl Desk {
         told
     }
 
-    /// Answers what nobody will carry out any more: the thread is gone, and so is the disk.
-    pub(crate) fn abandon(&self, why: &str) {
+    /// Answers what nobody will carry out any more: the thread is gone, and so is the disk. If the device
+    /// is not, and hangs, loads that the log has taken are not answered: it may write to their spans when
+    /// it comes back, and they are nobody else's.
+    pub(crate) fn abandon(&self, why: &str, device_is_gone: bool) {
         self.set_off();
         let mut trays = self.trays();
         trays.closed = true;
@@ -211,7 +224,8 @@ impl Desk {
         let lanes = std::mem::take(&mut trays.lanes);
         let queued = lanes.iter().flat_map(|tray| &tray.queue).filter_map(token);
         let taken = std::mem::take(&mut trays.taken).into_iter();
-        let taken = taken.flat_map(|(token, count)| std::iter::repeat_n(token, count));
+        let taken = taken.filter(|(_, owed)| device_is_gone || !owed.loads);
+        let taken = taken.flat_map(|(token, owed)| std::iter::repeat_n(token, owed.answers));
         for token in taken.chain(queued) {
             trays.done.push(Done { token, result: Err(Failure::Unavailable(why.to_owned())) });
         }
@@ -226,8 +240,8 @@ impl Desk {
 impl Trays {
     fn answered(&mut self, token: u64) {
         if let Entry::Occupied(mut taken) = self.taken.entry(token) {
-            *taken.get_mut() -= 1;
-            if *taken.get() == 0 {
+            taken.get_mut().answers -= 1;
+            if taken.get().answers == 0 {
                 taken.remove();
             }
         }

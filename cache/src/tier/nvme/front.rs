@@ -179,9 +179,9 @@ impl Driver {
         let drive = AssertUnwindSafe(|| drive(&mut engine, &control, &clock, &notify));
         let ended = catch_unwind(drive);
         // Before any job is answered: until it is gone the disk may use what jobs lent.
-        let gone = catch_unwind(AssertUnwindSafe(|| drop(engine)));
-        let why = if ended.and(gone).is_ok() { "closed" } else { "its thread has ended by a bug" };
-        desk.abandon(why);
+        let gone = catch_unwind(AssertUnwindSafe(|| engine.end())).unwrap_or(false);
+        let why = if ended.is_ok() { "closed" } else { "its thread has ended by a bug" };
+        desk.abandon(why, gone);
         control.state().finished = true;
         control.changed.notify_all();
         notify();

@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tranship_cache::tier::cold::{Done, Figures, Job, Lane, Record, Refusal};
+use tranship_cache::tier::cold::{Done, Figures, Health, Job, Lane, Record, Refusal};
 use tranship_cache::tier::nvme::disk::sim::Device;
 use tranship_cache::tier::nvme::testing::{Dice, PAGE};
 use tranship_cache::tier::nvme::{Desk, Engine, Now, Options};
@@ -33,7 +33,7 @@ pub(crate) enum Weather {
     Errors,
     /// Bits flip on the device.
     Rot,
-    /// The device fills up, goes away, or fails to flush.
+    /// The device fills up, goes away, hangs, or fails to flush.
     Disaster,
 }
 
@@ -64,6 +64,8 @@ pub(crate) struct World {
     jobs: BTreeMap<u64, Pending>,
     next: u64,
     last: Figures,
+    /// The device was given up because it hangs.
+    hung: bool,
     /// Damage was done: what is missing is not missed.
     pub(crate) damaged: bool,
 }
@@ -127,6 +129,7 @@ impl World {
             jobs: BTreeMap::new(),
             next: 1,
             last: Figures::default(),
+            hung: false,
             damaged: false,
         }
     }
@@ -273,9 +276,20 @@ impl World {
         self.step_now();
     }
 
+    /// A device that hangs comes back some time after it was given up.
+    fn let_go(&mut self) {
+        let hung = matches!(self.desk.health(), Health::Off(why) if why.contains("hangs"));
+        self.tally.hung += u64::from(hung && !self.hung);
+        self.hung = hung;
+        if hung && self.dice.percent(2) {
+            self.device.inject(|faults| faults.held = false);
+        }
+    }
+
     fn step_now(&mut self) {
         let engine = self.engine.as_mut().expect("the store is open");
         engine.step(self.now, &mut false);
+        self.let_go();
         let mut done = Vec::new();
         self.desk.finished(&mut done);
         let mut stored = Vec::new();

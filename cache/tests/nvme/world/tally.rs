@@ -21,10 +21,11 @@ pub(crate) struct Tally {
     pub(crate) syncs: u64,
     pub(crate) read_only: u64,
     pub(crate) recovered: u64,
+    pub(crate) hung: u64,
 }
 
 impl Tally {
-    pub(crate) fn counts(&self) -> [u64; 18] {
+    pub(crate) fn counts(&self) -> [u64; 19] {
         [
             self.stored,
             self.durable,
@@ -44,6 +45,7 @@ impl Tally {
             self.syncs,
             self.read_only,
             self.recovered,
+            self.hung,
         ]
     }
 }

@@ -10,8 +10,8 @@
 //!    Operations in flight have no order among each other.
 //! 2. What a write brought is on the device for good only after a flush that was submitted when the
 //!    write had ended, and ended well. Before that any of its pages may be old, new or torn.
-//! 3. When it has been dropped nothing reads or writes a span any more, and none is held. What was in
-//!    flight may have happened or not, page by page.
+//! 3. When it has been dropped nothing reads or writes a span any more, and none is held, unless the
+//!    device hangs ([`Disk::end`] tells). What was in flight may have happened or not, page by page.
 //! 4. Operations that are not aligned or leave the device are refused as a bug of the caller (panic in
 //!    debug builds, [`Error::Invalid`] otherwise), never rounded.
 //!
@@ -167,4 +167,10 @@ pub trait Disk: Send {
 
     /// Operations taken and not ended.
     fn in_flight(&self) -> usize;
+
+    /// Ends it, as dropping it does; false where the device hangs, and may go on using the spans of what
+    /// it has for ever: they are kept, and nobody else may use their memory.
+    fn end(self: Box<Self>) -> bool {
+        true
+    }
 }

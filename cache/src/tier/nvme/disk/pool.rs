@@ -167,10 +167,15 @@ impl Disk for Pool {
     fn in_flight(&self) -> usize {
         self.shared.lock().schedule.in_flight()
     }
+
+    fn end(mut self: Box<Self>) -> bool {
+        self.stop()
+    }
 }
 
-impl Drop for Pool {
-    fn drop(&mut self) {
+impl Pool {
+    /// Ends the threads; whether all calls returned.
+    fn stop(&mut self) -> bool {
         let mut state = self.shared.lock();
         state.closing = true;
         self.shared.work.notify_all();
@@ -185,7 +190,7 @@ impl Drop for Pool {
                      and their memory is given up",
                     self.files
                 );
-                return;
+                return false;
             }
             let waited = self.shared.news.wait_timeout(state, left);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
@@ -200,5 +205,12 @@ impl Drop for Pool {
         for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
+        true
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.stop();
     }
 }

@@ -30,6 +30,13 @@ impl Engine {
         self.closing.began = true;
     }
 
+    /// Lets go of everything, finished or not; false where the device hangs, and may write to the spans
+    /// of loads that it has for ever.
+    #[must_use]
+    pub fn end(self) -> bool {
+        self.device.end()
+    }
+
     pub(super) fn step_close(&mut self) {
         if !self.closing.began || self.closing.finished {
             return;

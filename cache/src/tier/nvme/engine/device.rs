@@ -164,6 +164,11 @@ impl Device {
         self.disk.wait(within);
     }
 
+    /// Ends the disk; false where it may use the spans of what it has for ever.
+    pub(crate) fn end(self) -> bool {
+        self.disk.end()
+    }
+
     pub(crate) fn waker(&self) -> Waker {
         self.disk.waker()
     }

@@ -90,6 +90,8 @@ enum Mood {
 struct Panicking {
     disk: Box<dyn Disk>,
     mood: Arc<Mutex<Mood>>,
+    /// Its device hangs, also at the end.
+    hangs: bool,
     /// Told of its end, with the answers that there were by then.
     dropped: mpsc::Sender<usize>,
     answers: Arc<dyn Fn() -> usize + Send + Sync>,
@@ -128,6 +130,10 @@ impl Disk for Panicking {
     fn in_flight(&self) -> usize {
         self.disk.in_flight()
     }
+
+    fn end(self: Box<Self>) -> bool {
+        !self.hangs
+    }
 }
 
 impl Drop for Panicking {
@@ -138,6 +144,15 @@ impl Drop for Panicking {
 
 #[test]
 fn a_bug_ends_every_job_once_the_disk_is_gone() {
+    a_bug(false);
+}
+
+#[test]
+fn a_bug_ends_no_load_that_a_device_may_still_write_for() {
+    a_bug(true);
+}
+
+fn a_bug(hangs: bool) {
     let device = Device::new(16 << 20, 1);
     let (tell, dropped) = mpsc::channel();
     let mood = Arc::new(Mutex::new(Mood::Well));
@@ -149,7 +164,7 @@ fn a_bug_ends_every_job_once_the_disk_is_gone() {
         done.len()
     });
     let disk = device.open();
-    let disk = Panicking { disk, mood: Arc::clone(&mood), dropped: tell, answers };
+    let disk = Panicking { disk, mood: Arc::clone(&mood), hangs, dropped: tell, answers };
     let mut bench = open(Box::new(disk));
     *looks.lock().unwrap() = Some(Arc::clone(&bench.tier.desk));
     let bytes = testing::bytes(1, 50_000);
@@ -172,7 +187,8 @@ fn a_bug_ends_every_job_once_the_disk_is_gone() {
     }
     *mood.lock().unwrap() = Mood::Panics;
     (bench.tier.wake)();
-    for token in (10..30).flat_map(|token| [token, 100 + token]).chain([99]) {
+    let loads = (110..130).filter(|_| !hangs);
+    for token in (10..30).chain([99]).chain(loads) {
         let ended = bench.wait(token);
         assert!(matches!(ended, Err(Failure::Unavailable(_))), "job {token}: {ended:?}");
     }

@@ -293,10 +293,10 @@ impl Uring {
     }
 
     /// Closes the rings; should they not end, what is in flight, and its memory, is the kernel's for
-    /// ever.
-    fn close(&mut self) {
+    /// ever. Whether they did.
+    fn close(&mut self) -> bool {
         if self.rings.take().is_none_or(Rings::close) {
-            return;
+            return true;
         }
         let flying = std::mem::take(&mut self.flying);
         tracing::error!(
@@ -306,6 +306,7 @@ impl Uring {
             flying.len()
         );
         std::mem::forget(flying);
+        false
     }
 }
 
@@ -366,6 +367,10 @@ impl Disk for Uring {
 
     fn in_flight(&self) -> usize {
         self.schedule.in_flight()
+    }
+
+    fn end(mut self: Box<Self>) -> bool {
+        self.close()
     }
 }
 
