@@ -252,6 +252,13 @@ pub struct Figures {
     pub device_read_bytes: u64,
     /// Blocks found at start.
     pub recovered: u64,
+    /// Time until they were found, from when the tier began to look, microseconds.
+    pub recovery_us: u64,
+}
+
+/// As [`Figures`] count time.
+pub(super) fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// Called, without any lock held, when [`Cold::finished`] has something new to tell.

@@ -124,6 +124,7 @@ pub(super) fn object(tier: &pb::Tier) -> Value {
         "device_written_bytes": tier.device_written_bytes,
         "device_read_bytes": tier.device_read_bytes,
         "recovered": tier.recovered,
+        "recovery_us": tier.recovery_us,
         "write_amplification": write_amplification(tier),
     })
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FileType, StatVfs, statvfs};
 use tranship_cache::mover::Bell;
@@ -134,7 +134,7 @@ fn log(
         blocks => format!(
             "re-attached {} blocks in {}",
             human::count(blocks),
-            human::time(began.elapsed())
+            human::time(Duration::from_micros(figures.recovery_us))
         ),
     };
     tracing::info!("nvme log {}: {found}; {}", cold.uuid(), cold.describe());

@@ -12,7 +12,7 @@ use super::engine::{Engine, OpenError};
 use super::format::Uuid;
 use super::options::{Judge, Now, Options};
 use crate::tier::Tier;
-use crate::tier::cold::{Cold, Done, Figures, Found, Health, Job, Name, Notify, Refused};
+use crate::tier::cold::{Cold, Done, Figures, Found, Health, Job, Name, Notify, Refused, micros};
 use crate::time::Millis;
 
 /// Tells the time; the daemon's clock, or a test's.
@@ -29,6 +29,7 @@ pub struct Nvme {
     clock: Clock,
     describe: String,
     uuid: Uuid,
+    recovery: Duration,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -69,7 +70,9 @@ impl Nvme {
         clock: Clock,
         notify: Notify,
     ) -> Result<Self, OpenError> {
+        let began = Instant::now();
         let engine = Engine::open(disk, options, judge, random, &*clock)?;
+        let recovery = began.elapsed();
         let (desk, wake) = (engine.desk(), engine.waker());
         let (describe, uuid) = (engine.describe(), engine.uuid());
         let control = Arc::new(Control::default());
@@ -78,7 +81,7 @@ impl Nvme {
         let thread = thread::Builder::new().name("tranship-nvme".to_owned());
         let thread = thread.spawn(move || driver.run());
         let thread = Mutex::new(Some(thread.map_err(|why| OpenError::Memory(why.to_string()))?));
-        Ok(Self { desk, control, wake, clock, describe, uuid, thread })
+        Ok(Self { desk, control, wake, clock, describe, uuid, recovery, thread })
     }
 
     /// What it runs on, for people.
@@ -122,7 +125,8 @@ impl Cold for Nvme {
     }
 
     fn figures(&self) -> Figures {
-        self.desk.figures()
+        let recovery_us = micros(self.recovery);
+        Figures { recovery_us, ..self.desk.figures() }
     }
 
     fn close(&self, within: Duration) {

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::super::Tier;
 use super::super::codec::Advisor;
 use super::super::cold::{
-    Cold, Done, Failure, Figures, Found, Health, Job, Lane, Name, Notify, Refusal, Refused,
+    Cold, Done, Failure, Figures, Found, Health, Job, Lane, Name, Notify, Refusal, Refused, micros,
 };
 use super::collect::{Collected, Collector};
 use super::ended::{Ask, Ended};
@@ -43,6 +43,7 @@ pub struct Bucket {
     publisher: Arc<Publisher>,
     collector: Arc<tokio::sync::Mutex<Collector>>,
     runtime: Mutex<Option<Runtime>>,
+    recovery: Duration,
 }
 
 impl Bucket {
@@ -68,7 +69,9 @@ impl Bucket {
         let ended = Arc::new(Ended::new(notify));
         let imager = Imager::new(Advisor::new(options.codec), options.codec_width);
         let shared = Arc::new(Shared::new(options, service, session, ended, read_only));
+        let began = Instant::now();
         runtime.block_on(first_look(&shared, deadline))?;
+        let recovery = began.elapsed();
 
         let (orders, given) = std::sync::mpsc::channel();
         let (close, closed) = unbounded_channel();
@@ -96,7 +99,7 @@ impl Bucket {
             runtime.spawn(collect(Arc::clone(&shared), Arc::clone(&collector)));
         }
         let (orders, runtime) = (Mutex::new(orders), Mutex::new(Some(runtime)));
-        Ok(Self { shared, orders, demand, prefetch, publisher, collector, runtime })
+        Ok(Self { shared, orders, demand, prefetch, publisher, collector, runtime, recovery })
     }
 
     /// Where it is and what it is, for people; no secret is in it.
@@ -375,6 +378,7 @@ impl Cold for Bucket {
             device_written_bytes,
             device_read_bytes,
             recovered: read(&counts.recovered),
+            recovery_us: micros(self.recovery),
         }
     }
 

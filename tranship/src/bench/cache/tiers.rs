@@ -26,7 +26,7 @@ const DIGITS: u8 = 3;
 
 /// What the results count, for their readers.
 pub const RULE: &str = "payload bytes count once; 1 GB is 10^9 bytes; one block at a time: lease, copy with checksum, \
-     compare; attach: from the start of a daemon until it is ready, less that of one without the tier";
+     compare; attach: what the tier took at start to know its blocks again";
 
 /// Gets of blocks that were all in one tier.
 #[derive(Debug, Serialize)]
@@ -63,7 +63,7 @@ pub struct Restart {
     pub blocks: u64,
     /// Blocks that the tier found at its start.
     pub recovered: u64,
-    /// How long it took, ms.
+    /// How long the tier took for that, ms.
     pub attach_ms: f64,
     /// The blocks, gotten one by one.
     pub after: Gets,

@@ -1,7 +1,7 @@
 //! `tranship bench cache --tiers`: gets from each tier, and restarts.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tranship_cache::client::Client;
 use tranship_cache::tier::Tier;
@@ -117,15 +117,8 @@ impl Run<'_> {
         results.push(Result::Gets(blocks.get(tier)?));
         daemon.kill();
 
-        // What a daemon takes anyway.
-        let began = Instant::now();
-        let plain = self.start(None)?;
-        let bare = began.elapsed();
-        plain.stop()?;
-        let began = Instant::now();
         let daemon = self.start(below)?;
-        let attach = began.elapsed().saturating_sub(bare);
-        let recovered = self.recovered(&daemon, tier)?;
+        let (recovered, attach) = self.recovered(&daemon, tier)?;
         blocks.ask(&self.client(&daemon)?);
         let after = blocks.get(tier)?;
         daemon.stop()?;
@@ -185,12 +178,19 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn recovered(&self, daemon: &Server, tier: Tier) -> std::result::Result<u64, Error> {
+    /// Blocks that the tier found, and how long it took.
+    fn recovered(
+        &self,
+        daemon: &Server,
+        tier: Tier,
+    ) -> std::result::Result<(u64, Duration), Error> {
         let mut admin = admin::connect(&daemon.admin(), PATIENCE)?;
         let stats = admin
             .call(pb::StatsRequest::default(), async |admin, request| admin.stats(request).await)?;
         let tier = stats.tiers.iter().find(|found| found.tier == tier.name());
-        Ok(tier.map_or(0, |tier| tier.recovered))
+        Ok(tier.map_or((0, Duration::ZERO), |tier| {
+            (tier.recovered, Duration::from_micros(tier.recovery_us))
+        }))
     }
 }
 

@@ -125,6 +125,7 @@ impl From<Below> for pb::Tier {
             device_written_bytes: f.device_written_bytes,
             device_read_bytes: f.device_read_bytes,
             recovered: f.recovered,
+            recovery_us: f.recovery_us,
         }
     }
 }
