@@ -278,10 +278,11 @@ impl World {
 
     /// A device that hangs comes back some time after it was given up.
     fn let_go(&mut self) {
-        let hung = matches!(self.desk.health(), Health::Off(why) if why.contains("hangs"));
+        let health = self.desk.health();
+        let hung = matches!(&health, Health::Off(why) if why.contains("hangs"));
         self.tally.hung += u64::from(hung && !self.hung);
         self.hung = hung;
-        if hung && self.dice.percent(2) {
+        if matches!(health, Health::Off(_)) && self.dice.percent(2) {
             self.device.inject(|faults| faults.held = false);
         }
     }

@@ -13,6 +13,9 @@ use crate::time::Millis;
 /// clock jumped), nobody would have seen an operation end.
 const WATCH_MAX: Millis = Millis(2000);
 
+/// Operations that have ended and may be remembered for the order of the others.
+const ORDER_SPARE: usize = 256;
+
 /// What an operation is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
@@ -47,6 +50,7 @@ struct Asked {
     number: u64,
 }
 
+/// The disk, with what each of its operations is for.
 pub(crate) struct Device {
     disk: Box<dyn Disk>,
     asked: Slab<Asked>,
@@ -105,6 +109,12 @@ impl Device {
         let order = &mut self.order[lane as usize];
         if order.is_empty() {
             self.since[lane as usize] = self.watched;
+        }
+        if order.len() > 2 * self.asked.len() + ORDER_SPARE {
+            // The first takes long; what has ended behind it need not be remembered.
+            order.retain(|(number, at)| {
+                self.asked.get(*at).is_some_and(|asked| asked.number == *number)
+            });
         }
         order.push_back((number, at));
         let token = at as u64;
@@ -175,5 +185,32 @@ impl Device {
 
     pub(crate) fn describe(&self) -> String {
         self.disk.describe()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tier::nvme::disk::sim;
+    use crate::tier::nvme::testing::{PAGE, span};
+
+    #[test]
+    fn what_has_ended_behind_a_slow_operation_is_forgotten() {
+        let simulated = sim::Device::new(64 * PAGE, 1);
+        simulated.inject(|faults| faults.slow = u64::MAX);
+        let mut device = Device::new(simulated.open(), Millis(0));
+        let page = span(&[0; PAGE]);
+        device.read(Purpose::Log, Lane::Demand, 0, page.clone());
+        simulated.inject(|faults| faults.slow = 1);
+        let mut ended = Vec::new();
+        for _ in 0..10_000 {
+            device.read(Purpose::Log, Lane::Demand, 0, page.clone());
+            device.poll(&mut ended);
+        }
+        assert_eq!((ended.len(), device.in_flight()), (10_000, 1));
+        assert!(device.order[Lane::Demand as usize].len() <= ORDER_SPARE + 4);
+        // It is the first all along.
+        (0..20).for_each(|second| device.watch(Millis(1000 * second)));
+        assert_eq!(device.stalled(), Some(Millis(19_000)));
     }
 }

@@ -23,6 +23,8 @@ pub(super) struct Failures {
     in_a_row: u32,
     /// All of them.
     retired: u32,
+    /// The device did not answer for a long time.
+    hangs: bool,
 }
 
 impl Engine {
@@ -96,11 +98,14 @@ impl Engine {
         self.refuse_queued_loads(&Failure::Unavailable(format!("off: {why}")));
     }
 
-    /// Goes off when the device does not answer any more.
+    /// Goes off when the device does not answer any more. It may be off already, and what the device has
+    /// in hand was to end with it.
     pub(super) fn notice_hang(&mut self) {
-        if self.device.stalled().is_none_or(|stalled| stalled < HUNG_AFTER) || self.is_off() {
+        let hangs = self.device.stalled().is_some_and(|stalled| stalled >= HUNG_AFTER);
+        if !hangs || self.failures.hangs {
             return;
         }
+        self.failures.hangs = true;
         let seconds = HUNG_AFTER.0 / 1000;
         let why = format!(
             "the device hangs: it has not answered for {seconds} s; look at the system's log \
@@ -114,7 +119,7 @@ impl Engine {
 
     /// When a device that has been asked for something is taken for hung.
     pub(super) fn hang_due(&self) -> Option<Millis> {
-        let stalled = self.device.stalled().filter(|_| !self.is_off())?;
+        let stalled = self.device.stalled().filter(|_| !self.failures.hangs)?;
         Some(self.now.mono + (HUNG_AFTER - stalled))
     }
 

@@ -64,6 +64,32 @@ fn a_device_that_hangs_is_off_after_30_s_and_jobs_are_answered() {
 }
 
 #[test]
+fn a_device_that_is_gone_and_hangs_keeps_no_job_either() {
+    let device = device();
+    let mut store = open(&device, &options());
+    let bytes = bytes(1, 20_000);
+    let record = record(1, &bytes);
+    assert_eq!(store.store(record, &bytes, true), Ok(None));
+    // One operation ends, which says that the device is gone, and others never do.
+    device.inject(|faults| faults.slow = 50);
+    let name = record.name();
+    let mut tokens: Vec<u64> = (0..20)
+        .map(|_| store.submit_load(name, 0..100, span_at(9, &[0; 100]), Lane::Demand))
+        .collect();
+    tokens.push(store.submit_store(record, span(&bytes), true));
+    store.step();
+    device.inject(|faults| faults.gone = true);
+    while store.desk().health() == Health::Ready {
+        store.step();
+    }
+    device.inject(|faults| faults.held = true);
+    assert!(tokens.iter().filter(|token| store.answer(**token).is_some()).count() < tokens.len());
+    seconds(&mut store, 40);
+    store.engine.audit().unwrap();
+    assert_eq!(store.desk().in_hand(), 0, "jobs are not answered");
+}
+
+#[test]
 fn a_device_that_ends_something_now_and_then_does_not_hang() {
     let device = device();
     let mut store = open(&device, &options());
