@@ -25,9 +25,6 @@ use crate::units::{Size, human};
 /// Bytes of a log that is made and has no size given, if so much is free.
 const LOG_BYTES: Size = Size::gib(64);
 
-/// The first file of a log in a directory.
-const FIRST_FILE: &str = "tranship-0000.nvme";
-
 /// Why a tier below memory cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum TierError {
@@ -161,7 +158,7 @@ fn log_bytes(config: &schema::Nvme, path: &Path) -> Result<u64, TierError> {
     let kind = there.as_ref().map(|there| FileType::from_raw_mode(there.st_mode));
     let empty = there.as_ref().is_none_or(|there| there.st_size == 0);
     let is_new = match kind {
-        Some(FileType::Directory) => !path.join(FIRST_FILE).exists(),
+        Some(FileType::Directory) => !disk::file_in(path, 0).exists(),
         Some(FileType::RegularFile) | None => empty,
         Some(_) => false,
     };

@@ -49,7 +49,7 @@ use super::super::{Lane, Span};
 #[cfg(test)]
 pub(super) use tests::directory;
 
-pub use open::{Engine, OpenError, Options, Target, open};
+pub use open::{Engine, OpenError, Options, Target, file_in, open};
 
 /// Everything that is read or written is a multiple of this many bytes, at a multiple of it in the
 /// disk and in memory.

@@ -187,7 +187,8 @@ pub(super) fn go_direct(member: &Member) -> Result<bool, OpenError> {
     }
 }
 
-/// Names of the files in a directory.
-pub(super) fn name(directory: &Path, number: usize) -> PathBuf {
+/// The path of a file of a disk that is a directory; they are numbered from 0.
+#[must_use]
+pub fn name(directory: &Path, number: usize) -> PathBuf {
     directory.join(format!("tranship-{number:04}.nvme"))
 }

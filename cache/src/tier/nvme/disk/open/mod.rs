@@ -26,6 +26,7 @@ use super::uring::{Setup, Uring};
 use super::{Disk, PAGE_BYTES};
 
 pub use error::OpenError;
+pub use file::name as file_in;
 pub use options::{Engine, Options, Target};
 
 /// Threads where io_uring is not to be had.
