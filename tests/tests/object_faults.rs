@@ -172,7 +172,8 @@ fn an_upload_is_tried_again() {
                 });
                 number += 1;
                 let (record, bytes) = block(number, len);
-                rig.store(record, &bytes, true).unwrap();
+                let stored = rig.store(record, &bytes, true);
+                assert!(stored.is_ok(), "{fate:?} {method} {query}: {stored:?}");
                 assert!(spoilt.load(Ordering::Relaxed) > 0, "{fate:?} met no {method} {query}");
                 let direct = Rig::open(options(&server.endpoint(), "b")).unwrap();
                 assert!(direct.finds(&record), "{fate:?} {method} {query}");

@@ -8,7 +8,6 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-
 use std::time::{Duration, SystemTime};
 
 use tempfile::TempDir;

@@ -338,8 +338,8 @@ impl Service {
         Ok(part)
     }
 
-    /// Makes the parts one object. An answer that is lost leaves open whether it is: asking for the
-    /// object tells.
+    /// Makes the parts one object. An answer that is lost leaves open whether it is, and a service that has
+    /// done it refuses to do it again, each with another error: asking for the object tells.
     pub(super) async fn complete(
         &self,
         path: &Path,
@@ -349,14 +349,29 @@ impl Service {
         deadline: Instant,
     ) -> Result<(), Fault> {
         let parts = self.place.parts.as_ref().expect("asked before");
-        let complete = || parts.complete_multipart(path, upload, done.clone());
-        let within = self.time_to_write(0);
-        let Err(fault) = self.attempt(Right::Write, deadline, within, complete).await else {
-            return Ok(());
+        let is_whole = |there: ObjectMeta| there.size == bytes;
+        let mut asked = false;
+        let complete = || {
+            let (again, done) = (std::mem::replace(&mut asked, true), done.clone());
+            async move {
+                match parts.complete_multipart(path, upload, done).await.map_err(Fault::from) {
+                    Err(fault) if again && fault.is_an_answer() => {
+                        let there = self.place.store.head(path).await.is_ok_and(is_whole);
+                        // It was given up when we hung up, which says nothing of our rights.
+                        there.then_some(()).ok_or_else(|| Fault::new(Kind::Missing, fault.text))
+                    }
+                    result => result.map(drop),
+                }
+            }
         };
-        match self.head(path, deadline).await {
-            Ok(there) if there.size == bytes => Ok(()),
-            _ => Err(fault),
+        let within = self.time_to_write(0);
+        match self.attempt(Right::Write, deadline, within, complete).await {
+            Err(_) if self.head(path, deadline).await.is_ok_and(is_whole) => Ok(()),
+            // Not the upload, but the object can be begun again.
+            Err(fault) if fault.kind == Kind::Missing => {
+                Err(Fault::new(Kind::Passing, format!("the upload is lost: {}", fault.text)))
+            }
+            result => result,
         }
     }
 
