@@ -98,7 +98,9 @@ impl From<object_store::Error> for Fault {
         {
             return Self::new(Kind::NoBucket, named("there is no such bucket"));
         }
-        if is(&CREDENTIALS) || told.contains("must provide an access key") {
+        // Garage calls a wrong signature a denied access, and says so in words only.
+        let unsigned = is(&["AccessDenied"]) && told.contains("Invalid signature");
+        if is(&CREDENTIALS) || unsigned || told.contains("must provide an access key") {
             return Self::new(Kind::Credentials, named("the credentials are refused"));
         }
         match &error {
@@ -109,6 +111,9 @@ impl From<object_store::Error> for Fault {
             E::PermissionDenied { .. } => Self::new(Kind::Denied, named("access is denied")),
             _ if let Some(text) = transport => Self::new(Kind::Passing, text),
             _ => match status {
+                // Not all requests have their errors told apart above.
+                Some(401) => Self::new(Kind::Credentials, named("the credentials are refused")),
+                Some(403) => Self::new(Kind::Denied, named("access is denied")),
                 Some(507) => Self::new(Kind::NoRoom, named("there is no more room")),
                 Some(408 | 409 | 429 | 500..) => {
                     Self::new(Kind::Passing, named("the service failed"))
@@ -227,5 +232,10 @@ mod tests {
         };
         assert_eq!(denied("<Code>AccessDenied</Code>"), Kind::Denied);
         assert_eq!(denied("<Code>SignatureDoesNotMatch</Code>"), Kind::Credentials);
+        let garage = "<Code>AccessDenied</Code><Message>Forbidden: Invalid signature</Message>";
+        assert_eq!(denied(garage), Kind::Credentials);
+        let of_status = |status: &str| Fault::from(generic(&format!("status code: {status}"))).kind;
+        assert_eq!(of_status("401 Unauthorized"), Kind::Credentials);
+        assert_eq!(of_status("403 Forbidden"), Kind::Denied);
     }
 }
