@@ -251,6 +251,8 @@ impl Mover {
                         let ttl = record.expires.map(|at| at.since((self.wall)()));
                         reserved.commit_promoted(record.link, ttl, record.checksum, now)
                     }
+                    // Another version was stored meanwhile; the part is one of what was asked for.
+                    Some(_) if record.checksum != loading.found.checksum => return,
                     Some(_) => {
                         let checksum = reserved.span().checksum();
                         reserved.commit_checked(checksum, now)

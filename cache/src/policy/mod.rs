@@ -173,7 +173,7 @@ pub trait Policy: Send {
 
     /// The mark of a block, resident or not, and how long ago it was used or asked for; none if nothing is
     /// remembered of it.
-    fn recall(&self, _scope: u32, _key: Key) -> Option<(Mark, Millis)> {
+    fn recall(&self, _scope: u32, _key: Key, _now: Millis) -> Option<(Mark, Millis)> {
         None
     }
 

@@ -133,10 +133,19 @@ fn two_under_one_name_notice() {
     let directory = tempfile::tempdir().unwrap();
     let first = Rig::open(options(&directory, "same")).unwrap();
     let second = Rig::open(options(&directory, "same")).unwrap();
-    for (number, rig) in [(1, &first), (2, &second)] {
-        let (record, bytes) = block(number, 1000);
-        rig.store(record, &bytes, true).unwrap();
+    let both_store = |numbers: [u32; 2]| {
+        for (number, rig) in numbers.into_iter().zip([&first, &second]) {
+            let (record, bytes) = block(number, 1000);
+            rig.store(record, &bytes, true).unwrap();
+        }
+    };
+    // What was begun by a daemon that is no more may come once.
+    both_store([1, 2]);
+    for rig in [&first, &second] {
+        rig.bucket.refresh(PATIENCE).unwrap();
+        assert_eq!(rig.bucket.health(), Health::Ready);
     }
+    both_store([3, 4]);
     for rig in [&first, &second] {
         rig.bucket.refresh(PATIENCE).unwrap();
         let Health::Degraded(why) = rig.bucket.health() else { panic!("not noticed") };

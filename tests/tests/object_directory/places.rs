@@ -23,7 +23,10 @@ fn options_that_cannot_be_are_refused_in_one_line() {
     let file = directory.path().join("file");
     std::fs::write(&file, b"").unwrap();
     let error = Rig::open(Options::new(file.to_str().unwrap(), "a")).err().unwrap();
-    assert!(matches!(error, OpenError::Unreachable { .. }), "{error}");
+    assert!(matches!(error, OpenError::Directory { .. }), "{error}");
+    assert!(error.to_string().contains("it is no directory; name a directory"), "{error}");
+    let slip = Rig::open(Options::new("s3:/bucket", "a")).err().unwrap();
+    assert!(matches!(slip, OpenError::Url(_)), "{slip}");
 }
 
 /// A file system of its own; unmounted when dropped.

@@ -5,13 +5,14 @@ use std::path::PathBuf;
 
 use tranship_cache::client;
 use tranship_cache::tier::nvme::disk::OpenError;
+use tranship_cache::tier::{nvme, object};
 use tranship_cache::wire::FaultCode;
 
 use crate::config::{Address, TokenError};
 use crate::exit::Exit;
 use crate::net::DialError;
 use crate::serve::admin::{CallError, ConnectError};
-use crate::serve::{Failed, StartError};
+use crate::serve::{Failed, StartError, TierError};
 use crate::{bench, config, logging, presets, trace};
 
 /// Why a command failed.
@@ -129,6 +130,7 @@ impl Error {
             Self::Log(_) | Self::Preset(_) | Self::Usage(_) | Self::NotUnix(_) => Exit::Usage,
             Self::Start(StartError::NotUnix(_) | StartError::Open(_)) => Exit::Usage,
             Self::Token(error) | Self::Start(StartError::Token(error)) => token(error),
+            Self::Start(StartError::Tier(error)) => tier(error),
             Self::Start(_) | Self::Refused { .. } => Exit::Refused,
             Self::Trace(trace::Error::Read { source, .. }) | Self::Read { source, .. } => {
                 not_found(source)
@@ -249,6 +251,20 @@ fn disk(error: &OpenError) -> Exit {
         OpenError::Size(_) | OpenError::Kind { .. } => Exit::Usage,
         OpenError::System { .. } => Exit::Failure,
         _ => Exit::Refused,
+    }
+}
+
+fn tier(error: &TierError) -> Exit {
+    use nvme::OpenError as Log;
+    use object::OpenError as Bucket;
+    match error {
+        TierError::Disk(error) => disk(error),
+        TierError::Capacity { .. }
+        | TierError::Log { why: Log::Segments { .. } | Log::Stripes { .. }, .. }
+        | TierError::Bucket(
+            Bucket::Option(_) | Bucket::Url(_) | Bucket::Setting { .. } | Bucket::Settings { .. },
+        ) => Exit::Usage,
+        TierError::Log { .. } | TierError::Bucket(_) => Exit::Refused,
     }
 }
 

@@ -98,7 +98,7 @@ pub enum Command {
     /// Read, make and measure KV-reuse traces
     #[command(subcommand)]
     Trace(trace::Command),
-    /// Measure the transport or the cache on this machine
+    /// Measure the transport, the cache and its tiers on this machine
     #[command(subcommand)]
     Bench(bench::Command),
     /// Print a completion script for a shell

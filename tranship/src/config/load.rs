@@ -286,6 +286,27 @@ mod tests {
             "[dram]\ncapacity = \"1GiB\"\n[[tenant]]\nname = \"a\"\ncapacity = \"2GiB\"\n";
         assert!(message(tenants, &[], &[]).starts_with("tenants claim 2GiB together"));
         assert_eq!(message("[[tenant]]\n", &[], &[]), "tenant 1 has no name");
+        for segment in ["0B", "3MB", "1000B", "1GiB"] {
+            let text = message(&format!("[nvme]\nsegment = \"{segment}\""), &[], &[]);
+            assert!(
+                text.starts_with("nvme.segment is ") && text.contains("; use 32KiB to 256MiB"),
+                "{text}"
+            );
+        }
+        for (wrong, told) in [
+            ("[nvme]\ncapacity = \"0B\"", "nvme.capacity is 0B; use auto"),
+            (
+                "[nvme]\nwrite_budget = \"1MiB\"",
+                "nvme.write_budget is 1MiB a day, less than a segment of 64MiB",
+            ),
+            (
+                "[object]\ncapacity = \"1MiB\"",
+                "object.capacity is 1MiB, less than one object.pack of ",
+            ),
+        ] {
+            let text = message(wrong, &[], &[]);
+            assert!(text.starts_with(told), "{text}");
+        }
     }
 
     #[test]

@@ -3,6 +3,9 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 
+use tranship_cache::tier::nvme;
+use tranship_cache::tier::nvme::disk::PAGE_BYTES;
+
 use super::section::{config, section};
 use super::value::{
     CodecName, DiskIo, FilePath, HugePages, IngestName, LogFormat, LogLevel, Maybe, Name, Pairs,
@@ -221,6 +224,32 @@ impl Config {
                 "tcp.streams is {streams}; use {} to {}",
                 STREAMS.start(),
                 STREAMS.end()
+            ));
+        }
+        let Nvme { capacity: log, segment, write_budget, .. } = &self.nvme;
+        let possible = nvme::SEGMENT_BYTES.contains(&segment.bytes());
+        if !possible || !segment.bytes().is_multiple_of(PAGE_BYTES) {
+            let (least, most) = (*nvme::SEGMENT_BYTES.start(), *nvme::SEGMENT_BYTES.end());
+            return conflict(format!(
+                "nvme.segment is {segment}; use {} to {} in steps of {}, 64MiB where nothing speaks against it",
+                Size::new(least),
+                Size::new(most),
+                Size::new(PAGE_BYTES)
+            ));
+        }
+        if log.as_ref().is_some_and(|log| log.bytes() == 0) {
+            return conflict("nvme.capacity is 0B; use auto, or a size such as 64GiB".to_owned());
+        }
+        if let Some(budget) = write_budget.as_ref().filter(|budget| *budget < segment) {
+            return conflict(format!(
+                "nvme.write_budget is {budget} a day, less than a segment of {segment}; raise it, or use auto \
+                 for no limit"
+            ));
+        }
+        let Object { capacity: bucket, pack, .. } = &self.object;
+        if bucket < pack {
+            return conflict(format!(
+                "object.capacity is {bucket}, less than one object.pack of {pack}; raise it"
             ));
         }
         if self.transport.copy_threads == 0 {

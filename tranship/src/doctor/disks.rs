@@ -29,7 +29,7 @@ pub(super) fn nvme(arena_bytes: u64, directory: &Path) -> Finding {
 fn judge(probe: &Probe, memlock: &Finding, directory: &Path) -> Finding {
     let place = directory.display();
     let polling = match &probe.iopoll {
-        Ok(()) => "IOPOLL can be asked for".to_owned(),
+        Ok(()) => "IOPOLL works there".to_owned(),
         Err(why) => format!("no IOPOLL: {why}"),
     };
     match probe {
@@ -71,7 +71,7 @@ mod tests {
         let enough = Finding::ready("memlock", "unlimited");
         let judge = |failed| judge(&probe_of(failed), &enough, Path::new("/var"));
         assert_eq!(judge("").state, State::Ready);
-        assert!(judge("").detail.contains("O_DIRECT in /var; IOPOLL can be asked for"));
+        assert!(judge("").detail.contains("O_DIRECT in /var; IOPOLL works there"));
         let polled = judge("iopoll");
         assert_eq!(polled.state, State::Ready, "nobody needs it");
         assert!(polled.detail.contains("no IOPOLL: it is not"));

@@ -30,3 +30,4 @@ pub(crate) mod tests;
 pub use daemon::{Daemon, Failed, StartError, TierInfo};
 pub(crate) use observe::Observe;
 pub(crate) use runtime::{Options, Running};
+pub use tiers::TierError;

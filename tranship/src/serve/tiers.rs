@@ -41,13 +41,15 @@ pub enum TierError {
     },
     /// The size given is none that a log can have.
     #[error(
-        "nvme.capacity {capacity} is not a whole number of segments of {segment}; use {fitting}"
+        "nvme.capacity {capacity} is no whole number of segments of {segment}, or less than {least}; use {fitting}"
     )]
     Capacity {
         /// As given.
         capacity: Size,
         /// As given.
         segment: Size,
+        /// The shortest log with such segments.
+        least: Size,
         /// The nearest that is.
         fitting: Size,
     },
@@ -142,17 +144,16 @@ fn log(
 
 /// Bytes of the log: 0 for what is there.
 fn log_bytes(config: &schema::Nvme, path: &Path) -> Result<u64, TierError> {
+    // The configuration was checked: there are such segments.
     let segment = config.segment.bytes();
+    let least = nvme::least_bytes(segment).unwrap_or(segment);
     if let Maybe::Set(capacity) = config.capacity {
-        return match capacity.bytes().checked_rem(segment) {
-            Some(0) => Ok(capacity.bytes()),
-            // What a segment may be is for the log to say.
-            None => Ok(capacity.bytes()),
-            Some(rest) => {
-                let fitting = Size::new((capacity.bytes() - rest).max(segment));
-                Err(TierError::Capacity { capacity, segment: config.segment, fitting })
-            }
-        };
+        let whole = (capacity.bytes() / segment * segment).max(least);
+        if whole == capacity.bytes() {
+            return Ok(whole);
+        }
+        let (segment, least, fitting) = (config.segment, Size::new(least), Size::new(whole));
+        return Err(TierError::Capacity { capacity, segment, least, fitting });
     }
     let there = rustix::fs::stat(path).ok();
     let kind = there.as_ref().map(|there| FileType::from_raw_mode(there.st_mode));
@@ -171,7 +172,7 @@ fn log_bytes(config: &schema::Nvme, path: &Path) -> Result<u64, TierError> {
     // Where there is no such place, opening says so.
     let free = statvfs(place).map_or(0, |StatVfs { f_bavail, f_frsize, .. }| f_bavail * f_frsize);
     let bytes = LOG_BYTES.bytes().min(free / 2);
-    Ok((bytes - bytes.checked_rem(segment).unwrap_or(0)).max(segment))
+    Ok((bytes / segment * segment).max(least))
 }
 
 fn bucket(config: &Config, url: &str, bell: &Bell) -> Result<(Bucket, TierInfo), TierError> {
@@ -229,5 +230,24 @@ mod tests {
         assert_ne!(name("tcp://node7:7420"), name("tcp://node7:7421"));
         let fits = |c: char| c.is_ascii_alphanumeric() || c == '-';
         assert!(name("unix:///run/tranship.sock").chars().all(fits));
+    }
+
+    #[test]
+    fn a_capacity_that_is_advised_is_taken() {
+        let mut config = Config::default().nvme;
+        for segment in ["32KiB", "4MiB", "64MiB", "256MiB"] {
+            config.segment = segment.parse().unwrap();
+            for wrong in [1, 100 << 20, (300 << 20) + 4096, (5 << 30) - 1] {
+                config.capacity = Maybe::Set(Size::new(wrong));
+                let path = Path::new("/nowhere");
+                let Err(TierError::Capacity { fitting, .. }) = log_bytes(&config, path) else {
+                    assert_eq!(wrong, 100 << 20, "{segment}");
+                    continue;
+                };
+                config.capacity = Maybe::Set(fitting);
+                let bytes = log_bytes(&config, path).unwrap();
+                assert!(nvme::least_bytes(config.segment.bytes()).unwrap() <= bytes);
+            }
+        }
     }
 }

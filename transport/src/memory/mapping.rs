@@ -302,15 +302,11 @@ fn map_shared(
         Access::ReadOnly => ProtFlags::READ,
         Access::ReadWrite => ProtFlags::READ | ProtFlags::WRITE,
     };
-    let place = place(mapped_bytes)?;
-    // SAFETY: the mapping takes the place of a reservation of ours.
-    let base = unsafe {
-        mm::mmap(place, mapped_bytes, protection, MapFlags::SHARED | MapFlags::FIXED, descriptor, 0)
-    };
-    let base = base.inspect_err(|_| {
-        // SAFETY: the reservation is ours, and nothing refers to it.
-        let _ = unsafe { mm::munmap(place, mapped_bytes) };
-    })?;
+    // Huge pages of the pool are placed by the kernel.
+    let hint = if page_bytes < HUGE_PAGE_BYTES { hint(mapped_bytes) } else { ptr::null_mut() };
+    // SAFETY: without MAP_FIXED a new mapping touches no existing memory, wherever it is wanted.
+    let base =
+        unsafe { mm::mmap(hint, mapped_bytes, protection, MapFlags::SHARED, descriptor, 0) }?;
     // A fork would let a child write into memory it knows nothing about, and keep it alive.
     // SAFETY: the range was mapped just now, and the advice does not change its contents.
     if let Err(errno) = unsafe { mm::madvise(base, mapped_bytes, Advice::LinuxDontFork) } {
@@ -321,21 +317,20 @@ fn map_shared(
     NonNull::new(base.cast()).ok_or_else(|| io::ErrorKind::OutOfMemory.into())
 }
 
-/// Reserves addresses, on the boundary of a huge page if there is room for one: only so can pages that are huge
-/// be mapped as such.
-fn place(bytes: usize) -> io::Result<*mut c_void> {
-    let slack = if bytes < HUGE_PAGE_BYTES { 0 } else { HUGE_PAGE_BYTES };
+/// Where a mapping would begin on the boundary of a huge page, if there is room for one: only so can pages that
+/// are huge be mapped as such. Somebody else may come first; then it lies elsewhere.
+fn hint(bytes: usize) -> *mut c_void {
+    let Some(total) = bytes.checked_add(HUGE_PAGE_BYTES).filter(|_| bytes >= HUGE_PAGE_BYTES)
+    else {
+        return ptr::null_mut();
+    };
     let (protection, flags) = (ProtFlags::empty(), MapFlags::PRIVATE | MapFlags::NORESERVE);
-    let total = bytes.checked_add(slack).ok_or(io::ErrorKind::OutOfMemory)?;
     // SAFETY: a new mapping at an address of the kernel's choice touches no existing memory.
-    let start = unsafe { mm::mmap_anonymous(ptr::null_mut(), total, protection, flags) }?;
-    let before = if slack == 0 { 0 } else { start.cast::<u8>().align_offset(HUGE_PAGE_BYTES) };
-    let (place, after) = (start.wrapping_byte_add(before), slack - before);
-    for (at, len) in [(start, before), (place.wrapping_byte_add(bytes), after)] {
-        if len > 0 {
-            // SAFETY: a part of the reservation that nobody refers to.
-            unsafe { mm::munmap(at, len) }?;
-        }
-    }
-    Ok(place)
+    let Ok(start) = (unsafe { mm::mmap_anonymous(ptr::null_mut(), total, protection, flags) })
+    else {
+        return ptr::null_mut();
+    };
+    // SAFETY: mapped just now, and nothing refers to it.
+    let _ = unsafe { mm::munmap(start, total) };
+    start.wrapping_byte_add(start.cast::<u8>().align_offset(HUGE_PAGE_BYTES))
 }

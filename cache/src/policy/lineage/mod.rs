@@ -418,9 +418,9 @@ impl Policy for Lineage {
         self.blocks[id].map_or_else(Mark::default, |at| self.mark_of(&self.known[at]))
     }
 
-    fn recall(&self, scope: u32, key: Key) -> Option<(Mark, Millis)> {
+    fn recall(&self, scope: u32, key: Key, now: Millis) -> Option<(Mark, Millis)> {
         let known = &self.known[self.known.find(name(scope, key))?];
-        Some((self.mark_of(known), Millis(known.age_ms(self.now_ms))))
+        Some((self.mark_of(known), Millis(known.age_ms(self.now_ms.max(now.0)))))
     }
 
     fn on_hit_below(&mut self, mark: Mark, age: Millis, now: Millis) -> Mark {

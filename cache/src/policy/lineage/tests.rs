@@ -154,7 +154,7 @@ fn marks_tell_what_comes_back_from_what_does_not() {
     let worth = |policy: &Lineage, mark, age| policy.worth(mark, Millis(age));
     assert!(worth(&policy, comes, 1_000) > 10.0 * worth(&policy, goes, 1_000));
     assert!(worth(&policy, comes, 1_000) > 10.0 * worth(&policy, comes, 600_000));
-    assert_eq!(policy.recall(SCOPE, session[0]).unwrap().0, comes);
+    assert_eq!(policy.recall(SCOPE, session[0], now).unwrap().0, comes);
     // A use in a tier below makes a session of the stranger.
     let again = policy.on_hit_below(goes, Millis(60_000), now);
     assert!(worth(&policy, again, 0) > worth(&policy, goes, 0));

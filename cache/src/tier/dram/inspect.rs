@@ -70,7 +70,7 @@ impl Dram {
 
     /// What the policy expects of a block, wherever it is; none if it remembers nothing of it.
     pub(crate) fn outlook(&self, scope: &ScopeRef, key: Key) -> Option<f32> {
-        let (mark, age) = self.policy.recall(scope.index, key)?;
+        let (mark, age) = self.policy.recall(scope.index, key, self.now)?;
         Some(self.policy.worth(mark, age))
     }
 

@@ -302,6 +302,7 @@ impl Dram {
         reservations: &mut Vec<Generation>,
         leases: &mut Vec<LeaseId>,
     ) -> (usize, bool) {
+        self.now = self.now.max(now);
         let mut blocks = 0;
         for _ in 0..SCAN_BLOCKS {
             let Some(&(at, due)) = self.deadlines.first() else { break };

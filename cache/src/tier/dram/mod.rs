@@ -177,6 +177,8 @@ pub(crate) struct Dram {
     quota: u64,
     watermarks: Watermarks,
     policy: Box<dyn Policy>,
+    /// When deadlines were last looked at: what nobody uses grows older, too.
+    now: Millis,
     /// What is below.
     stack: Stack,
     blocks: Slab<Block>,
@@ -209,6 +211,7 @@ impl Dram {
             quota,
             watermarks,
             policy,
+            now: Millis(0),
             stack,
             blocks: Slab::new(),
             scopes: Slab::new(),

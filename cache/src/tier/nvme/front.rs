@@ -136,6 +136,12 @@ impl Cold for Nvme {
         state.close.get_or_insert(Millis::from(within));
         drop(state);
         (self.wake)();
+        let handle = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        if handle.as_ref().is_some_and(|handle| handle.thread().id() == thread::current().id()) {
+            // Its own thread may be the last to know the tier, by way of whom it asks what blocks are worth.
+            return;
+        }
+        drop(handle);
         let mut state = self.control.state();
         while !state.finished {
             let left = until.saturating_duration_since(Instant::now());

@@ -28,6 +28,7 @@ pub mod testing;
 
 pub use desk::Desk;
 pub use engine::{Engine, OpenError};
+pub use format::layout::{SEGMENT_BYTES, least_bytes};
 pub use format::{FORMAT_VERSION, Uuid};
 pub use front::{Clock, Nvme};
 pub use options::{Hits, Judge, Now, Options};

@@ -23,6 +23,8 @@ use super::disk::Disk;
 pub const PAGE: usize = super::disk::PAGE_BYTES as usize;
 /// Steps after which everything has ended that ever will.
 const STEPS_MAX: usize = 100_000;
+/// Steps that no test takes.
+const STEPS_ALL_MAX: u64 = 10_000_000;
 
 /// When a test begins.
 #[must_use]
@@ -127,6 +129,7 @@ pub struct Stepped {
     desk: Arc<Desk>,
     done: Vec<Done>,
     token: u64,
+    steps: u64,
 }
 
 impl Stepped {
@@ -143,7 +146,7 @@ impl Stepped {
     #[must_use]
     pub fn new(engine: Engine) -> Self {
         let desk = engine.desk();
-        Self { engine, now: clock(), desk, done: Vec::new(), token: 0 }
+        Self { engine, now: clock(), desk, done: Vec::new(), token: 0, steps: 0 }
     }
 
     /// What callers hold of it.
@@ -154,6 +157,8 @@ impl Stepped {
 
     /// One step, now.
     pub fn step(&mut self) {
+        self.steps += 1;
+        assert!(self.steps < STEPS_ALL_MAX, "what is waited for does not come");
         self.engine.step(self.now, &mut false);
         self.desk.finished(&mut self.done);
     }

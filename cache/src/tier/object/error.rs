@@ -64,6 +64,16 @@ pub enum OpenError {
         /// What the system or the service said, in short.
         why: String,
     },
+    /// A local directory cannot be used.
+    #[error("object store {place}: {why}; {remedy}")]
+    Directory {
+        /// Where.
+        place: String,
+        /// What the system said.
+        why: String,
+        /// What to do.
+        remedy: &'static str,
+    },
     /// Nobody answers, or not in time.
     #[error("object store {place}: {why}; check the address and the network")]
     Unreachable {

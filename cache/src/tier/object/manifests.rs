@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::fault::{Fault, Kind};
 use super::format::{Listing, Manifest};
+use super::gates::Right;
 use super::index::Serial;
 use super::paths::ManifestName;
 use super::refresh::Told;
@@ -55,7 +56,9 @@ impl Publisher {
     /// Merges manifests where there are many.
     pub(super) async fn tidy(&self, deadline: Instant) {
         let mut next = self.next.lock().await;
-        self.merge(&mut next, deadline).await;
+        if self.may_retire() {
+            self.merge(&mut next, deadline).await;
+        }
     }
 
     /// Writes the manifests again that name packs which are gone, and with `changed` also those of which
@@ -67,7 +70,7 @@ impl Publisher {
         deadline: Instant,
     ) -> Result<(), Fault> {
         let mut next = self.next.lock().await;
-        for _ in 0..max {
+        for _ in 0..if self.may_retire() { max } else { 0 } {
             let Some((name, packs)) = self.outdated(changed) else { break };
             let kept: Vec<Serial> = {
                 let state = self.shared.state.lock();
@@ -79,6 +82,12 @@ impl Publisher {
             self.retire(&name, deadline).await?;
         }
         Ok(())
+    }
+
+    /// Whether manifests can be deleted: where that is not allowed, each merge would only add one, larger than
+    /// those before.
+    fn may_retire(&self) -> bool {
+        self.shared.service.refused(Right::Delete).is_none()
     }
 
     /// True while a manifest of this node names a pack that is gone.

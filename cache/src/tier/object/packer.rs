@@ -270,9 +270,8 @@ impl Packer {
                     Came::NoRoom
                 }
                 true => {
-                    match comes {
-                        Comes::Stored(_) => state.removed.stored(&listed.name),
-                        Comes::Moved(from) => state.index.inherit(from, open.serial),
+                    if let Comes::Moved(from) = comes {
+                        state.index.inherit(from, open.serial);
                     }
                     Came::Yes
                 }

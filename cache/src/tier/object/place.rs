@@ -1,5 +1,6 @@
 //! From an address and settings to something that takes requests.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::Once;
 use std::time::Duration;
@@ -94,16 +95,29 @@ impl Place {
     }
 
     fn directory(path: &str, name: String) -> Result<Self, OpenError> {
-        let unusable = |error: &dyn std::fmt::Display| OpenError::Unreachable {
-            place: name.clone(),
-            why: error.to_string(),
+        let unusable = |error: std::io::Error| {
+            let remedy = match error.kind() {
+                ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+                    "make it and give this user the right to write there, or name another"
+                }
+                _ => "name a directory, or one that can be made",
+            };
+            let why = match error.kind() {
+                ErrorKind::AlreadyExists | ErrorKind::NotADirectory => {
+                    "it is no directory".to_owned()
+                }
+                _ => error.to_string(),
+            };
+            OpenError::Directory { place: name.clone(), why, remedy }
         };
-        if path.is_empty() {
+        // `s3:/bucket` is a slip, and no directory.
+        let schemes = ["s3:", "s3a:", "gs:", "az:", "abfs:", "abfss:", "file:"];
+        if path.is_empty() || schemes.iter().any(|scheme| path.starts_with(scheme)) {
             return Err(OpenError::Url(name));
         }
-        std::fs::create_dir_all(path).map_err(|error| unusable(&error))?;
+        std::fs::create_dir_all(path).map_err(unusable)?;
         let store = LocalFileSystem::new_with_prefix(path)
-            .map_err(|_| unusable(&"it is no directory that can be used"))?
+            .map_err(|_| unusable(ErrorKind::NotADirectory.into()))?
             .with_automatic_cleanup(true)
             .with_fsync(true);
         Ok(Self { store: Arc::new(store), parts: None, prefix: Path::default(), name })

@@ -126,7 +126,11 @@ fn apply(shared: &Shared, name: &ManifestName, manifest: Option<Manifest>) -> u6
         match &manifest {
             Some(manifest) => {
                 state.unreadable.remove(name);
-                state.twin |= ours && state.looked && manifest.session != shared.session;
+                // One may be what a daemon that was killed had under way; whoever lives goes on.
+                let session = manifest.session;
+                if ours && state.looked && session != shared.session {
+                    state.twin |= state.stranger.replace(session) == Some(session);
+                }
             }
             None => drop(state.unreadable.insert(name.clone())),
         }

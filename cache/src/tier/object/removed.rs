@@ -84,11 +84,6 @@ impl Removed {
         self.identities.note(identity, now);
     }
 
-    /// The block was stored here again.
-    pub(super) fn stored(&mut self, name: &Name) {
-        self.names.of.remove(name);
-    }
-
     /// Whether a block was removed after a pack that has it was made at `created`, as far as can be said:
     /// clocks of nodes may be apart by `apart`.
     pub(super) fn hides(&self, name: &Name, created: Wall, apart: Duration) -> bool {
@@ -171,8 +166,6 @@ mod tests {
         ] {
             assert_eq!(removed.hides(&block, Wall(created), apart), hidden, "{block:?} {created}");
         }
-        removed.stored(&name(1, 1));
-        assert!(!removed.hides(&name(1, 1), Wall(0), apart));
     }
 
     #[test]

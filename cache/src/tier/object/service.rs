@@ -2,10 +2,12 @@
 //! while the service is known not to work.
 
 use std::future::Future;
+use std::iter::repeat_n;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::stream::StreamExt;
 use object_store::multipart::PartId;
 use object_store::path::Path;
@@ -22,6 +24,8 @@ use super::pieces::Pieces;
 use super::place::Place;
 use crate::sync::{OBJECT_BREAKER, Ranked};
 
+/// What is written to see whether there is room.
+static ZEROES: [u8; 1 << 16] = [0; 1 << 16];
 /// The longest listing that is read, objects.
 const LISTED_MAX: usize = 100_000;
 
@@ -35,6 +39,8 @@ pub(super) struct Service {
     read: AtomicU64,
     /// Counts whatever came from the service.
     answers: AtomicU64,
+    /// Whether a write failed for want of room, and none succeeded since.
+    is_full: AtomicBool,
 }
 
 impl Service {
@@ -42,7 +48,8 @@ impl Service {
         let gates = Ranked::new(Gates::new(options.breaker));
         let chance = Chance::new(options.seed);
         let [written, read, answers] = [(); 3].map(|()| AtomicU64::new(0));
-        Self { place, options, gates, chance, written, read, answers }
+        let is_full = AtomicBool::new(false);
+        Self { place, options, gates, chance, written, read, answers, is_full }
     }
 
     pub(super) fn prefix(&self) -> &Path {
@@ -103,8 +110,14 @@ impl Service {
                     drop(self.once(right, silence, first).await);
                 }
                 Right::Write => {
-                    let payload = PutPayload::from_static(b"again");
-                    drop(self.once(right, silence, store.put(&path, payload)).await);
+                    // Where a pack found no room a few bytes may.
+                    let full = self.is_full.load(Ordering::Relaxed);
+                    let bytes = if full { self.options.pack_bytes } else { 1 };
+                    let pieces = (bytes as usize).div_ceil(ZEROES.len());
+                    let payload: PutPayload =
+                        repeat_n(Bytes::from_static(&ZEROES), pieces).collect();
+                    let within = self.time_to_write(payload.content_length());
+                    drop(self.once(right, within, store.put(&path, payload)).await);
                     drop(self.once(Right::Delete, silence, store.delete(&path)).await);
                 }
                 Right::Delete => drop(self.once(right, silence, store.delete(&path)).await),
@@ -144,6 +157,9 @@ impl Service {
     pub(super) fn heard(&self, right: Right, fault: Option<&Fault>) {
         if fault.is_none_or(Fault::is_an_answer) {
             self.answers.fetch_add(1, Ordering::Relaxed);
+        }
+        if right == Right::Write && fault.is_none_or(|fault| fault.kind == Kind::NoRoom) {
+            self.is_full.store(fault.is_some(), Ordering::Relaxed);
         }
         let news = self.gates.lock().heard(right, fault, self.options.clock.now());
         let (place, why) = (self.name(), fault.map_or("", |fault| &fault.text));

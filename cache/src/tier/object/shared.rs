@@ -105,6 +105,8 @@ pub(super) struct State {
     pub(super) missed: BTreeMap<ManifestName, String>,
     /// What this node told before it was started is known.
     pub(super) looked: bool,
+    /// Another session that wrote under this node's name since.
+    pub(super) stranger: Option<u64>,
     /// Another daemon writes under this node's name.
     pub(super) twin: bool,
     /// Blocks must not move while somebody goes through all of them: until then.
@@ -189,6 +191,7 @@ impl Shared {
             unreadable: BTreeSet::new(),
             missed: BTreeMap::new(),
             looked: false,
+            stranger: None,
             twin: false,
             visited_until: Duration::ZERO,
             closing: false,

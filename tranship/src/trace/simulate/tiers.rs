@@ -174,7 +174,7 @@ impl<'a> Stack<'a> {
         }
         // What memory is too small for may still be worth its place below.
         for key in &keys[here..] {
-            let recalled = self.memory.policy().recall(0, *key);
+            let recalled = self.memory.policy().recall(0, *key, now);
             let mark = recalled.map_or(Mark::default(), |(mark, _)| mark);
             self.demote(Evicted { key: *key, mark, last: now }, 0, now);
         }

@@ -67,7 +67,10 @@ pub enum OpenError {
         second: Uuid,
     },
     /// The device is smaller than it was.
-    #[error("the store was made on {need} bytes, and the device has {have}; give it back its size")]
+    #[error(
+        "the store was made on {need} bytes, and {have} are given to it; set nvme.capacity to {need} or auto, or \
+         give the device back its size"
+    )]
     Truncated {
         /// Bytes when it was made.
         need: u64,
@@ -84,6 +87,15 @@ pub enum OpenError {
         segment_bytes: u64,
         /// Bytes of a stripe.
         stripe_bytes: u64,
+    },
+    /// Its files are in another order than they were.
+    #[error(
+        "{misplaced} segments of the store lie where others belong; are its paths in the order in which they \
+         were when it was made?"
+    )]
+    Shuffled {
+        /// Segments found elsewhere.
+        misplaced: u32,
     },
     /// The device cannot be divided so.
     #[error(

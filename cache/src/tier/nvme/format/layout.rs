@@ -1,5 +1,7 @@
 //! Where things are.
 
+use std::ops::RangeInclusive;
+
 use super::log;
 use crate::tier::nvme::disk::PAGE_BYTES;
 
@@ -11,6 +13,9 @@ pub(crate) const SEGMENTS_MIN: u64 = 4;
 pub(crate) const SEGMENT_PAGES_MIN: u64 = 8;
 /// Most pages of a segment: places in it are kept in 16 bits.
 pub(crate) const SEGMENT_PAGES_MAX: u64 = 1 << 16;
+/// What a segment may have, bytes; whole pages of them.
+pub const SEGMENT_BYTES: RangeInclusive<u64> =
+    SEGMENT_PAGES_MIN * PAGE_BYTES..=SEGMENT_PAGES_MAX * PAGE_BYTES;
 /// Most pages of a store: places are kept in 32 bits.
 const PAGES_MAX: u64 = 1 << 32;
 /// What segments begin on a multiple of, where they are as long.
@@ -27,6 +32,15 @@ pub(crate) struct Layout {
     pub(crate) half_pages: u32,
     /// First page of the first segment.
     pub(crate) first_page: u32,
+}
+
+/// The shortest device, of whole segments, that a store with such segments can be on; none when there
+/// are no such segments.
+#[must_use]
+pub fn least_bytes(segment_bytes: u64) -> Option<u64> {
+    let fits = SEGMENT_BYTES.contains(&segment_bytes) && segment_bytes.is_multiple_of(PAGE_BYTES);
+    let mut lens = (SEGMENTS_MIN..).map(|segments| segments * segment_bytes);
+    fits.then(|| lens.find(|bytes| Layout::new(*bytes, segment_bytes).is_some()))?
 }
 
 impl Layout {

@@ -182,7 +182,9 @@ fn a_bug(hangs: bool) {
         bench.tier.submit(load).unwrap();
     }
     bench.tier.submit(Job::Sync { token: 99 }).unwrap();
+    let until = Instant::now() + Duration::from_secs(60);
     while bench.tier.desk.in_hand() < 41 {
+        assert!(Instant::now() < until, "the thread takes no job");
         thread::yield_now();
     }
     *mood.lock().unwrap() = Mood::Panics;

@@ -55,8 +55,8 @@ pub enum OpenError {
     },
     /// Something else is in it.
     #[error(
-        "{} holds {what}; use another, or, if nothing in it is needed, wipefs -a {}",
-        path.display(),
+        "{} holds {what}; use another, or, if nothing in it is needed, remove it (of a device, zero the first and \
+         the last MiB)",
         path.display()
     )]
     Foreign {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::Scan;
-use super::headers::{check_header, more_of_header};
+use super::headers::{check_header, is_of_another, more_of_header};
 use super::walked::Walked;
 use crate::tier::nvme::disk::PAGE_BYTES;
 use crate::tier::nvme::engine::open::OpenError;
@@ -29,6 +29,9 @@ enum Read<T> {
     /// The device failed.
     Failed,
 }
+
+/// Of so many segments in place one may be elsewhere.
+const MISPLACED_SHARE: u32 = 8;
 
 #[derive(Clone, Copy)]
 enum End {
@@ -57,6 +60,7 @@ impl Scan {
             std::iter::once(head_want(segment, 1)).chain(tail)
         });
         let uuid = self.uuid;
+        let (mut in_place, mut misplaced) = (0_u32, 0_u32);
         port.stream(wants, |tag, result| {
             let (End::Head(segment) | End::Tail(segment)) = tag;
             let ends_of = ends.entry(segment).or_default();
@@ -71,6 +75,10 @@ impl Scan {
                     Some(pages) => return Some(head_want(segment, pages)),
                     None => {
                         let header = check_header(&bytes, uuid, &layout, segment, 0);
+                        match is_of_another(&bytes, uuid, segment) {
+                            true => misplaced += 1,
+                            false => in_place += u32::from(header.is_some()),
+                        }
                         ends_of.head = Some(header.map_or(Read::Bad, Read::Good));
                     }
                 },
@@ -94,7 +102,12 @@ impl Scan {
                 self.take_ends(segment, ends);
             }
             None
-        })
+        })?;
+        // A single one is a device that wrote to the wrong place: its blocks are lost, and no more.
+        if misplaced > 1 && misplaced * MISPLACED_SHARE > in_place {
+            return Err(OpenError::Shuffled { misplaced });
+        }
+        Ok(())
     }
 
     fn take_ends(&mut self, segment: u32, ends: Ends) {

@@ -10,6 +10,12 @@ pub(super) fn more_of_header(bytes: &[u8], uuid: Uuid, layout: &Layout) -> Optio
     more.then_some(head.pages)
 }
 
+/// Whether the first page of a segment is that of another one: segments never move.
+pub(super) fn is_of_another(bytes: &[u8], uuid: Uuid, segment: u32) -> bool {
+    frame::decode(bytes, uuid)
+        .is_ok_and(|header| header.head.page == 0 && header.head.segment != segment)
+}
+
 /// The header at a page of a segment, if there is one.
 pub(super) fn check_header(
     bytes: &[u8],

@@ -64,7 +64,7 @@ fn the_callers_mark_decides_what_is_its_own() {
     bytes[0] = b'y';
     fs::write(&path, &bytes).unwrap();
     let text = refusal(&path, &options);
-    assert!(text.contains("holds a GPT partition table") && text.contains("wipefs"), "{text}");
+    assert!(text.contains("holds a GPT partition table") && text.contains("remove it"), "{text}");
     bytes[512..520].fill(0);
     fs::write(&path, &bytes).unwrap();
     let text = refusal(&path, &options);
