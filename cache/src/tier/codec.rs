@@ -135,7 +135,8 @@ impl Encoder {
             self.out[index * 4..][..4].copy_from_slice(&head.to_le_bytes());
         }
         self.out.extend_from_slice(&chunk[plane * width..]);
-        (self.out.len() + (chunk.len() >> GAIN_SHIFT) <= chunk.len()).then_some(&self.out[..])
+        let gain = (chunk.len() >> GAIN_SHIFT).max(1);
+        (self.out.len() + gain <= chunk.len()).then_some(&self.out[..])
     }
 }
 
@@ -337,6 +338,18 @@ mod tests {
         let noise: Vec<u8> = floats(65_536).into_iter().step_by(2).collect();
         for codec in Codec::ALL {
             assert_eq!(round_trip(codec, 2, &noise), None, "{codec:?}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_become_shorter_is_stored_as_it_is() {
+        for len in 1..200 {
+            let chunk = [&[0; 4][..], &vec![0xad; len]].concat();
+            for (codec, width) in Codec::ALL.into_iter().flat_map(|codec| [(codec, 1), (codec, 2)])
+            {
+                let stored = round_trip(codec, width, &chunk);
+                assert!(stored.is_none_or(|stored| stored < chunk.len()), "{codec:?} {len}");
+            }
         }
     }
 
