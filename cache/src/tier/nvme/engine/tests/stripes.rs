@@ -65,3 +65,25 @@ fn a_single_file_keeps_its_size_of_segments() {
     store.close();
     is_all_there(&mut open(&path, MIB / 2).expect("what is there says its size of segments"));
 }
+
+#[test]
+fn files_in_another_order_are_refused_and_left_alone() {
+    let place = directory();
+    let mut store = open(place.path(), MIB).expect("an empty directory");
+    fill(&mut store);
+    store.close();
+    let [one, two, aside] = [1, 2, 9].map(|number| disk::file_in(place.path(), number));
+    let swap = || {
+        fs::rename(&one, &aside).unwrap();
+        fs::rename(&two, &one).unwrap();
+        fs::rename(&aside, &two).unwrap();
+    };
+    swap();
+    let before = [fs::read(&one).unwrap(), fs::read(&two).unwrap()];
+    let why = open(place.path(), MIB).expect_err("blocks would be overwritten");
+    assert!(matches!(why, OpenError::Shuffled { misplaced: 2.. }), "{why}");
+    assert!(!why.to_string().contains('\n') && why.to_string().contains("in the order"), "{why}");
+    assert!(before == [fs::read(&one).unwrap(), fs::read(&two).unwrap()], "it is changed");
+    swap();
+    is_all_there(&mut open(place.path(), MIB).expect("as it was"));
+}
