@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tempfile::TempDir;
-use tranship_cache::tier::cold::{Cold, Failure, Health, Job};
+use tranship_cache::tier::cold::{Cold, Failure, Health, Job, Record};
 use tranship_cache::tier::object::{Clock, OpenError, Options};
 use tranship_tests::cold::{Rig, Turned, block, identity};
 

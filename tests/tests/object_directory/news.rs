@@ -18,13 +18,20 @@ fn what_was_removed_is_not_brought_back_by_what_is_heard_later() {
     let (mut second, others) = block(2, 5000);
     second.identity = identity(2);
     b.store(first, &bytes, false).unwrap();
-    b.store(second, &others, true).unwrap();
+    b.store(second, &others, false).unwrap();
+    let (forever, shared) = block(4, 5000);
+    b.store(forever, &shared, true).unwrap();
     // Node a has not heard of them.
-    a.submit(Job::Remove { name: first.name() });
+    for removed in [first, forever] {
+        a.submit(Job::Remove { name: removed.name() });
+    }
     a.submit(Job::Clear { identity: identity(2) });
+    let expires = Some(clock.wall().after(HOUR.into()));
+    let for_an_hour = Record { expires, ..forever };
+    a.store(for_an_hour, &shared, false).unwrap();
     assert_eq!(a.bucket.refresh(PATIENCE), Ok(1));
     assert!(!a.finds(&first) && !a.finds(&second));
-    assert_eq!(a.all(), []);
+    assert_eq!(a.all().len(), 1, "what was stored here after its removal");
     // What is stored here again is found again, and so is what others store later.
     a.store(first, &bytes, false).unwrap();
     check(&a, 1, 5000);
@@ -34,6 +41,7 @@ fn what_was_removed_is_not_brought_back_by_what_is_heard_later() {
     b.store(third, &bytes, true).unwrap();
     a.bucket.refresh(PATIENCE).unwrap();
     assert!(a.finds(&third) && !a.finds(&second));
+    assert!(!a.finds(&forever), "what was removed is back when its successor has expired");
 }
 
 #[test]
