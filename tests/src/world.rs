@@ -25,6 +25,19 @@ pub enum Reach {
     Staged,
 }
 
+/// Two tests of each function that takes a [`Reach`]: one for each.
+#[macro_export]
+macro_rules! both_ways {
+    ($($name:ident,)*) => {
+        mod mapped {
+            $(#[test] fn $name() { super::$name($crate::world::Reach::Mapped) })*
+        }
+        mod staged {
+            $(#[test] fn $name() { super::$name($crate::world::Reach::Staged) })*
+        }
+    };
+}
+
 /// A daemon on a simulated network.
 pub struct World {
     /// The network.

@@ -372,18 +372,7 @@ fn large_batches_are_split(reach: Reach) {
     assert_eq!(into, content(&links[2999], 64));
 }
 
-macro_rules! both_ways {
-    ($($name:ident,)*) => {
-        mod mapped {
-            $(#[test] fn $name() { super::$name(super::Reach::Mapped) })*
-        }
-        mod staged {
-            $(#[test] fn $name() { super::$name(super::Reach::Staged) })*
-        }
-    };
-}
-
-both_ways! {
+tranship_tests::both_ways! {
     what_one_client_stores_another_loads,
     identities_do_not_see_each_other,
     strangers_are_refused_with_a_reason,

@@ -132,18 +132,7 @@ fn what_is_prefetched_waits_for_nobody(reach: Reach) {
     world.store().audit().unwrap();
 }
 
-macro_rules! both_ways {
-    ($($name:ident,)*) => {
-        mod mapped {
-            $(#[test] fn $name() { super::$name(super::Reach::Mapped) })*
-        }
-        mod staged {
-            $(#[test] fn $name() { super::$name(super::Reach::Staged) })*
-        }
-    };
-}
-
-both_ways! {
+tranship_tests::both_ways! {
     parts_come_from_memory_and_from_below,
     parts_that_leave_their_block_are_refused,
     what_is_persisted_is_below_and_whoever_waits_in_vain_is_told,

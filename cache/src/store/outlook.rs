@@ -64,20 +64,26 @@ mod tests {
     use crate::identity::{Geometry, Identity};
     use crate::lineage::Chain;
     use crate::policy::Lineage;
-    use crate::store::{Options, TenantOptions};
+    use crate::store::{Options, Scope, TenantOptions};
     use crate::tier::cold::Record;
     use crate::tier::nvme::disk::sim::Device;
     use crate::tier::nvme::testing::{Stepped, bytes, clock, record, span};
     use crate::tier::nvme::{self, Engine, Hits};
 
-    #[test]
-    fn what_a_policy_remembers_counts_and_otherwise_what_the_tier_saw() {
-        let (outlook, store) = (Outlook::default(), Store::new(Options::default()));
+    fn opened() -> (Store, Scope) {
+        let store = Store::new(Options::default());
         let identity = Identity::new("m", "r", "bf16", Geometry::default(), 16);
         let memory = HostMemory::new(1 << 20).build().unwrap();
         let policy = Box::new(Lineage::new());
         let options = TenantOptions { policy, ..TenantOptions::new("default", memory) };
         let scope = store.open_tenant(options).unwrap().register(&identity).unwrap();
+        (store, scope)
+    }
+
+    #[test]
+    fn what_a_policy_remembers_counts_and_otherwise_what_the_tier_saw() {
+        let (outlook, (store, scope)) = (Outlook::default(), opened());
+        let identity = scope.identity().clone();
         let named = |token| {
             let key = Chain::new(&identity).push_tokens(&[token]).key;
             (key, Name { identity: identity.id(), key })
@@ -117,19 +123,12 @@ mod tests {
         let log = Engine::open(device.open(), &options, judge, [1; 16], &clock).unwrap();
         let mut log = Stepped::new(log);
 
-        let store = Store::new(Options::default());
+        let (store, scope) = opened();
         outlook.follow(&store);
-        let identity = Identity::new("m", "r", "bf16", Geometry::default(), 16);
-        let memory = HostMemory::new(1 << 20).build().unwrap();
-        let options = TenantOptions {
-            policy: Box::new(Lineage::new()),
-            ..TenantOptions::new("default", memory)
-        };
-        let scope = store.open_tenant(options).unwrap().register(&identity).unwrap();
 
         let content = bytes(1, BLOCK_BYTES);
         let from = span(&content);
-        let block = |number| Record { identity: identity.id(), ..record(number, &content) };
+        let block = |number| Record { identity: scope.identity().id(), ..record(number, &content) };
         for number in 0..1_200 {
             if number % 5 == 0 {
                 for used in (0..8).map(|used| block(used).link.key) {

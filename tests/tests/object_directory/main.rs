@@ -29,6 +29,13 @@ fn options(directory: &TempDir, node: &str) -> Options {
     options
 }
 
+/// A node whose time the test turns.
+fn node(directory: &TempDir, name: &str, clock: &Arc<Turned>) -> Rig {
+    let mut options = options(directory, name);
+    options.clock = Arc::clone(clock) as Arc<dyn Clock>;
+    Rig::open(options).unwrap()
+}
+
 /// All files below a folder of the bucket.
 fn files(directory: &TempDir, below: &str) -> Vec<PathBuf> {
     fn walk(folder: &Path, found: &mut Vec<PathBuf>) {

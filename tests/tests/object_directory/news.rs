@@ -8,11 +8,7 @@ use super::*;
 fn what_was_removed_is_not_brought_back_by_what_is_heard_later() {
     let directory = tempfile::tempdir().unwrap();
     let clock = Arc::new(Turned::default());
-    let open = |node: &str| {
-        let mut options = options(&directory, node);
-        options.clock = Arc::clone(&clock) as Arc<dyn Clock>;
-        Rig::open(options).unwrap()
-    };
+    let open = |name: &str| node(&directory, name, &clock);
     let (a, b) = (open("a"), open("b"));
     let (first, bytes) = block(1, 5000);
     let (mut second, others) = block(2, 5000);
@@ -70,11 +66,7 @@ fn what_a_crash_left_does_not_bring_back_what_was_removed_since() {
 fn a_manifest_that_makes_no_sense_keeps_what_it_may_name() {
     let directory = tempfile::tempdir().unwrap();
     let clock = Arc::new(Turned::default());
-    let open = |node: &str| {
-        let mut options = options(&directory, node);
-        options.clock = Arc::clone(&clock) as Arc<dyn Clock>;
-        Rig::open(options).unwrap()
-    };
+    let open = |name: &str| node(&directory, name, &clock);
     drop(open("a"));
     // As a later version of the same node may have written.
     let unreadable =

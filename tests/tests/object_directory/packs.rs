@@ -71,11 +71,7 @@ fn what_is_left_of_a_pack_moves_and_the_rest_goes() {
 fn what_is_nobodys_goes_when_both_clocks_say_so() {
     let directory = tempfile::tempdir().unwrap();
     let clock = Arc::new(Turned::default());
-    let open = |node: &str| {
-        let mut options = options(&directory, node);
-        options.clock = Arc::clone(&clock) as Arc<dyn Clock>;
-        Rig::open(options).unwrap()
-    };
+    let open = |name: &str| node(&directory, name, &clock);
     let a = open("a");
     let (record, bytes) = block(1, 1000);
     a.store(record, &bytes, true).unwrap();
@@ -116,11 +112,7 @@ fn what_is_nobodys_goes_when_both_clocks_say_so() {
 fn a_node_that_is_gone_for_a_week_is_forgotten() {
     let directory = tempfile::tempdir().unwrap();
     let clock = Arc::new(Turned::default());
-    let open = |node: &str| {
-        let mut options = options(&directory, node);
-        options.clock = Arc::clone(&clock) as Arc<dyn Clock>;
-        Rig::open(options).unwrap()
-    };
+    let open = |name: &str| node(&directory, name, &clock);
     let a = open("a");
     let (record, bytes) = block(1, 1000);
     a.store(record, &bytes, true).unwrap();

@@ -16,7 +16,7 @@ use crate::units::Span;
 #[derive(Debug, Clone, clap::Args)]
 pub struct Target {
     /// Addresses of the daemon, separated by commas; the first that answers is used [default:
-    /// serve.listen of the configuration]
+    /// serve.listen of the configuration; bench starts a daemon of its own]
     #[arg(long = "connect", visible_alias = "to", value_name = "ADDRESSES")]
     pub to: Option<Addresses>,
     /// File with the secret of the tcp fabric [default: tcp.token_file of the configuration]

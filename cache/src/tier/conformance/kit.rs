@@ -14,6 +14,7 @@ use crate::key::Key;
 use crate::lineage::Link;
 use crate::tier::Span;
 use crate::tier::cold::{Cold, Failure, Job, Lane, Notify, Record, Refused};
+pub(super) use crate::tier::nvme::testing::bytes;
 
 /// How long anything may take before a rule fails.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
@@ -33,20 +34,6 @@ struct Ends {
     /// What has ended and was not waited for.
     told: Mutex<HashMap<u64, Result>>,
     bell: Condvar,
-}
-
-/// Bytes without a pattern, a function of the number and the length.
-pub(super) fn bytes(number: u64, len: usize) -> Vec<u8> {
-    let mut word = (number + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    let mut bytes = Vec::with_capacity(len + 8);
-    while bytes.len() < len {
-        word ^= word << 13;
-        word ^= word >> 7;
-        word ^= word << 17;
-        bytes.extend_from_slice(&word.to_le_bytes());
-    }
-    bytes.truncate(len);
-    bytes
 }
 
 /// The record of block `number`, with these bytes.

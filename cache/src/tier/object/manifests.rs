@@ -70,7 +70,10 @@ impl Publisher {
         deadline: Instant,
     ) -> Result<(), Fault> {
         let mut next = self.next.lock().await;
-        for _ in 0..if self.may_retire() { max } else { 0 } {
+        if !self.may_retire() {
+            return Ok(());
+        }
+        for _ in 0..max {
             let Some((name, packs)) = self.outdated(changed) else { break };
             let kept: Vec<Serial> = {
                 let state = self.shared.state.lock();
