@@ -1,0 +1,1 @@
+//! Blocks between the pages of an engine and the cache.
