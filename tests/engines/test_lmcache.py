@@ -1,0 +1,176 @@
+"""LMCache with TranshipL2Adapter: its own storage manager, with its store and prefetch controllers, in fresh processes."""
+
+import json
+
+import fresh
+import pytest
+
+pytest.importorskip("lmcache", reason="LMCache is not installed in this environment")
+
+SHAPE = (2, 4, 256, 128)
+CHUNKS = 6
+_kept = {}
+
+
+def start(address, **params):
+    """LMCache's storage, with the adapter below it."""
+    import threading
+
+    from lmcache.v1.distributed import config
+    from lmcache.v1.distributed.internal_api import L2AdapterListener
+    from lmcache.v1.distributed.storage_manager import StorageManager
+
+    adapter = {"type": "plugin", "module_path": "tranship.lmcache", "class_name": "TranshipL2Adapter",
+               "adapter_params": {"address": address, **params}}  # fmt: skip
+    manager = StorageManager(
+        config.parse_args(
+            ["--l1-size-gb", "0.1", "--no-l1-use-lazy", "--eviction-policy", "LRU", "--l2-adapter", json.dumps(adapter)]
+        )
+    )
+
+    class Stored(L2AdapterListener):
+        def __init__(self):
+            self.count, self.changed = 0, threading.Condition()
+
+        def on_l2_keys_stored(self, keys, *_):
+            with self.changed:
+                self.count += len(keys)
+                self.changed.notify_all()
+
+        def on_l2_keys_accessed(self, *_):
+            pass
+
+        def on_l2_keys_deleted(self, *_):
+            pass
+
+    _kept.update(manager=manager, stored=Stored())
+    manager.register_l2_listener(_kept["stored"])
+
+
+def keys(model, rank=0, salt="", group=0):
+    from lmcache.v1.distributed.api import ObjectKey
+
+    return [ObjectKey(bytes([i]) * 32, model, rank, group, salt) for i in range(CHUNKS)]
+
+
+def described(dtype="bfloat16", shape=SHAPE):
+    import torch
+    from lmcache.v1.distributed.api import MemoryLayoutDesc
+
+    return MemoryLayoutDesc([torch.Size(shape)], [getattr(torch, dtype)])
+
+
+def store(model, wait=True, **key):
+    """Writes chunks as an engine does; their bytes."""
+    import torch
+
+    manager, stored = _kept["manager"], _kept["stored"]
+    before, wanted = stored.count, keys(model, **key)
+    room = manager.reserve_write(wanted, described())
+    assert len(room) == CHUNKS
+    found = []
+    for i, one in enumerate(wanted):
+        torch.manual_seed(i)
+        room[one].tensor.copy_(torch.randn(SHAPE))
+        found.append(digest(room[one].tensor))
+    manager.finish_write(wanted)
+    if wait:
+        with stored.changed:
+            assert stored.changed.wait_for(lambda: stored.count == before + CHUNKS, 30)
+    return found
+
+
+def load(model, dtype="bfloat16", shape=SHAPE, **key):
+    """How many chunks, from the first, came from below, and their bytes."""
+    from lmcache.v1.distributed.api import GroupedObjectKeys, PrefetchTaskSpec
+
+    manager, wanted = _kept["manager"], keys(model, **key)
+    spec = PrefetchTaskSpec([GroupedObjectKeys(wanted, key.get("group", 0), described(dtype, shape))])
+    handle = manager.submit_prefetch_task(spec)
+    assert manager.wait_prefetch_status(handle, 30)
+    result = manager.query_prefetch_status(handle)
+    assert not result.l1_hit_cells or result.l1_hit_cells[0].popcount() == 0
+    count = result.hit_cells[0].popcount() if result.hit_cells else 0
+    if not count:
+        return [0, []]
+    with manager.read_prefetched_results(wanted[:count]) as objects:
+        found = [digest(each.tensor) for each in objects]
+    manager.finish_read_prefetched(wanted[:count])
+    manager.clear(force=True)
+    return [count, found]
+
+
+def digest(tensor):
+    import hashlib
+
+    import torch
+
+    return hashlib.sha256(tensor.contiguous().view(torch.uint8).numpy()).hexdigest()
+
+
+def harm(model, index):
+    """Damages a chunk's block in the daemon."""
+    import tranship
+    from lmcache.v1.distributed.l2_adapters.native_connector_l2_adapter import _object_key_to_string
+
+    client = next(iter(_kept["manager"]._l2_adapters.values()))._client
+    names = [_object_key_to_string(key) for key in keys(model)]
+    with client.laid_out([f"torch.bfloat16{list(SHAPE)}"] * len(names)):
+        full = client._keys(names)
+    assert isinstance(full, tranship.Keys)
+    fresh.damage(client.cache, full, index)
+
+
+def test_a_fresh_process_loads_what_another_stored(daemon, models, tmp_path):
+    model, other = map(str, models)
+    with fresh.Process(__file__, tmp_path / "first.log") as first:
+        first.call("start", daemon.address)
+        stored = first.call("store", model)
+
+    with fresh.Process(__file__, tmp_path / "second.log") as second:
+        second.call("start", daemon.address)
+        assert second.call("load", model) == [CHUNKS, stored]
+        # A part of the identity that differs is a miss, though the bytes would fit.
+        assert second.call("load", model, dtype="float16") == [0, []]
+        assert second.call("load", model, shape=(2, 4, 128, 256)) == [0, []]
+        assert second.call("load", model, rank=1) == [0, []]
+        assert second.call("load", model, salt="tom") == [0, []]
+        assert second.call("load", other) == [0, []]
+        assert second.call("load", "nobody/knows-this-model") == [0, []]
+        assert "set weights_version" in second.told()
+
+        second.call("harm", model, 3)
+        assert second.call("load", model) == [3, stored[:3]]
+        assert "1 of" in second.told() and "corrupt" in second.told()
+
+        daemon.kill()
+        assert second.call("load", model) == [0, []]
+        # A store that fails costs nothing but the chunks.
+        second.call("store", model, wait=False, salt="gone")
+        daemon.start()
+        for _ in range(200):
+            if second.call("load", other) == [0, []] and second.call("back"):
+                break
+        stored = second.call("store", model, salt="back")
+
+    with fresh.Process(__file__, tmp_path / "third.log") as third:
+        third.call("start", daemon.address)
+        assert third.call("load", model, salt="back") == [CHUNKS, stored]
+    with fresh.Process(__file__, tmp_path / "fourth.log") as fourth:
+        fourth.call("start", daemon.address, weights_version="v2")
+        assert fourth.call("load", model, salt="back") == [0, []]
+
+
+def back():
+    """Whether the daemon answers again."""
+    import tranship
+
+    try:
+        next(iter(_kept["manager"]._l2_adapters.values()))._client.cache.ping()
+        return True
+    except tranship.Error:
+        return False
+
+
+if __name__ == "__main__":
+    fresh.answer(globals())
