@@ -68,11 +68,12 @@ class TranshipTier(SecondaryTierManager):
 
     def _begin(self, epoch):
         """What is stored from now on, and found, is of this epoch."""
-        mine = self.cache.with_identity(_identity(self, self.salt + epoch))
+        self.identity = _identity(self, self.salt + epoch)
+        mine = self.cache.with_identity(self.identity)
         if self.queue is not None:
             self.queue.close()
         self.guard, self.queue = tranship.Guard(mine), tranship.Queue(mine, threads=self.threads)
-        logger.info("tier %s: %s", self.tier_type, mine.identity)
+        logger.info("tier %s: %s", self.tier_type, self.identity)
 
     def on_new_request(self, req_context):
         return RequestOffloadingContext()
@@ -148,6 +149,8 @@ class TranshipTier(SecondaryTierManager):
         self.lookups.shutdown()
         self.queue.close()
         self.cache.close()
+        # Else vLLM could not unmap its memory.
+        self.rows = None
 
 
 def _weights(name):
