@@ -458,3 +458,12 @@ def test_the_stubs_name_everything():
             for method in vars(value):
                 if not method.startswith("_"):
                     assert f" {method}" in text, f"{name}.{method}"
+
+
+def test_the_examples_of_the_book_run(daemon, monkeypatch):
+    monkeypatch.setenv("TRANSHIP_ADDRESS", daemon.address)
+    book = os.path.join(os.path.dirname(__file__), "../../docs/python.md")
+    blocks = [part.split("```")[0] for part in open(book).read().split("```python\n")[1:]]
+    assert blocks
+    for block in blocks:
+        exec(compile(block, book, "exec"), {})
