@@ -17,6 +17,27 @@ _HERE = os.path.dirname(os.path.abspath(__file__))
 ENVIRONMENT = {"CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 
+class Lines:
+    """Lines of a pipe, each waited for no longer than until a deadline: a buffered reader would hide from `select`
+    what it has read already."""
+
+    def __init__(self, stream):
+        self._stream, self._rest = stream, b""
+
+    def next(self, deadline):
+        """The next line; None when there is none by then, and an empty one at the end."""
+        while b"\n" not in self._rest:
+            left = deadline - time.monotonic()
+            if left <= 0 or not select.select([self._stream], [], [], left)[0]:
+                return None
+            more = os.read(self._stream.fileno(), 1 << 16)
+            if not more:
+                return ""
+            self._rest += more
+        line, _, self._rest = self._rest.partition(b"\n")
+        return line.decode(errors="replace") + "\n"
+
+
 class Process:
     """A fresh interpreter that runs functions of a file, one after the other, with what they leave in memory."""
 
@@ -31,20 +52,17 @@ class Process:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
-            text=True,
-            bufsize=1,
+            bufsize=0,
             start_new_session=True,
             env={**os.environ, **ENVIRONMENT, "PYTHONPATH": path, "PATH": programs, **environment},
         )
 
+        self._lines = Lines(self._process.stdout)
+
     def call(self, function, *arguments, within=240, **named):
-        self._process.stdin.write(json.dumps([function, arguments, named]) + "\n")
-        self._process.stdin.flush()
+        self._process.stdin.write(json.dumps([function, arguments, named]).encode() + b"\n")
         deadline = time.monotonic() + within
-        while (left := deadline - time.monotonic()) > 0:
-            if not select.select([self._process.stdout], [], [], left)[0]:
-                break
-            line = self._process.stdout.readline()
+        while (line := self._lines.next(deadline)) is not None:
             if line.startswith(_MARK):
                 return json.loads(line[len(_MARK) :])
             if not line:
