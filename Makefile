@@ -27,7 +27,7 @@ unit: ## unit, integration and documentation tests
 test-python: ## install the Python package into a fresh environment and test it
 	scripts/test-python
 
-test-engines: ## real vLLM on the CPU with the connector (installs 6 GB into ~/.cache/tranship)
+test-engines: ## real engines on the CPU with their adapters (installs 8 GB into ~/.cache/tranship)
 	tests/engines/run
 
 test-s3: ## the object tier against s3s-fs and Garage, which are built when they are missing

@@ -99,10 +99,12 @@ class Process:
 
 
 def answer(functions):
-    """Answers calls until the input ends."""
+    """Answers calls until the input ends; then stops what runs, by the function `stop` if there is one."""
     for line in sys.stdin:
         name, arguments, named = json.loads(line)
         print(_MARK + json.dumps(functions[name](*arguments, **named)), flush=True)
+    # Engines leave shared memory behind when they are killed.
+    functions.get("stop", lambda: None)()
 
 
 def damage(cache, keys, index):

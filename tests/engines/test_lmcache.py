@@ -47,6 +47,11 @@ def start(address, **params):
     manager.register_l2_listener(_kept["stored"])
 
 
+def stop():
+    if "manager" in _kept:
+        _kept["manager"].close()
+
+
 def keys(model, rank=0, salt="", group=0):
     from lmcache.v1.distributed.api import ObjectKey
 

@@ -60,6 +60,11 @@ def start():
     _kept.update(ray=ray, producer=Producer.remote(), consumer=Consumer.remote())
 
 
+def stop():
+    if "ray" in _kept:
+        _kept["ray"].shutdown()
+
+
 def exchange(seed, count):
     """What the consumer says of the producer's tensors, and what the driver itself gets."""
     import torch

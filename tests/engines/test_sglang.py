@@ -166,6 +166,21 @@ def pools(address, model):
     }
 
 
+def absent(model):
+    """What a server says that starts without a daemon."""
+    try:
+        backend(pool(model), "unix:///nobody/is/here")
+    except Exception as error:
+        return str(error)
+
+
+def unknown(address, model):
+    try:
+        backend(pool(model), address, adress="unix:///d")
+    except ValueError as error:
+        return str(error)
+
+
 def test_the_contract(daemon, models, tmp_path):
     model = str(models[0])
     with fresh.Process(__file__, tmp_path / "one.log") as one, fresh.Process(__file__, tmp_path / "two.log") as two:
@@ -183,6 +198,8 @@ def test_the_contract(daemon, models, tmp_path):
         apart = [id for name, id in found.items() if name not in ("again", "mla rank", "mla")]
         assert len(set(apart)) == len(apart), found
 
+        assert "start one with `tranship serve`" in one.call("absent", model)
+        assert "adress" in one.call("unknown", daemon.address, model)
         assert one.call("tensors", daemon.address, model) == [True] * 3
         assert one.call("pools", daemon.address, model) == {
             "hits": [4, [4]], "bytes": True, "all": 0, "wrong": {"swa": [False]},
@@ -214,6 +231,11 @@ def generate(prompt, count=12):
     sampling = {"temperature": 0, "max_new_tokens": count, "ignore_eos": True}
     answer = _kept["engine"].generate(input_ids=prompt, sampling_params=sampling)
     return [answer["output_ids"], answer["meta_info"]["cached_tokens"]]
+
+
+def stop():
+    if "engine" in _kept:
+        _kept["engine"].shutdown()
 
 
 def forget():

@@ -37,6 +37,11 @@ def start(model, address=None, tier="TranshipTier", module="tranship.vllm_tier",
     )  # fmt: skip
 
 
+def stop():
+    if "llm" in _kept:
+        _kept["llm"].llm_engine.engine_core.shutdown()
+
+
 def generate(prompt, count=12):
     """Tokens, and how many of the prompt were cached."""
     from vllm import SamplingParams
