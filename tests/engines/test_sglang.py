@@ -21,7 +21,7 @@ _kept = {}
 def extra(address, watched=False, **more):
     where = ("tranship_sglang_cpu", "Watched") if watched else ("tranship.sglang", "TranshipHiCache")
     return {"backend_name": "tranship", "module_path": where[0], "class_name": where[1], "interface_v1": 1,
-            "prefetch_threshold": 32, "address": address, **more}  # fmt: skip
+            "hicache_storage_pass_prefix_keys": True, "prefetch_threshold": 32, "address": address, **more}  # fmt: skip
 
 
 # The contract, with SGLang's own factory and host pools

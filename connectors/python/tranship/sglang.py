@@ -3,7 +3,7 @@
     python -m sglang.launch_server --model-path MODEL --page-size 32 --enable-hierarchical-cache \\
         --hicache-mem-layout page_first_direct --hicache-io-backend direct --hicache-storage-backend dynamic \\
         --hicache-storage-backend-extra-config '{"backend_name": "tranship", "module_path": "tranship.sglang",
-            "class_name": "TranshipHiCache", "interface_v1": 1}'
+            "class_name": "TranshipHiCache", "interface_v1": 1, "hicache_storage_pass_prefix_keys": true}'
 
 The extra configuration knows, besides SGLang's own: `address`, `tenant`, `token`, `secret`, `timeout` (seconds a
 call may take), `wait` (seconds a load waits for blocks of slower tiers), `weights_version`, `salt`.
@@ -136,7 +136,7 @@ class TranshipHiCache(HiCacheStorage):
         return tranship.Identity(
             (config.model_name or "unnamed")[-500:],
             self._revision,
-            str(host.dtype),
+            str(getattr(host, "dtype", "mixed")),
             f"sglang-{host.layout}-{name}-{short(facts)}",
             layers=getattr(host, "layer_num", 1),
             kv_heads=getattr(host, "head_num", 1),

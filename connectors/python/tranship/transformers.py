@@ -21,6 +21,8 @@ logger = logging.getLogger("tranship.transformers")
 
 # Elements of each parameter that tell its weights from others.
 _SAMPLES = 256
+# Kinds of rotary embedding whose keys go by the length of the whole sequence: a prefix is not a prefix of all.
+_BY_LENGTH = {"dynamic", "longrope"}
 # What a configuration says that does not change the KV.
 _NAMES = {"_name_or_path", "transformers_version", "architectures", "torch_dtype", "_commit_hash"}
 
@@ -36,6 +38,14 @@ class KV:
             raise ValueError(f"block_tokens is {block_tokens}; give 1 or more")
         self.model, self.block_tokens, self.wait = model, block_tokens, wait
         self.weights_version, self.salt = weights_version, salt
+        rope = getattr(model.config, "rope_parameters", None) or getattr(model.config, "rope_scaling", None) or {}
+        # One for all layers, or one for each kind of them.
+        for each in (rope, *(kind for kind in rope.values() if isinstance(kind, dict))):
+            if each.get("rope_type") in _BY_LENGTH:
+                raise ValueError(
+                    f"the model's positions are of type {each['rope_type']}, by which keys of a prefix differ with what "
+                    "follows it; it cannot be kept"
+                )
         self.shapes = _shapes(model)
         self.cache = tranship.connect(
             address, tenant=tenant, token=token, secret=secret, name="transformers", timeout=timeout
