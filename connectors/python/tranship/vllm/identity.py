@@ -1,8 +1,8 @@
 """What makes the KV of two engines interchangeable, from what vLLM knows of its model and caches."""
 
+import functools
 import hashlib
 import json
-import os
 from pathlib import Path
 
 import vllm
@@ -130,12 +130,20 @@ def context(vllm_config, request) -> bytes:
     lora = request.lora_request
     if lora is None:
         return f"vllm/{algorithm}".encode()
+    files = [(str(file), file.stat()) for file in sorted(Path(lora.lora_path).glob("adapter_*"))]
+    if not files:
+        raise ValueError(f"LoRA adapter {lora.lora_name!r}: no adapter_* files in {lora.lora_path!r} to tell it by")
+    digest = _digest(tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in files))
+    return f"vllm/{algorithm}/{lora.lora_name}/{digest}".encode()
+
+
+@functools.lru_cache(maxsize=1024)
+def _digest(files) -> str:
+    """Of files that are the same as long as their sizes and times are."""
     digest = hashlib.blake2b(digest_size=16)
-    for file in sorted(Path(lora.lora_path).glob("adapter_*")):
-        stat = os.stat(file)
-        digest.update(f"{file.name}\0{stat.st_size}\0".encode())
-        digest.update(file.read_bytes())
-    return f"vllm/{algorithm}/{lora.lora_name}/{digest.hexdigest()}".encode()
+    for name, _, _ in files:
+        digest.update(Path(name).name.encode() + b"\0" + Path(name).read_bytes())
+    return digest.hexdigest()
 
 
 def with_epoch(one: tranship.Identity, salt: str) -> tranship.Identity:

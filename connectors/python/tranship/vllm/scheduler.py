@@ -104,9 +104,9 @@ class Scheduler:
         return state
 
     def matched(self, request, computed):
+        state = self._state(request)
         if not self.ranks or request.skip_reading_prefix_cache:
             return 0, False
-        state = self._state(request)
         asynchronous = self.settings.load == "async"
         # One token at least is computed in the same step where the load is waited for.
         limit = request.num_tokens if asynchronous else request.num_tokens - 1
