@@ -54,7 +54,9 @@ class Worker(OffloadingWorker):
         pass
 
     def shutdown(self):
-        pass
+        self.host = []
+        # Takes the file away that all views were mapped from.
+        self.region.cleanup()
 
 
 class CpuTieringSpec(TieringOffloadingSpec):
