@@ -9,7 +9,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 # The suites that every fabric and every cold tier must pass.
 FEATURES := tranship-transport/conformance,tranship-cache/conformance
 
-.PHONY: help demo test unit test-s3 loom lint audit deny fmt doc bench fuzz fuzz-check fuzz-seeds test-asan test-tsan test-netns soak soak-nvme mutants peers sample clean
+.PHONY: help demo test unit test-python test-s3 loom lint audit deny fmt doc bench fuzz fuzz-check fuzz-seeds test-asan test-tsan test-netns soak soak-nvme mutants peers sample clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -18,11 +18,14 @@ demo: ## build a release and run the demonstration
 	$(CARGO) build --release -p tranship
 	$(TARGET)/release/tranship demo
 
-test: lint unit loom doc audit ## everything that must pass before a change is merged
+test: lint unit test-python loom doc audit ## everything that must pass before a change is merged
 
 unit: ## unit, integration and documentation tests
 	scripts/s3-servers moto
 	$(CARGO) test --workspace --features $(FEATURES)
+
+test-python: ## install the Python package into a fresh environment and test it
+	scripts/test-python
 
 test-s3: ## the object tier against s3s-fs and Garage, which are built when they are missing
 	scripts/s3-servers moto s3s-fs garage

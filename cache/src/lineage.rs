@@ -6,6 +6,9 @@ use crate::key::Key;
 /// Domain of the per-identity hashing key; changing it changes every key.
 const LINEAGE_CONTEXT: &str = "tranship 2026-11 block lineage v1";
 
+/// Domain of the keys of blocks that an engine has hashed itself; changing it changes every such key.
+const HASHED_CONTEXT: &str = "tranship 2026-11 engine block hash v1";
+
 /// Tags that keep contents of different kinds apart.
 const TAG_BYTES: u8 = 0;
 const TAG_TOKENS: u8 = 1;
@@ -105,6 +108,55 @@ impl Chain {
 
     fn link(&mut self, hasher: &blake3::Hasher) -> Link {
         let key = Key::truncate(&hasher.finalize());
+        let link = Link { key, parent: self.parent, position: self.position };
+        self.parent = Some(key);
+        self.position = self.position.saturating_add(1);
+        link
+    }
+}
+
+/// Builds the links of one sequence whose blocks an engine has hashed itself, each hash over all
+/// blocks before it.
+///
+/// `key = BLAKE3(context ‖ hash)` cut to 128 bits. The context holds what the engine's hash leaves out
+/// (the hash's algorithm, the group of layers, the adapter's weights); the identity is no part of the
+/// key, so that all shards of a model know a block by the same key, each under its own identity.
+///
+/// ```
+/// use tranship_cache::lineage::Hashed;
+///
+/// let mut chain = Hashed::new(b"sha256");
+/// let first = chain.push(&[1; 32]);
+/// let second = chain.push(&[2; 32]);
+/// assert_eq!((second.parent, second.position), (Some(first.key), 1));
+/// assert_ne!(Hashed::new(b"xxhash").push(&[1; 32]).key, first.key);
+/// ```
+#[derive(Clone, Debug)]
+pub struct Hashed {
+    root: blake3::Hasher,
+    parent: Option<Key>,
+    position: u32,
+}
+
+impl Hashed {
+    /// An empty sequence.
+    #[must_use]
+    pub fn new(context: &[u8]) -> Self {
+        let mut root = blake3::Hasher::new_derive_key(HASHED_CONTEXT);
+        root.update(&(context.len() as u64).to_le_bytes()).update(context);
+        Self { root, parent: None, position: 0 }
+    }
+
+    /// Goes on at block `position`, after the block `parent` if that is known.
+    #[must_use]
+    pub fn at(mut self, position: u32, parent: Option<Key>) -> Self {
+        (self.position, self.parent) = (position, parent);
+        self
+    }
+
+    /// Adds the block with this hash.
+    pub fn push(&mut self, hash: &[u8]) -> Link {
+        let key = Key::truncate(&self.root.clone().update(hash).finalize());
         let link = Link { key, parent: self.parent, position: self.position };
         self.parent = Some(key);
         self.position = self.position.saturating_add(1);

@@ -5,9 +5,11 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tranship_transport::memory::Spans;
 use tranship_transport::{Reason, Region};
 
 use super::connection::{Client, Session};
+use super::ends::Source;
 use super::error::{Error, ReadError, StagingError};
 use super::fill::{self, CommitFailed, Filled, Grant, PUT_BYTES_MAX, Stored};
 use super::lease::Lease;
@@ -237,11 +239,32 @@ impl Cache {
     /// # Errors
     /// When the daemon cannot be reached or refuses a request as a whole.
     pub fn store(&self, blocks: &[(Link, &[u8])]) -> Result<Vec<Stored>, Error> {
+        self.store_from(blocks, None)
+    }
+
+    /// [`Cache::store`] of memory in several pieces; with a `ttl`, of blocks that live no longer once
+    /// stored.
+    ///
+    /// # Errors
+    /// As for [`Cache::store`].
+    pub fn store_spans(
+        &self,
+        blocks: &[(Link, &Spans)],
+        ttl: Option<Duration>,
+    ) -> Result<Vec<Stored>, Error> {
+        self.store_from(blocks, ttl)
+    }
+
+    fn store_from<S: Source>(
+        &self,
+        blocks: &[(Link, S)],
+        ttl: Option<Duration>,
+    ) -> Result<Vec<Stored>, Error> {
         let wanted: Vec<_> =
             blocks.iter().map(|(link, bytes)| (*link, bytes.len() as u64)).collect();
         let mut results = Vec::with_capacity(blocks.len());
         let mut wave = Wave::default();
-        for (grant, (_, bytes)) in self.reserve(&wanted)?.into_iter().zip(blocks) {
+        for (grant, (_, bytes)) in self.reserve_for(&wanted, ttl)?.into_iter().zip(blocks) {
             results.push(match grant {
                 // Replaced by what the commit says.
                 Grant::Granted(_) => Stored::Stored,
@@ -263,7 +286,7 @@ impl Cache {
                 wave.commit(self, &mut results)?;
             }
             let place = results.len() - 1;
-            match room.write(bytes) {
+            match room.fill(*bytes) {
                 Ok(full) => wave.push(place, full, bytes.len()),
                 Err(error) => results[place] = refused(&error),
             }

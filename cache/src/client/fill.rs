@@ -7,13 +7,15 @@ use std::time::Duration;
 use super::arena::{Arena, place};
 use super::calls::millis;
 use super::connection::{Client, Session};
+use super::ends::Source;
 use super::error::{Error, ReadError};
 use super::staging::Piece;
+use tranship_transport::memory::Spans;
 use tranship_transport::{Mapping, Outcome, Reason};
 
 use crate::key::Key;
 use crate::lineage::Link;
-use crate::wire::{Committed, Put, Reply, Request, Reserved, Source};
+use crate::wire::{self, Committed, Put, Reply, Request, Reserved};
 
 /// Bytes that one put carries at most, or one block; and what a store fills before it puts.
 pub(super) const PUT_BYTES_MAX: u64 = 32 << 20;
@@ -113,17 +115,50 @@ impl Reservation {
     /// When `bytes` has another length than the block, or there is no memory to copy them to; the
     /// reservation is given back.
     pub fn write(self, bytes: &[u8]) -> Result<Filled, ReadError> {
+        self.fill(bytes)
+    }
+
+    /// [`Reservation::write`] of memory in several pieces.
+    ///
+    /// # Errors
+    /// As for [`Reservation::write`].
+    pub fn gather(self, from: &Spans) -> Result<Filled, ReadError> {
+        self.fill(from)
+    }
+
+    pub(super) fn fill(self, bytes: impl Source) -> Result<Filled, ReadError> {
         let (key, len, buffer) = (self.link.key, self.len, bytes.len() as u64);
         if len != buffer {
             return Err(ReadError::Length { key, len, buffer });
         }
         let checksum = match self.mapped() {
             Some((mapping, at, _)) => {
-                mapping.memory().copy_in(at, bytes).map_err(|_| self.outside())?
+                bytes.copy_to(mapping.memory(), at).map_err(|_| self.outside())?
             }
-            None => self.staged()?.copy_in(bytes),
+            None => bytes.copy_to_piece(self.staged()?, 0),
         };
         Ok(self.filled(checksum))
+    }
+
+    /// Copies memory in several pieces to `offset` in the block, which is sealed once all of it is filled.
+    ///
+    /// # Errors
+    /// When they reach past the block's end, or there is no staging memory left.
+    pub fn gather_at(&self, offset: u64, bytes: &Spans) -> Result<(), ReadError> {
+        let end = offset.checked_add(bytes.len() as u64).filter(|end| *end <= self.len);
+        let (Some(_), Ok(from)) = (end, usize::try_from(offset)) else {
+            let (key, buffer) = (self.link.key, offset.saturating_add(bytes.len() as u64));
+            return Err(ReadError::Length { key, len: self.len, buffer });
+        };
+        match self.mapped() {
+            Some((mapping, at, _)) => {
+                bytes.copy_to(mapping.memory(), at + from).map_err(|_| self.outside())?;
+            }
+            None => {
+                bytes.copy_to_piece(self.staged()?, from);
+            }
+        }
+        Ok(())
     }
 
     /// Where to fill the block in place: [`Reservation::len`] bytes of the mapped arena, or of
@@ -311,7 +346,7 @@ fn call(client: &Client, session: &Session, batch: &[Filled]) -> Result<Reply, E
         let request = Request::Commit { blocks: batch.iter().map(pair).collect() };
         return client.call(session, &request);
     };
-    let source = |block: &Filled| Source {
+    let source = |block: &Filled| wire::Source {
         reservation: block.holder.reservation,
         checksum: block.checksum,
         offset: block.staged.as_ref().map_or(0, Piece::offset),

@@ -3,10 +3,12 @@
 use std::fmt;
 use std::sync::Arc;
 
+use tranship_transport::memory::Spans;
 use tranship_transport::{Outcome, Reason};
 
 use super::arena::{Arena, place};
 use super::connection::{Client, Session};
+use super::ends::Sink;
 use super::error::ReadError;
 use super::staged::Staged;
 use crate::key::Key;
@@ -94,6 +96,18 @@ impl Lease {
     /// Every error is a clean miss of this block alone. After [`ReadError::Corrupt`] and
     /// [`ReadError::Transfer`] the buffer holds bytes that must not be used.
     pub fn copy_to(&self, index: usize, into: &mut [u8]) -> std::result::Result<(), ReadError> {
+        self.bring(index, into)
+    }
+
+    /// [`Lease::copy_to`] to memory in several pieces.
+    ///
+    /// # Errors
+    /// As for [`Lease::copy_to`].
+    pub fn scatter_to(&self, index: usize, into: &Spans) -> std::result::Result<(), ReadError> {
+        self.bring(index, into)
+    }
+
+    fn bring(&self, index: usize, mut into: impl Sink) -> std::result::Result<(), ReadError> {
         let (key, offset, len, checksum) = self.ready(index)?;
         let buffer = into.len() as u64;
         if len != buffer {
@@ -104,12 +118,12 @@ impl Lease {
                 let outcome = Outcome::Rejected(Reason::OutOfBounds);
                 let (at, _) =
                     place(mapping, offset, len).ok_or(ReadError::Transfer { key, outcome })?;
-                let copied = mapping.memory().copy_out(at, into);
+                let copied = into.copy_from(mapping.memory(), at);
                 copied.map_err(|_| ReadError::Transfer { key, outcome })?
             }
             Arena::Remote(remote) => match self.staged.viewed(index) {
-                Some(piece) => piece.copy_out(into),
-                None => self.staged.bring(remote, &self.blocks, index)?.copy_out(into),
+                Some(piece) => into.copy_piece(&piece),
+                None => into.copy_piece(&self.staged.bring(remote, &self.blocks, index)?),
             },
         };
         if found == checksum { Ok(()) } else { Err(self.corrupt(index, checksum, found)) }

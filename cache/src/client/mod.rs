@@ -36,6 +36,8 @@
 mod arena;
 mod calls;
 mod connection;
+pub mod daemon;
+mod ends;
 mod error;
 mod fill;
 mod lease;

@@ -6,6 +6,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tranship_transport::memory::Spans;
 use tranship_transport::{
     Access, Descriptor, Engine, HostMemory, Memory, Outcome, Region, Slice, Transfer, Window,
 };
@@ -110,16 +111,28 @@ impl Piece {
         self.memory().as_ptr().wrapping_add(self.at())
     }
 
-    /// Copies bytes in; their checksum.
-    pub(super) fn copy_in(&self, bytes: &[u8]) -> u64 {
-        assert!(bytes.len() as u64 <= self.len, "more bytes than the piece has");
-        self.memory().copy_in(self.at(), bytes).expect("a piece lies inside its memory")
+    /// Copies bytes in, to `at`; their checksum.
+    pub(super) fn copy_in(&self, at: usize, bytes: &[u8]) -> u64 {
+        assert!((at + bytes.len()) as u64 <= self.len, "more bytes than the piece has");
+        self.memory().copy_in(self.at() + at, bytes).expect("a piece lies inside its memory")
     }
 
     /// Copies bytes out; their checksum.
     pub(super) fn copy_out(&self, into: &mut [u8]) -> u64 {
         assert!(into.len() as u64 <= self.len, "more bytes than the piece has");
         self.memory().copy_out(self.at(), into).expect("a piece lies inside its memory")
+    }
+
+    /// [`Piece::copy_in`] from memory in several pieces.
+    pub(super) fn gather(&self, at: usize, from: &Spans) -> u64 {
+        assert!((at + from.len()) as u64 <= self.len, "more bytes than the piece has");
+        self.memory().gather(self.at() + at, from).expect("a piece lies inside its memory")
+    }
+
+    /// [`Piece::copy_out`] to memory in several pieces.
+    pub(super) fn scatter(&self, to: &Spans) -> u64 {
+        assert!(to.len() as u64 <= self.len, "more bytes than the piece has");
+        self.memory().scatter(self.at(), to).expect("a piece lies inside its memory")
     }
 
     /// The checksum of its bytes.

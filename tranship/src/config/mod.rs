@@ -8,7 +8,6 @@
 //! The schema is written once, in [`schema`]; names, help texts, flags, variables and the table
 //! that `explain` prints follow from it.
 
-mod address;
 mod error;
 mod file;
 mod flags;
@@ -18,13 +17,13 @@ mod section;
 mod token;
 mod value;
 
-pub use address::{Address, AddressError, Addresses, runtime_dir};
 pub use error::Error;
 pub use flags::{Flags, LogFlags};
 pub use load::{Inputs, Loaded, Source};
 pub use schema::Config;
 pub use section::{Field, Section, Setting, settings};
 pub use token::{TokenError, token};
+pub use tranship_cache::client::daemon::{Address, AddressError, Addresses, runtime_dir};
 pub use value::{
     CodecName, DiskIo, FilePath, HugePages, IngestName, LogFormat, LogLevel, Maybe, Name, Pairs,
     Percent, PolicyName, Polling, Secret, Url, Value,

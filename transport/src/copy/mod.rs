@@ -196,36 +196,71 @@ impl Drop for Batch {
 /// # Safety
 /// As for [`copy`]. If `src` changes meanwhile, the checksum may not match what arrived.
 pub unsafe fn copy_checksum(src: *const u8, dst: *mut u8, len: usize) -> u64 {
-    #[cfg(target_arch = "x86_64")]
-    if fold::available() {
-        // SAFETY: passed on from the caller, and the CPU is able.
-        return unsafe { fused(src, dst, len, len >= STREAM_BYTES_MIN) };
-    }
-    // SAFETY: passed on from the caller; the path was chosen among the available ones.
-    unsafe { in_blocks(*PATH, src, dst, len, len >= STREAM_BYTES_MIN) }
-}
-
-/// # Safety
-/// As for [`copy`], and the CPU can fold.
-#[cfg(target_arch = "x86_64")]
-unsafe fn fused(src: *const u8, dst: *mut u8, len: usize, streamed: bool) -> u64 {
+    let mut digest = CopyDigest::new(len);
     // SAFETY: passed on from the caller.
-    unsafe {
-        if !streamed {
-            return !fold::advance::<{ fold::CACHED }>(!0, src, dst, len);
+    unsafe { digest.copy(src, dst, len) };
+    digest.finish()
+}
+
+/// [`copy_checksum`] of pieces that lie apart: one checksum of their bytes in the order they are copied.
+#[derive(Debug)]
+pub(crate) struct CopyDigest {
+    state: u64,
+    streamed: bool,
+}
+
+impl CopyDigest {
+    /// For pieces of `total` bytes together; see [`Batch::new`].
+    pub(crate) fn new(total: usize) -> Self {
+        Self { state: !0, streamed: total >= STREAM_BYTES_MIN }
+    }
+
+    /// Copies a piece. It is not published before [`CopyDigest::finish`].
+    ///
+    /// # Safety
+    /// As for [`copy`]. If `src` changes meanwhile, the checksum may not match what arrived.
+    pub(crate) unsafe fn copy(&mut self, src: *const u8, dst: *mut u8, len: usize) {
+        let streamed = self.streamed && len >= STREAM_PIECE_BYTES_MIN;
+        // SAFETY: passed on from the caller, and what the CPU must be able to do is asked before.
+        self.state = unsafe {
+            #[cfg(target_arch = "x86_64")]
+            if fold::available() {
+                if streamed {
+                    fold::advance::<{ fold::STREAMED }>(self.state, src, dst, len)
+                } else {
+                    fold::advance::<{ fold::CACHED }>(self.state, src, dst, len)
+                }
+            } else {
+                in_blocks(*PATH, self.state, src, dst, len, streamed)
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            in_blocks(*PATH, self.state, src, dst, len, streamed)
+        };
+    }
+
+    /// Orders what was copied before the stores that follow, and tells the checksum.
+    pub(crate) fn finish(self) -> u64 {
+        #[cfg(target_arch = "x86_64")]
+        if self.streamed {
+            // SAFETY: SSE is part of x86-64.
+            unsafe { std::arch::x86_64::_mm_sfence() };
         }
-        let state = fold::advance::<{ fold::STREAMED }>(!0, src, dst, len);
-        std::arch::x86_64::_mm_sfence();
-        !state
+        !self.state
     }
 }
 
-/// Each block is summed, which brings it near, and then copied.
+/// Each block is summed, which brings it near, and then copied; the bare register afterwards.
 ///
 /// # Safety
 /// As for [`copy`], and the path is available.
-unsafe fn in_blocks(path: Path, src: *const u8, dst: *mut u8, len: usize, streamed: bool) -> u64 {
-    let mut state = !0;
+unsafe fn in_blocks(
+    path: Path,
+    mut state: u64,
+    src: *const u8,
+    dst: *mut u8,
+    len: usize,
+    streamed: bool,
+) -> u64 {
     for at in (0..len).step_by(BLOCK_BYTES) {
         let block = BLOCK_BYTES.min(len - at);
         // SAFETY: the block is within `len`.
@@ -239,10 +274,7 @@ unsafe fn in_blocks(path: Path, src: *const u8, dst: *mut u8, len: usize, stream
             }
         }
     }
-    if streamed {
-        path.fence();
-    }
-    !state
+    state
 }
 
 #[cfg(test)]

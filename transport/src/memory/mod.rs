@@ -29,8 +29,10 @@ mod error;
 mod host;
 mod mapping;
 mod numa;
+mod spans;
 
 pub use backing::{Backing, Pages};
 pub use error::{MapRefused, MemoryError};
 pub use host::HostMemory;
 pub use mapping::{Access, Memory};
+pub use spans::Spans;

@@ -1,4 +1,4 @@
-//! Where a service is reached.
+//! Where a daemon is reached, as people write it.
 
 use std::fmt;
 use std::net::IpAddr;

@@ -1,0 +1,54 @@
+"""Loads and stores that are awaited: jobs of a queue, whose descriptor the event loop watches."""
+
+import asyncio
+import weakref
+
+from ._native import Queue
+
+_watches: "weakref.WeakKeyDictionary" = weakref.WeakKeyDictionary()
+
+
+class _Watch:
+    """One cache's jobs in one event loop."""
+
+    def __init__(self, cache, loop):
+        self.queue = Queue(cache)
+        self.waiting = {}
+        loop.add_reader(self.queue.fileno(), self.drain)
+
+    def drain(self):
+        for done in self.queue.drain():
+            future = self.waiting.pop(done.job, None)
+            if future is None or future.done():
+                continue
+            if done.error is not None:
+                future.set_exception(done.error)
+            else:
+                future.set_result(done)
+
+    async def job(self, number):
+        future = asyncio.get_running_loop().create_future()
+        # The job may have ended already; its end is drained by this loop, and so after this line.
+        self.waiting[number] = future
+        return await future
+
+
+def _watch(cache):
+    loop = asyncio.get_running_loop()
+    by_cache = _watches.setdefault(loop, {})
+    watch = by_cache.get(cache)
+    if watch is None:
+        watch = by_cache[cache] = _Watch(cache, loop)
+    return watch
+
+
+async def load_async(cache, keys, into, *, wait=0.0):
+    """`cache.load`, awaited."""
+    watch = _watch(cache)
+    return (await watch.job(watch.queue.load(keys, into, wait=wait))).loaded
+
+
+async def store_async(cache, keys, pages, *, ttl=None):
+    """`cache.store`, awaited."""
+    watch = _watch(cache)
+    return (await watch.job(watch.queue.store(keys, pages, ttl=ttl))).stored

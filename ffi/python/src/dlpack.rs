@@ -1,0 +1,138 @@
+//! Tensors by DLPack, without a copy: <https://dmlc.github.io/dlpack/latest/c_api.html>.
+
+use std::ffi::{CStr, c_void};
+
+use pyo3::prelude::*;
+use pyo3::types::PyCapsule;
+use tranship_kv::paged::Tensor;
+
+use crate::error::invalid;
+
+#[repr(C)]
+struct DlDevice {
+    kind: i32,
+    id: i32,
+}
+
+#[repr(C)]
+struct DlDataType {
+    code: u8,
+    bits: u8,
+    lanes: u16,
+}
+
+#[repr(C)]
+struct DlTensor {
+    data: *mut c_void,
+    device: DlDevice,
+    ndim: i32,
+    dtype: DlDataType,
+    shape: *mut i64,
+    strides: *mut i64,
+    byte_offset: u64,
+}
+
+#[repr(C)]
+struct DlManagedTensor {
+    tensor: DlTensor,
+    context: *mut c_void,
+    deleter: Option<unsafe extern "C" fn(*mut DlManagedTensor)>,
+}
+
+const NAME: &CStr = c"dltensor";
+const USED: &CStr = c"used_dltensor";
+/// `kDLCPU`, `kDLCUDAHost`, `kDLROCMHost`: memory of the host.
+const HOST: [i32; 3] = [1, 3, 11];
+
+/// A tensor that an object has handed over; freed when dropped.
+pub(crate) struct Taken(*mut DlManagedTensor);
+
+// SAFETY: the tensor's memory stays valid until its deleter ran, which DLPack allows on any thread.
+unsafe impl Send for Taken {}
+// SAFETY: as for `Send`; nothing is changed through it.
+unsafe impl Sync for Taken {}
+
+/// Whether an object speaks DLPack.
+pub(crate) fn speaks(object: &Bound<'_, PyAny>) -> bool {
+    object.hasattr("__dlpack__").unwrap_or(false)
+}
+
+impl Taken {
+    pub(crate) fn of(object: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let py = object.py();
+        let (kind, id): (i32, i32) = object.call_method0("__dlpack_device__")?.extract()?;
+        if !HOST.contains(&kind) {
+            let text = format!(
+                "the tensor is on device {id} of DLPack type {kind}; only host memory can be used yet: \
+                 copy it with .cpu()"
+            );
+            return Err(crate::error::raise(py, "unsupported", text));
+        }
+        let capsule = object.call_method0("__dlpack__")?;
+        let capsule =
+            capsule.cast::<PyCapsule>().map_err(|_| invalid(py, "__dlpack__ gave no capsule"))?;
+        // SAFETY: the capsule is alive; its name is compared by the interpreter.
+        let at = unsafe { pyo3::ffi::PyCapsule_GetPointer(capsule.as_ptr(), NAME.as_ptr()) };
+        if at.is_null() {
+            return Err(PyErr::fetch(py));
+        }
+        // SAFETY: as above; from here on the tensor is ours to delete.
+        if unsafe { pyo3::ffi::PyCapsule_SetName(capsule.as_ptr(), USED.as_ptr()) } != 0 {
+            return Err(PyErr::fetch(py));
+        }
+        Ok(Self(at.cast()))
+    }
+
+    pub(crate) fn tensor(&self, py: Python<'_>) -> PyResult<Tensor> {
+        // SAFETY: not null, and ours until dropped.
+        let tensor = unsafe { &(*self.0).tensor };
+        let bits = usize::from(tensor.dtype.bits) * usize::from(tensor.dtype.lanes);
+        if bits == 0 || !bits.is_multiple_of(8) {
+            return Err(invalid(py, format!("elements of {bits} bits; view the tensor as bytes")));
+        }
+        let dims = usize::try_from(tensor.ndim).unwrap_or(0);
+        let list = |at: *mut i64| -> Option<Vec<i64>> {
+            // SAFETY: DLPack says there are `ndim` numbers where it is not null.
+            (!at.is_null() && dims > 0)
+                .then(|| unsafe { std::slice::from_raw_parts(at, dims) }.to_vec())
+        };
+        let shape: Vec<usize> = list(tensor.shape)
+            .unwrap_or_default()
+            .into_iter()
+            .map(|n| usize::try_from(n).unwrap_or(0))
+            .collect();
+        let strides = match list(tensor.strides) {
+            Some(strides) => {
+                strides.into_iter().map(|n| isize::try_from(n).unwrap_or(-1)).collect()
+            }
+            None => dense(&shape),
+        };
+        let offset = usize::try_from(tensor.byte_offset).unwrap_or(0);
+        let base = tensor.data.cast::<u8>().wrapping_add(offset);
+        Ok(Tensor { base, shape, strides, item_bytes: bits / 8 })
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        Python::attach(|_| {
+            // SAFETY: ours, deleted once. Exporters may need the interpreter lock to let go of their object.
+            unsafe {
+                if let Some(deleter) = (*self.0).deleter {
+                    deleter(self.0);
+                }
+            }
+        });
+    }
+}
+
+/// Strides of a dense tensor, row by row.
+pub(crate) fn dense(shape: &[usize]) -> Vec<isize> {
+    let mut strides = vec![0; shape.len()];
+    let mut next = 1_isize;
+    for (stride, len) in strides.iter_mut().zip(shape).rev() {
+        *stride = next;
+        next = next.saturating_mul(isize::try_from(*len).unwrap_or(isize::MAX));
+    }
+    strides
+}
