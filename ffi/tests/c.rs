@@ -3,6 +3,7 @@
 
 mod toolchain;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
@@ -27,11 +28,14 @@ fn daemon(directory: &Path) -> (Daemon, String) {
     (daemon, format!("unix://{}", address.endpoint))
 }
 
+/// How often the program in C forks, with threads in the middle of calls; once without any.
+const FORKS: &str = "8";
+
 /// Runs a program with a daemon of its own; it says "done".
-fn with_daemon(mut command: Command) {
+fn with_daemon(mut command: Command, forks: &str) {
     let directory = tempfile::tempdir().unwrap();
     let (daemon, address) = daemon(directory.path());
-    let output = run(command.arg(address));
+    let output = run(command.arg(address).arg(forks));
     assert_eq!(output, "done\n");
     drop(daemon);
 }
@@ -47,19 +51,19 @@ fn cpp() -> Vec<std::path::PathBuf> {
 #[test]
 fn c_uses_all_of_it() {
     let tools = Toolchain::get();
-    with_daemon(tools.command(&tools.compile("plain", &c(), &[])));
+    with_daemon(tools.command(&tools.compile("plain", &c(), &[])), FORKS);
 }
 
 #[test]
 fn cpp_uses_it_too() {
     let tools = Toolchain::get();
-    with_daemon(tools.command(&tools.compile("plain", &cpp(), &[])));
+    with_daemon(tools.command(&tools.compile("plain", &cpp(), &[])), FORKS);
 }
 
 #[test]
 fn the_static_library_does_as_well() {
     let tools = Toolchain::get();
-    with_daemon(Command::new(tools.compile_static("static", &c())));
+    with_daemon(Command::new(tools.compile_static("static", &c())), FORKS);
 }
 
 #[test]
@@ -70,7 +74,8 @@ fn nothing_leaks_and_no_byte_is_out_of_bounds() {
         return;
     }
     for sources in [c(), cpp()] {
-        with_daemon(tools.command(&tools.compile("asan", &sources, &["-fsanitize=address"])));
+        let program = tools.compile("asan", &sources, &["-fsanitize=address"]);
+        with_daemon(tools.command(&program), FORKS);
     }
 }
 
@@ -85,10 +90,11 @@ fn valgrind_has_nothing_to_say() {
         let program = tools.compile("plain", &sources, &[]);
         let mut valgrind = tools.command(Path::new("valgrind"));
         valgrind
-            .args(["--quiet", "--error-exitcode=9", "--leak-check=full"])
+            .args(["--quiet", "--fair-sched=yes", "--error-exitcode=9", "--leak-check=full"])
             .args(["--errors-for-leak-kinds=definite", "--show-leak-kinds=definite"])
             .arg(program);
-        with_daemon(valgrind);
+        // It runs one thread at a time: forking while others are busy takes minutes.
+        with_daemon(valgrind, "1");
     }
 }
 
@@ -123,15 +129,17 @@ fn the_examples_run() {
 fn nothing_is_left_out() {
     let header = std::fs::read_to_string(toolchain::root().join("ffi/include/tranship.h")).unwrap();
     let read = |path: std::path::PathBuf| std::fs::read_to_string(path).unwrap();
-    let programs: String = c().into_iter().map(read).collect();
-    let names = header.lines().filter(|line| !line.trim_start().starts_with("//"));
-    let names = names.filter_map(|line| {
-        let at = line.find("tranship_")?;
-        let name = line[at..].split('(').next()?;
-        line[at..].contains('(').then_some(name)
-    });
-    let names: std::collections::BTreeSet<&str> =
-        names.filter(|name| !name.contains([' ', '<', ')'])).collect();
+    let programs: String =
+        c().into_iter().chain([toolchain::root().join("tests/ffi/check.h")]).map(read).collect();
+    let code = header.lines().filter(|line| !line.trim_start().starts_with("//"));
+    let names: BTreeSet<String> = code
+        .flat_map(|line| line.split("tranship_").skip(1))
+        .filter_map(|rest| {
+            let (name, _) = rest.split_once('(')?;
+            let is_name = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+            is_name.then(|| format!("tranship_{name}"))
+        })
+        .collect();
     assert!(names.len() > 100, "{names:?}");
     // For C++ alone.
     for name in names.into_iter().filter(|name| *name != "tranship_init") {

@@ -45,6 +45,6 @@
 void transport(const char *fabric);
 void cache(const char *address);
 void misuse(const char *address);
-void forked(const char *address);
+void forked(const char *address, int times);
 
 #endif
