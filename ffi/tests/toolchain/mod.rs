@@ -1,4 +1,5 @@
 //! The machine's compilers, and the library linked for them.
+#![expect(dead_code, reason = "each test uses a part of it")]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -44,11 +45,23 @@ impl Toolchain {
         static ONE: OnceLock<Toolchain> = OnceLock::new();
         ONE.get_or_init(|| {
             let archive = archive();
-            let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("ffi");
+            // Several tests may be linking at a time.
+            let name = format!("ffi-{}", env!("CARGO_CRATE_NAME"));
+            let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
             std::fs::create_dir_all(&directory).unwrap();
             run(Command::new(root().join("scripts/link-ffi")).args([&archive, &directory]));
             Self { directory, archive }
         })
+    }
+
+    /// The shared library.
+    pub(crate) fn library(&self) -> PathBuf {
+        self.directory.join("libtranship.so")
+    }
+
+    /// The archive.
+    pub(crate) fn archive(&self) -> &Path {
+        &self.archive
     }
 
     /// Compiles a program against the shared library; where it is.
