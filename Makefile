@@ -9,7 +9,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 # The suites that every fabric and every cold tier must pass.
 FEATURES := tranship-transport/conformance,tranship-cache/conformance
 
-.PHONY: help demo test unit test-python test-s3 loom lint audit deny fmt doc bench fuzz fuzz-check fuzz-seeds test-asan test-tsan test-netns soak soak-nvme mutants peers sample clean
+.PHONY: help demo test unit test-python test-engines test-s3 loom lint audit deny fmt doc bench fuzz fuzz-check fuzz-seeds test-asan test-tsan test-netns soak soak-nvme mutants peers sample clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -26,6 +26,9 @@ unit: ## unit, integration and documentation tests
 
 test-python: ## install the Python package into a fresh environment and test it
 	scripts/test-python
+
+test-engines: ## real vLLM on the CPU with the connector (installs 6 GB into ~/.cache/tranship)
+	tests/engines/run
 
 test-s3: ## the object tier against s3s-fs and Garage, which are built when they are missing
 	scripts/s3-servers moto s3s-fs garage

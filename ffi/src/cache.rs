@@ -111,7 +111,7 @@ pub unsafe extern "C" fn tranship_pin(
     done: *mut u64,
 ) -> tranship_status_t {
     // SAFETY: the caller keeps to what the header asks of pointers.
-    unsafe { for_each(cache, list, count, done, |cache, keys| cache.pin(keys)) }
+    unsafe { for_each(cache, list, count, done, tranship_cache::client::Cache::pin) }
 }
 
 /// Takes pins off; `done`, which may be NULL, is how many.
@@ -123,7 +123,7 @@ pub unsafe extern "C" fn tranship_unpin(
     done: *mut u64,
 ) -> tranship_status_t {
     // SAFETY: the caller keeps to what the header asks of pointers.
-    unsafe { for_each(cache, list, count, done, |cache, keys| cache.unpin(keys)) }
+    unsafe { for_each(cache, list, count, done, tranship_cache::client::Cache::unpin) }
 }
 
 /// Has blocks of tiers below brought to memory, without waiting; `done`, which may be NULL, is how many are
@@ -136,7 +136,7 @@ pub unsafe extern "C" fn tranship_prefetch(
     done: *mut u64,
 ) -> tranship_status_t {
     // SAFETY: the caller keeps to what the header asks of pointers.
-    unsafe { for_each(cache, list, count, done, |cache, keys| cache.prefetch(keys)) }
+    unsafe { for_each(cache, list, count, done, tranship_cache::client::Cache::prefetch) }
 }
 
 /// Removes blocks, pinned or not; `done`, which may be NULL, is how many.
@@ -148,7 +148,7 @@ pub unsafe extern "C" fn tranship_remove(
     done: *mut u64,
 ) -> tranship_status_t {
     // SAFETY: the caller keeps to what the header asks of pointers.
-    unsafe { for_each(cache, list, count, done, |cache, keys| cache.remove(keys)) }
+    unsafe { for_each(cache, list, count, done, tranship_cache::client::Cache::remove) }
 }
 
 /// Has blocks written to the fastest tier below memory, and waits up to `wait_us` until they survive a crash

@@ -185,7 +185,7 @@ pub(crate) unsafe fn size_of_options<T: Options>(at: *const T) -> Result<usize> 
 mod tests {
     use super::*;
 
-    #[derive(Clone, Copy)]
+    #[derive(Clone, Copy, Debug)]
     #[repr(C)]
     struct Now {
         size: usize,

@@ -1,5 +1,7 @@
 //! What is installed, and what it exports.
 
+#![expect(clippy::print_stdout, reason = "says what is skipped")]
+
 mod toolchain;
 
 use std::process::Command;

@@ -383,15 +383,17 @@ def test_a_daemon_that_is_gone_and_comes_back(daemon, cache):
     assert cache.store(keys, blocks(1)).ok
 
 
-def test_a_daemon_that_hangs_costs_one_timeout(daemon, identity):
-    with tranship.connect(daemon.address, identity=identity, timeout=0.2) as cache:
+def test_a_daemon_that_hangs_is_not_asked_again_at_once(daemon, identity):
+    with tranship.connect(daemon.address, identity=identity, timeout=2) as cache:
         guard, keys = Guard(cache), Keys.of_names(["a"])
-        guard.lookup(keys)
         daemon.pause()
         try:
-            assert guard.lookup(keys) == 0
-            assert guard.lookup(keys) == 0
-            assert guard.counts == (1, 1)
+            # The pause after a failure doubles: however slow this machine is, some call falls into one.
+            for _ in range(6):
+                assert guard.lookup(keys) == 0
+                if guard.counts[1]:
+                    break
+            assert guard.counts[0] >= 1 and guard.counts[1] == 1
         finally:
             daemon.resume()
 
@@ -458,3 +460,12 @@ def test_the_stubs_name_everything():
             for method in vars(value):
                 if not method.startswith("_"):
                     assert f" {method}" in text, f"{name}.{method}"
+
+
+def test_the_examples_of_the_book_run(daemon, monkeypatch):
+    monkeypatch.setenv("TRANSHIP_ADDRESS", daemon.address)
+    book = os.path.join(os.path.dirname(__file__), "../../docs/python.md")
+    blocks = [part.split("```")[0] for part in open(book).read().split("```python\n")[1:]]
+    assert blocks
+    for block in blocks:
+        exec(compile(block, book, "exec"), {})

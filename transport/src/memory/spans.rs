@@ -138,7 +138,7 @@ mod tests {
         ) {
             let total: usize = lens.iter().sum();
             let room = total + lens.len() * gap + 1;
-            let mut bytes: Vec<u8> = (0..room).map(|i| (i * 131 >> 3) as u8).collect();
+            let mut bytes: Vec<u8> = (0..room).map(|i| ((i * 131) >> 3) as u8).collect();
             let (from, ranges) = spans(&mut bytes, &lens, gap);
             let whole: Vec<u8> = ranges.iter().flat_map(|r| bytes[r.clone()].to_vec()).collect();
             let memory = HostMemory::new(total + 64).build().unwrap();

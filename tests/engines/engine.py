@@ -1,0 +1,88 @@
+"""One vLLM engine in this process, told what to do by lines of JSON on standard input.
+
+Answers are lines of JSON that begin with `>`; everything else is the engine's own talk.
+"""
+
+import ctypes
+import json
+import os
+import sys
+
+os.environ.update(
+    VLLM_TARGET_DEVICE="cpu",
+    VLLM_CPU_KVCACHE_SPACE="1",
+    VLLM_CPU_OMP_THREADS_BIND="nobind",
+    VLLM_ENABLE_V1_MULTIPROCESSING="0",
+    HF_HUB_OFFLINE="1",
+    CUDA_VISIBLE_DEVICES="",
+)
+
+STORED = []
+
+
+def watch():
+    """Remembers the keys that are stored, so that a test can damage a block."""
+    from tranship.vllm.worker import Worker
+
+    store = Worker.store
+
+    def watched(self, step):
+        STORED.extend((move.group, move.keys) for move in step.stores)
+        return store(self, step)
+
+    Worker.store = watched
+
+
+def damage(index):
+    """Overwrites bytes of a stored block, as a stray write of another process would."""
+    from vllm.distributed.kv_transfer import get_kv_transfer_group
+
+    worker = get_kv_transfer_group()._worker
+    group, keys = STORED[0]
+    with worker.cache.with_identity(worker.identities[group]).lease(keys[index : index + 1]) as lease:
+        at, size = lease.view(0)
+        ctypes.memset(at + size // 2, 0xA5, 64)
+
+
+def forget(llm, **how):
+    """Empties the prefix cache; pages that stores still read are waited for, as a server's idle loop would."""
+    for _ in range(10_000):
+        if llm.reset_prefix_cache(**how):
+            return True
+        llm.llm_engine.engine_core.get_output()
+    return False
+
+
+def main():
+    options = json.loads(sys.stdin.readline())
+    if "kv_transfer_config" in options:
+        watch()
+    from vllm import LLM, SamplingParams
+
+    llm = LLM(
+        enforce_eager=True,
+        enable_prefix_caching=True,
+        distributed_executor_backend="uni",
+        max_model_len=2048,
+        max_num_batched_tokens=2048,
+        **options,
+    )
+    print(">", json.dumps("ready"), flush=True)
+    for line in sys.stdin:
+        name, *arguments = json.loads(line)
+        if name == "generate":
+            prompts, count = arguments
+            sampling = SamplingParams(temperature=0, max_tokens=count, ignore_eos=True)
+            outputs = llm.generate([{"prompt_token_ids": ids} for ids in prompts], sampling, use_tqdm=False)
+            answer = [[list(o.outputs[0].token_ids), o.num_cached_tokens] for o in outputs]
+        elif name in ("forget", "reset"):
+            answer = forget(llm, reset_connector=name == "reset")
+        elif name == "damage":
+            answer = damage(*arguments)
+        else:
+            raise ValueError(name)
+        print(">", json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    main()
