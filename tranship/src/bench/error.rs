@@ -90,6 +90,14 @@ pub enum Error {
     /// A transfer that did not begin.
     #[error(transparent)]
     Submit(#[from] SubmitError),
+    /// The C library cannot be loaded, or refused a call.
+    #[error("{}: {why}", path.display())]
+    Library {
+        /// Which.
+        path: std::path::PathBuf,
+        /// What it or the loader said.
+        why: String,
+    },
     /// The cache refused a call.
     #[error(transparent)]
     Cache(#[from] client::Error),
