@@ -76,7 +76,7 @@ pub(crate) unsafe fn to_load(
     count: usize,
 ) -> Result<Vec<(Key, Spans)>> {
     // SAFETY: as the caller says.
-    unsafe { Ok(keys(list, count)?.into_iter().zip(memory(into, count)?).collect()) }
+    unsafe { Ok(keys(list, count)?.iter().copied().zip(memory(into, count)?).collect()) }
 }
 
 /// # Safety

@@ -71,7 +71,7 @@ pub unsafe extern "C" fn tranship_lookup(
     call(|| unsafe {
         let prefix = Out::new(prefix, "prefix")?;
         let out = OutList::optional(presence, count, "presence")?;
-        let found = handle::get::<Cache>(cache)?.cache.lookup(&keys(chain, count)?)?;
+        let found = handle::get::<Cache>(cache)?.cache.lookup(keys(chain, count)?)?;
         prefix.set(found.prefix);
         out.fill(found.presence.into_iter().map(|presence| match presence {
             Presence::Absent => TRANSHIP_PRESENCE_ABSENT,
@@ -94,7 +94,7 @@ unsafe fn for_each(
     // SAFETY: as the caller says.
     call(|| unsafe {
         let out = if done.is_null() { None } else { Some(Out::new(done, "done")?) };
-        let did = work(&handle::get::<Cache>(cache)?.cache, &keys(list, count)?)?;
+        let did = work(&handle::get::<Cache>(cache)?.cache, keys(list, count)?)?;
         if let Some(out) = out {
             out.set(did);
         }
@@ -165,7 +165,7 @@ pub unsafe extern "C" fn tranship_persist(
     call(|| unsafe {
         let out = OutList::new(safe, count, "safe")?;
         let wait = input::wait(wait_us)?;
-        let persisted = handle::get::<Cache>(cache)?.cache.persist(&keys(list, count)?, wait)?;
+        let persisted = handle::get::<Cache>(cache)?.cache.persist(keys(list, count)?, wait)?;
         out.fill(persisted.into_iter().map(u8::from));
         Ok(())
     })

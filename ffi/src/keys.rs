@@ -73,10 +73,11 @@ impl tranship_link_t {
 
 /// # Safety
 /// As for [`input::list`].
-pub(crate) unsafe fn keys(keys: *const tranship_key_t, count: usize) -> Result<Vec<Key>> {
+pub(crate) unsafe fn keys<'a>(keys: *const tranship_key_t, count: usize) -> Result<&'a [Key]> {
+    // Both are 16 bytes and nothing else.
+    const { assert!(size_of::<Key>() == 16 && align_of::<Key>() == align_of::<tranship_key_t>()) };
     // SAFETY: as the caller says.
-    let keys = unsafe { input::list(keys, count, "keys") }?;
-    Ok(keys.iter().map(|key| Key::from(*key)).collect())
+    unsafe { input::list(keys.cast::<Key>(), count, "keys") }
 }
 
 /// # Safety

@@ -63,8 +63,8 @@ pub unsafe extern "C" fn tranship_lease_open(
         let (wait, ttl) = (input::wait(wait_us)?, input::span(ttl_us)?);
         let (cache, keys) = (handle::get::<Cache>(cache)?, keys(list, count)?);
         let lease = match ttl {
-            Some(ttl) => cache.cache.lease_for(&keys, wait, ttl)?,
-            None => cache.cache.lease(&keys, wait)?,
+            Some(ttl) => cache.cache.lease_for(keys, wait, ttl)?,
+            None => cache.cache.lease(keys, wait)?,
         };
         told.fill(lease.results().map(|(_, result)| leased(result)));
         out.set(handle::open(Lease(lease))?);

@@ -91,10 +91,8 @@ pub enum Error {
     #[error(transparent)]
     Submit(#[from] SubmitError),
     /// The C library cannot be loaded, or refused a call.
-    #[error("{}: {why}", path.display())]
+    #[error("{why}")]
     Library {
-        /// Which.
-        path: std::path::PathBuf,
         /// What it or the loader said.
         why: String,
     },

@@ -6,8 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::ptr;
 
-use tranship_cache::Identity;
-use tranship_cache::key::{KEY_BYTES, Key};
+use tranship_cache::{Identity, Key};
 
 use super::Caller;
 use crate::bench::Error;
@@ -56,11 +55,11 @@ macro_rules! functions {
         }
 
         impl Functions {
-            fn find(library: &Path, handle: Handle) -> Result<Self, Error> {
+            fn find(library: Handle) -> Result<Self, Error> {
                 Ok(Self {
                     $($name: {
                         let name = concat!("tranship_", stringify!($name), "\0");
-                        let at = symbol(library, handle, name)?;
+                        let at = symbol(library, name)?;
                         // SAFETY: the header gives the function of this name this type.
                         unsafe { std::mem::transmute::<Handle, unsafe extern "C" fn($($argument),*) -> $result>(at) }
                     },)*
@@ -77,20 +76,23 @@ functions! {
     client_close: fn(Handle) -> c_int;
     cache_open: fn(Handle, *const CIdentity, *mut Handle) -> c_int;
     cache_close: fn(Handle) -> c_int;
-    lookup: fn(Handle, *const [u8; KEY_BYTES], usize, *mut usize, *mut u8) -> c_int;
-    lease_open: fn(Handle, *const [u8; KEY_BYTES], usize, u64, u64, *mut c_void, *mut Handle) -> c_int;
+    lookup: fn(Handle, *const Key, usize, *mut usize, *mut u8) -> c_int;
+    lease_open: fn(Handle, *const Key, usize, u64, u64, *mut c_void, *mut Handle) -> c_int;
     lease_read: fn(Handle, usize, *mut c_void, usize) -> c_int;
     lease_close: fn(Handle) -> c_int;
 }
 
-/// A connection of its own, over the library.
+/// A library of the right version. It stays loaded.
 pub struct Library {
     path: PathBuf,
     functions: Functions,
+}
+
+/// A connection of its own, over the library.
+pub struct Connection {
+    library: Library,
     client: Handle,
     cache: Handle,
-    /// Those of the last lookup, as C knows them.
-    keys: Vec<[u8; KEY_BYTES]>,
 }
 
 /// Where a library is looked for that nobody named: next to this binary, as `make ffi` puts it, then in
@@ -104,23 +106,35 @@ pub fn usual_path() -> PathBuf {
 }
 
 impl Library {
-    /// Opens the library and connects.
+    /// Loads it.
     ///
     /// # Errors
-    /// When there is no such library, it is of another version, or the daemon refuses.
+    /// When there is none, or it is of another version.
+    pub fn load(path: &Path) -> Result<Self, Error> {
+        let name = CString::new(path.as_os_str().as_bytes()).unwrap_or_default();
+        // SAFETY: a text; the library's own start runs, as for any program that is linked with it.
+        let handle = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };
+        if handle.is_null() {
+            return Err(failed());
+        }
+        let library = Self { path: path.to_owned(), functions: Functions::find(handle)? };
+        // SAFETY: it takes a number.
+        library.check(unsafe { (library.functions.require)(ABI_VERSION) })?;
+        Ok(library)
+    }
+
+    /// Connects to a daemon.
+    ///
+    /// # Errors
+    /// When the daemon cannot be reached or refuses.
     pub fn connect(
-        path: &Path,
+        self,
         address: &str,
         token: &str,
         identity: &Identity,
-    ) -> Result<Self, Error> {
-        let handle = load(path)?;
-        let functions = Functions::find(path, handle)?;
+    ) -> Result<Connection, Error> {
         let (client, cache) = (ptr::null_mut(), ptr::null_mut());
-        let mut library =
-            Self { path: path.to_owned(), functions, client, cache, keys: Vec::new() };
-        // SAFETY: it takes a number.
-        library.check(unsafe { (library.functions.require)(ABI_VERSION) })?;
+        let mut connection = Connection { library: self, client, cache };
         let [address, tenant, token] = [address, &identity.tenant, token].map(text);
         let options = ClientOptions {
             size: size_of::<ClientOptions>(),
@@ -131,14 +145,26 @@ impl Library {
             name: c"tranship bench, in C".as_ptr(),
             timeout_us: 0,
         };
-        let client = &raw mut library.client;
+        let client = &raw mut connection.client;
+        let connect = connection.library.functions.client_connect;
         // SAFETY: options and texts live through the call, and there is room for the handle.
-        let status = unsafe { (library.functions.client_connect)(&raw const options, client) };
-        library.check(status)?;
-        library.open(identity)?;
-        Ok(library)
+        let status = unsafe { connect(&raw const options, client) };
+        connection.library.check(status)?;
+        connection.open(identity)?;
+        Ok(connection)
     }
 
+    fn check(&self, status: c_int) -> Result<(), Error> {
+        if status == 0 {
+            return Ok(());
+        }
+        // SAFETY: a text that stays until the next call that fails on this thread.
+        let why = unsafe { CStr::from_ptr((self.functions.last_error)()) }.to_string_lossy();
+        Err(Error::Library { why: format!("{}: {why}", self.path.display()) })
+    }
+}
+
+impl Connection {
     fn open(&mut self, identity: &Identity) -> Result<(), Error> {
         let Identity { model, revision, dtype, layout, salt, geometry, .. } = identity;
         let texts = [model, revision, dtype, layout, salt].map(|it| text(it));
@@ -162,60 +188,50 @@ impl Library {
         let cache = &raw mut self.cache;
         // SAFETY: the identity and its texts live through the call, and there is room for the handle.
         let status =
-            unsafe { (self.functions.cache_open)(self.client, &raw const identity, cache) };
-        self.check(status)
-    }
-
-    fn check(&self, status: c_int) -> Result<(), Error> {
-        if status == 0 {
-            return Ok(());
-        }
-        // SAFETY: a text that stays until the next call that fails on this thread.
-        let why = unsafe { CStr::from_ptr((self.functions.last_error)()) };
-        Err(Error::Library { path: self.path.clone(), why: why.to_string_lossy().into_owned() })
+            unsafe { (self.library.functions.cache_open)(self.client, &raw const identity, cache) };
+        self.library.check(status)
     }
 }
 
-impl Caller for Library {
+impl Caller for Connection {
     fn name(&self) -> &'static str {
         "c"
     }
 
     fn lookup(&mut self, keys: &[Key]) -> Result<usize, Error> {
         let mut prefix = 0;
-        self.keys.clear();
-        self.keys.extend(keys.iter().map(|key| *key.as_bytes()));
-        // SAFETY: there are so many keys, and there is room for the answer.
-        self.check(unsafe {
-            let (keys, none) = (self.keys.as_ptr(), ptr::null_mut());
-            (self.functions.lookup)(self.cache, keys, self.keys.len(), &raw mut prefix, none)
+        let lookup = self.library.functions.lookup;
+        // SAFETY: a key is its 16 bytes, there are so many, and there is room for the answer.
+        self.library.check(unsafe {
+            lookup(self.cache, keys.as_ptr(), keys.len(), &raw mut prefix, ptr::null_mut())
         })?;
         Ok(prefix)
     }
 
     fn get(&mut self, key: Key, into: &mut [u8]) -> Result<(), Error> {
         let mut lease = ptr::null_mut();
-        // SAFETY: one key, and there is room for the handle.
-        self.check(unsafe {
-            let (key, none) = (key.as_bytes(), ptr::null_mut());
-            (self.functions.lease_open)(self.cache, key, 1, 0, 0, none, &raw mut lease)
+        // SAFETY: one key, which is its 16 bytes, and there is room for the handle.
+        self.library.check(unsafe {
+            let (key, none) = (&raw const key, ptr::null_mut());
+            (self.library.functions.lease_open)(self.cache, key, 1, 0, 0, none, &raw mut lease)
         })?;
         // SAFETY: as many bytes as it says may be written.
-        let read =
-            unsafe { (self.functions.lease_read)(lease, 0, into.as_mut_ptr().cast(), into.len()) };
-        let read = self.check(read);
+        let read = unsafe {
+            (self.library.functions.lease_read)(lease, 0, into.as_mut_ptr().cast(), into.len())
+        };
+        let read = self.library.check(read);
         // SAFETY: a handle, which is used no more.
-        self.check(unsafe { (self.functions.lease_close)(lease) })?;
+        self.library.check(unsafe { (self.library.functions.lease_close)(lease) })?;
         read
     }
 }
 
-impl Drop for Library {
+impl Drop for Connection {
     fn drop(&mut self) {
         // SAFETY: handles, which are used no more, or NULL, which is refused. The library stays loaded.
         unsafe {
-            (self.functions.cache_close)(self.cache);
-            (self.functions.client_close)(self.client);
+            (self.library.functions.cache_close)(self.cache);
+            (self.library.functions.client_close)(self.client);
         }
     }
 }
@@ -224,31 +240,21 @@ fn text(text: &str) -> CString {
     CString::new(text).unwrap_or_default()
 }
 
-fn load(path: &Path) -> Result<Handle, Error> {
-    let name = CString::new(path.as_os_str().as_bytes()).unwrap_or_default();
-    // SAFETY: a text; the library's own start runs, as for any program that is linked with it.
-    let handle = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };
-    if handle.is_null() { Err(failed(path)) } else { Ok(handle) }
-}
-
-fn symbol(path: &Path, library: Handle, name: &str) -> Result<Handle, Error> {
+fn symbol(library: Handle, name: &str) -> Result<Handle, Error> {
     // SAFETY: the handle of a library that stays loaded, and a text that ends with a NUL.
     let at = unsafe { libc::dlsym(library, name.as_ptr().cast()) };
-    if at.is_null() { Err(failed(path)) } else { Ok(at) }
+    if at.is_null() { Err(failed()) } else { Ok(at) }
 }
 
 /// What the loader says.
-fn failed(path: &Path) -> Error {
+fn failed() -> Error {
     // SAFETY: a text of this thread, or NULL.
     let why = unsafe { libc::dlerror() };
     let why = if why.is_null() {
-        "no reason".to_owned()
+        "no reason".into()
     } else {
         // SAFETY: not NULL.
-        unsafe { CStr::from_ptr(why) }.to_string_lossy().into_owned()
+        unsafe { CStr::from_ptr(why) }.to_string_lossy()
     };
-    Error::Library {
-        path: path.to_owned(),
-        why: format!("{why}; `make ffi` builds it, --library names it"),
-    }
+    Error::Library { why: format!("{why}; `make ffi` builds it, --library names it") }
 }

@@ -124,7 +124,7 @@ fn lookup(
     let step = |caller: &mut dyn Caller, tally: &mut Tally| {
         let began = Instant::now();
         let found = caller.lookup(&keys)?;
-        let took = tally.worked(began, 1, 0);
+        let took = tally.worked(began, keys.len() as u64, 0);
         tally.latency(took);
         match keys.len() - found {
             0 => Ok(()),

@@ -51,20 +51,28 @@ impl Args {
         // The library waits as it always does.
         let plan =
             Plan { time: self.time.duration(), busy: false, working_set: self.working_set.bytes() };
+        let path = self.library.clone().unwrap_or_else(usual_path);
+        let library = Library::load(&path).map_err(Error::Bench)?;
         if let Some(addresses) = &self.target.to {
-            return self.measure(context, plan, addresses);
+            return self.measure(context, plan, library, addresses);
         }
         let sizes = self.sizes.iter().map(|size| ffi::capacity(&plan, size.bytes()));
         let capacity = Size::new(sizes.max().unwrap_or(64 << 20));
         let polling = Some(Polling::Adaptive);
         let settings = Settings { capacity: Some(capacity), polling, below: None };
         let daemon = Server::start(context, &settings)?;
-        let exit = self.measure(context, plan, &Addresses::one(daemon.address().clone()));
+        let exit = self.measure(context, plan, library, &Addresses::one(daemon.address().clone()));
         daemon.stop()?;
         exit
     }
 
-    fn measure(&self, context: &Context, plan: Plan, to: &Addresses) -> Result<Exit, Error> {
+    fn measure(
+        &self,
+        context: &Context,
+        plan: Plan,
+        library: Library,
+        to: &Addresses,
+    ) -> Result<Exit, Error> {
         let tenant = self.target.tenant.as_str();
         let config = context.config_with(None)?.config;
         let token = token(&config, tenant);
@@ -77,13 +85,12 @@ impl Args {
         })?;
         let identity = ffi::identity(&client, tenant);
         let cache = client.cache(identity.clone());
-        let path = self.library.clone().unwrap_or_else(usual_path);
         let address = to.iter().next().map(ToString::to_string).unwrap_or_default();
-        let mut library =
-            Library::connect(&path, &address, token.as_str(), &identity).map_err(Error::Bench)?;
+        let mut caller =
+            library.connect(&address, token.as_str(), &identity).map_err(Error::Bench)?;
         let mut ops = vec![Op::Lookup { keys: self.keys }];
         ops.extend(self.sizes.iter().map(|size| Op::Get { size: size.bytes() }));
-        let lines = ops.iter().map(|op| bench::ffi::measure(&plan, &cache, &mut library, *op));
+        let lines = ops.iter().map(|op| bench::ffi::measure(&plan, &cache, &mut caller, *op));
         report::print(context, RULE, ops.len(), lines)?;
         Ok(Exit::Done)
     }
