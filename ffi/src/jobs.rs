@@ -101,7 +101,9 @@ impl Jobs {
 
     /// Puts the results where they were asked for, and the text of what went wrong.
     fn tell(&self, done: Done) -> (tranship_done_t, String) {
-        let asked = self.asked().remove(&done.job);
+        // Held while results are written, so that none are once the jobs were closed.
+        let mut all = self.asked();
+        let asked = all.remove(&done.job);
         let fill = |results: Vec<u32>| {
             if let Some(asked) = &asked {
                 asked.results.fill(results);
@@ -293,6 +295,8 @@ pub extern "C" fn tranship_jobs_close(jobs: *mut tranship_jobs_t) -> tranship_st
     call(|| {
         let jobs = handle::close::<Jobs>(jobs)?;
         jobs.queue.close();
+        // Another thread may still be draining: the memory of the results is the caller's again.
+        jobs.asked().clear();
         Ok(())
     })
 }
