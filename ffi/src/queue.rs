@@ -1,13 +1,14 @@
 //! Ends of transfers and changes of watched words, drained in batches.
 //!
-//! An engine's thread puts what happened into a list and rings a descriptor when the list was empty;
-//! nothing of the caller's runs there. Whoever drains resets the descriptor first and rings it again when
-//! something is left, so that no end goes unheard.
+//! An engine's thread puts what happened into a list, and so does a call whose transfer has ended before it
+//! returns; when the list was empty it rings a descriptor and wakes who waits. Nothing of the caller's runs
+//! there. Whoever drains resets the descriptor first and rings it again when something is left, so that no
+//! end goes unheard.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Wake;
 
 use tranship_transport::{Notifier, Outcome, Transfer};
@@ -54,12 +55,12 @@ const PLACES_MAX: usize = 1 << 20;
 
 /// What the handle stands for.
 pub struct Queue {
-    engine: tranship_transport::Engine,
     pub(crate) shared: Arc<Shared>,
 }
 
 /// What engines reach.
 pub struct Shared {
+    engine: tranship_transport::Engine,
     happened: Mutex<VecDeque<Happened>>,
     /// What is under way or undrained.
     places: AtomicUsize,
@@ -90,6 +91,7 @@ impl Shared {
         drop(list);
         if was_empty {
             self.notifier.ring();
+            self.engine.wake();
         }
     }
 
@@ -101,8 +103,7 @@ impl Shared {
                 format!("the queue has {PLACES_MAX} transfers, which is its limit; drain it");
             return Err(Failure::new(tranship_status_t::TRANSHIP_FULL, text));
         }
-        let (queue, told) = (Arc::clone(self), AtomicBool::new(false));
-        Ok(Arc::new(Ending { queue, user_data, transfer: OnceLock::new(), told }))
+        Ok(Arc::new(Ending { queue: Arc::clone(self), user_data, transfer: Mutex::default() }))
     }
 
     /// The taker of a word's changes.
@@ -156,14 +157,19 @@ impl Shared {
 pub(crate) struct Ending {
     queue: Arc<Shared>,
     user_data: u64,
-    transfer: OnceLock<Arc<Transfer>>,
-    told: AtomicBool,
+    /// Until its end was told. A transfer that ends while its waker is put in place keeps that, and the waker
+    /// keeps this: they must not keep each other.
+    transfer: Mutex<Option<Arc<Transfer>>>,
 }
 
 impl Ending {
+    fn lock(&self) -> MutexGuard<'_, Option<Arc<Transfer>>> {
+        self.transfer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Names the transfer. Its waker may have come too early to know it.
     pub(crate) fn is_of(&self, transfer: Arc<Transfer>) {
-        let _ = self.transfer.set(transfer);
+        *self.lock() = Some(transfer);
         self.look();
     }
 
@@ -173,9 +179,9 @@ impl Ending {
     }
 
     fn look(&self) {
-        if let Some(outcome) = self.transfer.get().and_then(|transfer| transfer.outcome())
-            && !self.told.swap(true, Ordering::AcqRel)
-        {
+        // Whoever takes it tells it.
+        let ended = self.lock().take_if(|transfer| transfer.outcome().is_some());
+        if let Some(outcome) = ended.as_ref().and_then(|transfer| transfer.outcome()) {
             self.queue.push(Happened::Ended { user_data: self.user_data, outcome });
         }
     }
@@ -198,11 +204,12 @@ pub unsafe extern "C" fn tranship_queue_open(
         let out = Out::handle(queue, "queue")?;
         let engine = handle::get::<Engine>(engine)?.engine.clone();
         let shared = Arc::new(Shared {
+            engine,
             happened: Mutex::default(),
             places: AtomicUsize::new(0),
             notifier: Notifier::new()?,
         });
-        out.set(handle::open(Queue { engine, shared })?);
+        out.set(handle::open(Queue { shared })?);
         Ok(())
     })
 }
@@ -262,14 +269,22 @@ pub unsafe extern "C" fn tranship_queue_wait(
             return Err(Failure::invalid("max is 0, and what is waited for goes there"));
         }
         let shared = &queue.shared;
-        if !queue.engine.wait_until(timeout, || !shared.lock().is_empty()) {
-            let text = format!("nothing ended within {timeout:?}");
-            return Err(Failure::new(tranship_status_t::TRANSHIP_TIMEOUT, text));
+        let until = shared.engine.now() + timeout;
+        loop {
+            let left = until.since(shared.engine.now());
+            let happened = shared.engine.wait_until(left, || !shared.lock().is_empty());
+            // Another thread may have been faster.
+            let drained = shared.drain(max);
+            if !drained.is_empty() {
+                count.set(drained.len());
+                list.fill(drained);
+                return Ok(());
+            }
+            if !happened {
+                let text = format!("nothing ended within {timeout:?}");
+                return Err(Failure::new(tranship_status_t::TRANSHIP_TIMEOUT, text));
+            }
         }
-        let drained = shared.drain(max);
-        count.set(drained.len());
-        list.fill(drained);
-        Ok(())
     })
 }
 
@@ -282,9 +297,34 @@ pub extern "C" fn tranship_queue_close(queue: *mut tranship_queue_t) -> tranship
 impl Queue {
     /// Whether it is one of this engine's.
     pub(crate) fn check(&self, engine: &tranship_transport::Engine) -> Result {
-        if self.engine.id() == engine.id() {
+        if self.shared.engine.id() == engine.id() {
             return Ok(());
         }
         Err(Failure::invalid("the queue is of another engine; open one for this engine"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tranship_transport::Peer;
+
+    use super::*;
+
+    #[test]
+    fn a_transfer_and_its_end_do_not_keep_each_other() {
+        let engine = tranship_transport::Engine::builder().build().unwrap();
+        let notifier = Notifier::new().unwrap();
+        let (happened, places) = Default::default();
+        let shared = Arc::new(Shared { engine: engine.clone(), happened, places, notifier });
+        let ending = shared.take_place(7).unwrap();
+        let transfer = Arc::new(engine.send(Peer::from_bits(u128::MAX), []).submit().unwrap());
+        let _ = transfer.wait();
+        ending.is_of(Arc::clone(&transfer));
+        assert_eq!(Arc::strong_count(&transfer), 1);
+        // Its waker comes as well: it is told once.
+        ending.wake();
+        let ended = shared.drain(9);
+        assert_eq!((ended.len(), ended[0].user_data), (1, 7));
+        assert_eq!(shared.places.load(Ordering::Relaxed), 0);
     }
 }

@@ -1,7 +1,13 @@
 // Engines, regions, windows, transfers.
+#define _GNU_SOURCE
 #include "check.h"
 
 #include <poll.h>
+#include <pthread.h>
+#include <sched.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
 
 #define BYTES (1 << 20)
 
@@ -160,6 +166,52 @@ static void ends_in_a_queue(tranship_region_t *source, tranship_remote_t *to, un
   OK(tranship_transfer_wait(transfer, &end));
   CHECK(end.outcome == TRANSHIP_OUTCOME_DONE);
   OK(tranship_transfer_close(transfer));
+}
+
+static int waiter;
+
+// Waits for one end, which must not come late.
+static void *waits(void *queue) {
+  tranship_completion_t end;
+  size_t count = 0;
+  struct timespec began, ended;
+  clock_gettime(CLOCK_MONOTONIC, &began);
+  __atomic_store_n(&waiter, (int)syscall(SYS_gettid), __ATOMIC_RELEASE);
+  OK(tranship_queue_wait(queue, &end, 1, LONG, &count));
+  clock_gettime(CLOCK_MONOTONIC, &ended);
+  CHECK(count == 1 && end.outcome == TRANSHIP_OUTCOME_DONE);
+  if (ended.tv_sec - began.tv_sec > 30) FAIL("the end came by the deadline of the wait alone");
+  return NULL;
+}
+
+// Whether a thread sleeps, as proc(5) tells.
+static int sleeps(int thread) {
+  char path[64], line[256] = "";
+  snprintf(path, sizeof path, "/proc/self/task/%d/stat", thread);
+  FILE *file = fopen(path, "r");
+  if (file == NULL) return 1;
+  CHECK(fgets(line, sizeof line, file) != NULL);
+  fclose(file);
+  const char *behind_name = strrchr(line, ')');
+  return behind_name != NULL && behind_name[2] == 'S';
+}
+
+// A transfer that ends inside of the call that submits it wakes who sleeps in a wait for it.
+static void wakes_who_sleeps(tranship_region_t *source, tranship_remote_t *to) {
+  tranship_queue_t *queue = NULL;
+  OK(tranship_queue_open(sender, &queue));
+  tranship_submit_options_t options = TRANSHIP_INIT(tranship_submit_options_t);
+  options.queue = queue;
+  for (int round = 0; round < 20; round++) {
+    __atomic_store_n(&waiter, 0, __ATOMIC_RELEASE);
+    pthread_t thread;
+    CHECK(pthread_create(&thread, NULL, waits, queue) == 0);
+    int id;
+    while ((id = __atomic_load_n(&waiter, __ATOMIC_ACQUIRE)) == 0 || !sleeps(id)) sched_yield();
+    OK(tranship_write(sender, source, 0, to, 0, 64, &options, NULL));
+    CHECK(pthread_join(thread, NULL) == 0);
+  }
+  OK(tranship_queue_close(queue));
 }
 
 static void pages_travel(tranship_region_t *source, tranship_remote_t *to, unsigned char *there) {
@@ -358,6 +410,7 @@ void transport(const char *fabric) {
 
   waits_for_its_end(source, to, there);
   ends_in_a_queue(source, to, there);
+  wakes_who_sleeps(source, to);
   pages_travel(source, to, there);
   ends_are_told(source, target);
   words_are_watched(target);
