@@ -9,7 +9,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 # The suites that every fabric and every cold tier must pass.
 FEATURES := tranship-transport/conformance,tranship-cache/conformance
 
-.PHONY: help demo test unit test-python test-engines test-s3 loom lint audit deny fmt doc bench fuzz fuzz-check fuzz-seeds test-asan test-tsan test-netns soak soak-nvme mutants peers sample clean
+.PHONY: help demo test unit test-python test-engines test-s3 loom lint audit deny fmt doc ffi header bench fuzz fuzz-check fuzz-seeds test-asan test-tsan test-netns soak soak-nvme mutants peers sample clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -67,12 +67,21 @@ fmt: ## format the code
 doc: ## build the API documentation, warnings are errors
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps --features $(FEATURES)
 
+ffi: ## build a release of libtranship.so, beside the binary
+	$(CARGO) build --release -p tranship -p tranship-ffi
+	scripts/link-ffi $(TARGET)/release/libtranship.a $(TARGET)/release
+
+header: ## make ffi/include/tranship.h again
+	TRANSHIP_WRITE_HEADER=1 $(CARGO) test -p tranship-ffi --test header
+
 bench: ## measure transport, cache and its tiers on this machine, JSON lines
-	$(CARGO) build --release -p tranship
+	$(CARGO) build --release -p tranship -p tranship-ffi
 	$(TARGET)/release/tranship bench transport --json
 	$(TARGET)/release/tranship bench cache --json
 	$(TARGET)/release/tranship bench cache --tiers dram,nvme,object --json
 	$(TARGET)/release/tranship bench nvme --json
+	scripts/link-ffi $(TARGET)/release/libtranship.a $(TARGET)/release
+	$(TARGET)/release/tranship bench ffi --json
 	$(TARGET)/release/tranship bench object --json
 	PATH="$(abspath $(TARGET))/tools/bin:$$PATH" $(TARGET)/release/tranship bench object --json
 

@@ -18,8 +18,9 @@ const PART_CONTEXT: &str = "tranship 2026-11 part of a block v1";
 ///
 /// Made by a [`Chain`](crate::Chain), or brought by an engine that hashes blocks itself. Keys order
 /// and compare as big-endian numbers; a key shows and parses as 32 hex digits, and serialises so in
-/// human-readable formats (as bytes elsewhere).
+/// human-readable formats (as bytes elsewhere). In memory it is its bytes and nothing else.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(transparent)]
 pub struct Key([u8; KEY_BYTES]);
 
 impl Key {

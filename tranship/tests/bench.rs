@@ -209,3 +209,16 @@ fn what_cannot_be_measured_is_said_in_one_line() {
         assert!(stderr.contains(words) && stderr.lines().count() == 1, "{args:?}: {stderr}");
     }
 }
+
+#[test]
+fn a_library_that_is_not_there_is_told_in_one_line() {
+    let output = Command::new(env!("CARGO_BIN_EXE_tranship"))
+        .args(["bench", "ffi", "--library", "/no/such/libtranship.so"])
+        .env_clear()
+        .output()
+        .expect("the binary starts");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success());
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    assert!(stderr.contains("/no/such/libtranship.so") && stderr.contains("make ffi"), "{stderr}");
+}

@@ -21,6 +21,22 @@ pub(crate) struct LinkId {
     pub(crate) serial: u32,
 }
 
+impl Peer {
+    /// It as a number, for interfaces of other languages.
+    #[must_use]
+    pub fn to_bits(self) -> u128 {
+        let LinkId { index, serial } = self.link;
+        u128::from(self.worker) | u128::from(index) << 16 | u128::from(serial) << 48
+    }
+
+    /// The peer of such a number. Any other number names nobody: what goes there is rejected.
+    #[must_use]
+    pub fn from_bits(bits: u128) -> Self {
+        let link = LinkId { index: (bits >> 16) as u32, serial: (bits >> 48) as u32 };
+        Self { worker: bits as u16, link }
+    }
+}
+
 impl fmt::Debug for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "peer {}:{}.{}", self.worker, self.link.index, self.link.serial)
@@ -46,4 +62,17 @@ pub enum Incoming {
         /// Why.
         reason: Reason,
     },
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    proptest::proptest! {
+        #[test]
+        fn a_peer_survives_as_a_number(worker: u16, index: u32, serial: u32) {
+            let peer = Peer { worker, link: LinkId { index, serial } };
+            proptest::prop_assert_eq!(Peer::from_bits(peer.to_bits()), peer);
+        }
+    }
 }

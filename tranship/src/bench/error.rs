@@ -90,6 +90,12 @@ pub enum Error {
     /// A transfer that did not begin.
     #[error(transparent)]
     Submit(#[from] SubmitError),
+    /// The C library cannot be loaded, or refused a call.
+    #[error("{why}")]
+    Library {
+        /// What it or the loader said.
+        why: String,
+    },
     /// The cache refused a call.
     #[error(transparent)]
     Cache(#[from] client::Error),

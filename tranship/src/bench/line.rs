@@ -10,7 +10,7 @@ use super::rounds::Measured;
 /// One line of the result.
 #[derive(Debug, Serialize)]
 pub struct Line {
-    /// `transport`, `cache` or `object`.
+    /// `transport`, `cache`, `object` or `ffi`.
     pub bench: &'static str,
     /// The fabric; of the object tier what serves the bucket.
     pub fabric: &'static str,
@@ -44,6 +44,9 @@ pub struct Line {
     /// Of an operation beside others.
     #[serde(flatten)]
     pub beside: Option<Beside>,
+    /// Of calls from another language.
+    #[serde(flatten)]
+    pub called: Option<Called>,
     /// What `p50_us` and `p99_us` are of.
     pub latency: Latency,
     /// Half of the operations took no longer, µs.
@@ -87,6 +90,7 @@ impl Line {
             posts: None,
             paged: None,
             beside: None,
+            called: None,
             latency,
             p50_us: measured.percentile_us(50.0),
             p99_us: measured.percentile_us(99.0),
@@ -132,6 +136,17 @@ pub struct Beside {
     pub p50_to_idle: f64,
     /// `p99_us` as so many times that of `load` `none`.
     pub p99_to_idle: f64,
+}
+
+/// A call from another language, and the same in Rust.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Called {
+    /// From which language.
+    pub caller: &'static str,
+    /// Half of the calls in Rust took no longer, µs.
+    pub rust_p50_us: f64,
+    /// The time of a call as so many times that in Rust, round by round; the median.
+    pub time_to_rust: f64,
 }
 
 /// Beside what an operation runs.

@@ -6,6 +6,7 @@
 //! | [`cache`] | get, put and lookup against a daemon in a process of its own |
 //! | [`nvme`] | the device under the NVMe tier, beside fio |
 //! | [`object`] | loads and stores of the object tier, against requests of the same client |
+//! | [`mod@ffi`] | what a call costs from another language, beside the same call in Rust |
 //! | [`child`] | the other process of a transfer: this program again |
 //! | [`rounds`] | an operation and its limit, measured in turns so that noise hits both alike |
 //! | [`pages`] | memory larger than the caches, used piece by piece |
@@ -17,6 +18,7 @@
 pub mod cache;
 pub mod child;
 pub mod error;
+pub mod ffi;
 pub mod line;
 pub mod nvme;
 pub mod object;

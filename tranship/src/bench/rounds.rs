@@ -112,6 +112,13 @@ impl Measured {
         median(self.units_per_s.clone())
     }
 
+    /// The rate of work as part of that of `other`, measured in turns with it: the median of the rounds.
+    #[must_use]
+    pub fn rate_to(&self, other: &Self) -> f64 {
+        let rounds = self.units_per_s.iter().zip(&other.units_per_s);
+        median(rounds.map(|(rate, other)| rate / other).collect())
+    }
+
     /// The time that so many of a hundred operations do not exceed, µs.
     #[must_use]
     pub fn percentile_us(&self, percent: f64) -> f64 {

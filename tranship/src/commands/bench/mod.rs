@@ -2,6 +2,7 @@
 
 mod cache;
 mod child;
+mod ffi;
 mod nvme;
 mod object;
 pub(super) mod probe;
@@ -27,6 +28,8 @@ pub enum Command {
     Nvme(nvme::Args),
     /// Measure the object tier over a bucket
     Object(object::Args),
+    /// Measure what a call costs through libtranship.so, beside Rust
+    Ffi(ffi::Args),
     /// The second process of `bench transport`
     #[command(hide = true)]
     Peer(child::PeerArgs),
@@ -39,6 +42,7 @@ impl Command {
             Self::Cache(args) => args.run(context),
             Self::Nvme(args) => args.run(context),
             Self::Object(args) => args.run(context),
+            Self::Ffi(args) => args.run(context),
             Self::Peer(args) => args.run(),
         }
     }

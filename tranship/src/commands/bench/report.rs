@@ -1,6 +1,6 @@
 //! How the results of both benchmarks are printed.
 
-use crate::bench::line::{Beside, Load, Noise, Paged, Posts};
+use crate::bench::line::{Beside, Called, Load, Noise, Paged, Posts};
 use crate::bench::{self, Line};
 use crate::commands::{Context, Error};
 use crate::output::Table;
@@ -75,6 +75,9 @@ fn besides(line: &Line) -> String {
     }
     if let Some(Posts { writes_per_s, post_ns }) = line.posts {
         return format!("{} writes/s, {post_ns:.0} ns each", human::count(writes_per_s as u64));
+    }
+    if let Some(Called { caller, rust_p50_us, time_to_rust }) = line.called {
+        return format!("{caller}: {time_to_rust:.3} times Rust, whose p50 is {rust_p50_us:.2} µs");
     }
     if let Some(p50) = line.limit_p50_us {
         let limit = if line.bench == "object" { "bare requests" } else { "plain sockets" };
