@@ -9,7 +9,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 # The suites that every fabric and every cold tier must pass.
 FEATURES := tranship-transport/conformance,tranship-cache/conformance
 
-.PHONY: help demo test unit test-python test-engines test-s3 loom lint audit deny fmt doc ffi header bench fuzz fuzz-check fuzz-seeds test-asan test-tsan test-netns soak soak-nvme mutants peers sample clean
+.PHONY: help demo test unit test-python test-engines test-engines-quick test-s3 loom lint audit deny fmt doc ffi header bench fuzz fuzz-check fuzz-seeds test-asan test-tsan test-netns soak soak-nvme mutants peers sample clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -18,7 +18,7 @@ demo: ## build a release and run the demonstration
 	$(CARGO) build --release -p tranship
 	$(TARGET)/release/tranship demo
 
-test: lint unit test-python loom doc audit ## everything that must pass before a change is merged
+test: lint unit test-python test-engines-quick loom doc audit ## everything that must pass before a change is merged
 
 unit: ## unit, integration and documentation tests
 	scripts/s3-servers moto
@@ -29,6 +29,9 @@ test-python: ## install the Python package into a fresh environment and test it
 
 test-engines: ## real engines on the CPU with their adapters (installs 8 GB into ~/.cache/tranship)
 	tests/engines/run
+
+test-engines-quick: ## vLLM with the connector, one test (installs 6 GB into ~/.cache/tranship)
+	tests/engines/run quick vllm
 
 test-s3: ## the object tier against s3s-fs and Garage, which are built when they are missing
 	scripts/s3-servers moto s3s-fs garage

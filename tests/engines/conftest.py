@@ -20,7 +20,7 @@ HERE = Path(__file__).parent
 class Engine:
     """A vLLM engine, in a fresh process."""
 
-    def __init__(self, model, *, log, extra=None, **options):
+    def __init__(self, model, *, log, extra=None, environment=None, **options):
         options = {"model": str(model), "dtype": "bfloat16", "block_size": 32, "max_num_seqs": 8, **options}
         if extra is not None:
             options["kv_transfer_config"] = {
@@ -35,7 +35,7 @@ class Engine:
         self._process = subprocess.Popen(
             [sys.executable, HERE / "engine.py"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True, bufsize=1,
-            start_new_session=True,
+            start_new_session=True, env={**os.environ, **(environment or {})},
         )
         self._lines = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()
@@ -66,9 +66,13 @@ class Engine:
         """All it has said."""
         return self.log.read_text() + self.log.with_suffix(".out").read_text()
 
-    def generate(self, prompts, count=8):
-        """For each prompt its tokens, and how many tokens of it were cached."""
-        return self._ask(["generate", prompts, count])
+    def generate(self, prompts, count=8, adapter=None):
+        """For each prompt its tokens, and how many tokens of it were cached; with the LoRA adapter of a folder."""
+        return self._ask(["generate", prompts, count, adapter and str(adapter)])
+
+    def metrics(self):
+        """vLLM's counters by name, operation and result."""
+        return self._ask(["metrics"])
 
     def forget(self):
         """Empties the engine's own prefix cache."""

@@ -58,25 +58,40 @@ def main():
     if "kv_transfer_config" in options:
         watch()
     from vllm import LLM, SamplingParams
+    from vllm.lora.request import LoRARequest
 
-    llm = LLM(
-        enforce_eager=True,
-        enable_prefix_caching=True,
-        distributed_executor_backend="uni",
-        max_model_len=2048,
-        max_num_batched_tokens=2048,
-        **options,
-    )
+    defaults = {
+        "enforce_eager": True,
+        "enable_prefix_caching": True,
+        "distributed_executor_backend": "uni",
+        "max_model_len": 2048,
+        "max_num_batched_tokens": 2048,
+        "disable_log_stats": False,
+    }
+    llm = LLM(**{**defaults, **options})
+    adapters = {}
     print(">", json.dumps("ready"), flush=True)
     for line in sys.stdin:
         name, *arguments = json.loads(line)
         if name == "generate":
-            prompts, count = arguments
+            prompts, count, adapter = arguments
+            lora = None
+            if adapter is not None:
+                number = adapters.setdefault(adapter, len(adapters) + 1)
+                # All have one name: it is their weights that tell them apart.
+                lora = LoRARequest("adapter", number, adapter)
             sampling = SamplingParams(temperature=0, max_tokens=count, ignore_eos=True)
-            outputs = llm.generate([{"prompt_token_ids": ids} for ids in prompts], sampling, use_tqdm=False)
+            outputs = llm.generate([{"prompt_token_ids": ids} for ids in prompts], sampling, use_tqdm=False, lora_request=lora)
             answer = [[list(o.outputs[0].token_ids), o.num_cached_tokens] for o in outputs]
         elif name in ("forget", "reset"):
             answer = forget(llm, reset_connector=name == "reset")
+        elif name == "metrics":
+            # Counters of one name have different labels; here their sum is enough.
+            answer = {}
+            for metric in llm.get_metrics():
+                if hasattr(metric, "value"):
+                    key = "/".join([metric.name, *(metric.labels.get(label, "") for label in ("operation", "result"))])
+                    answer[key.rstrip("/")] = answer.get(key.rstrip("/"), 0) + metric.value
         elif name == "damage":
             answer = damage(*arguments)
         else:

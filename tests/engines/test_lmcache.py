@@ -1,6 +1,9 @@
 """LMCache with TranshipL2Adapter: its own storage manager, with its store and prefetch controllers, in fresh processes."""
 
 import json
+import os
+import subprocess
+import sys
 
 import fresh
 import pytest
@@ -12,16 +15,21 @@ CHUNKS = 6
 _kept = {}
 
 
-def start(address, **params):
-    """LMCache's storage, with the adapter below it."""
+ADAPTERS = {
+    "plugin": {"type": "plugin", "module_path": "tranship.lmcache", "class_name": "TranshipL2Adapter"},
+    "native": {"type": "native_plugin", "module_path": "tranship.lmcache", "class_name": "TranshipClient"},
+}
+
+
+def start(address, kind="plugin", **params):
+    """LMCache's storage, with an adapter below it."""
     import threading
 
     from lmcache.v1.distributed import config
     from lmcache.v1.distributed.internal_api import L2AdapterListener
     from lmcache.v1.distributed.storage_manager import StorageManager
 
-    adapter = {"type": "plugin", "module_path": "tranship.lmcache", "class_name": "TranshipL2Adapter",
-               "adapter_params": {"address": address, **params}}  # fmt: skip
+    adapter = {**ADAPTERS[kind], "adapter_params": {"address": address, **params}}
     manager = StorageManager(
         config.parse_args(
             ["--l1-size-gb", "0.1", "--no-l1-use-lazy", "--eviction-policy", "LRU", "--l2-adapter", json.dumps(adapter)]
@@ -164,6 +172,62 @@ def test_a_fresh_process_loads_what_another_stored(daemon, models, tmp_path):
     with fresh.Process(__file__, tmp_path / "fourth.log") as fourth:
         fourth.call("start", daemon.address, weights_version="v2")
         assert fourth.call("load", model, salt="back") == [0, []]
+
+
+def test_a_native_plugin_is_told_its_layout(daemon, models, tmp_path):
+    model, other = map(str, models)
+    with fresh.Process(__file__, tmp_path / "first.log") as first:
+        first.call("start", daemon.address, "native", layout="bfloat16")
+        stored = first.call("store", model)
+    with fresh.Process(__file__, tmp_path / "second.log") as second:
+        second.call("start", daemon.address, "native", layout="bfloat16")
+        assert second.call("load", model) == [CHUNKS, stored]
+        assert second.call("load", other) == [0, []]
+        # What LMCache deletes is gone.
+        assert second.call("delete", model) == [True] * CHUNKS
+        assert second.call("load", model) == [0, []]
+    with fresh.Process(__file__, tmp_path / "third.log") as third:
+        third.call("start", daemon.address, "native", layout="float16")
+        third.call("store", model)
+    with fresh.Process(__file__, tmp_path / "fourth.log") as fourth:
+        fourth.call("start", daemon.address, "native", layout="bfloat16")
+        assert fourth.call("load", model) == [0, []]
+    with fresh.Process(__file__, tmp_path / "fifth.log") as fifth:
+        with pytest.raises(AssertionError, match="give a layout, such as bfloat16"):
+            fifth.call("start", daemon.address, "native")
+
+
+def test_lmcaches_own_check_passes(daemon):
+    """`lmcache.v1.basic_check`, which LMCache ships for whoever writes an adapter. It describes no layouts."""
+    params = {"address": daemon.address, "layout": "float32", "weights_version": "v1"}
+    command = [sys.executable, "-W", "ignore", "-m", "lmcache.v1.basic_check", "--mode", "test_l2_adapter"]
+    command += ["--model", "tiny", "--l2-adapter", json.dumps({**ADAPTERS["native"], "adapter_params": params})]
+    run = subprocess.run(
+        command, capture_output=True, text=True, timeout=240, env={**os.environ, **fresh.ENVIRONMENT}
+    )
+    assert run.returncode == 0, run.stderr[-2000:]
+    for line in ("5/5 correctly absent", "Batch store OK", "5/5 found", "(loaded): 5/5", "(content): 5/5"):
+        assert line in run.stdout, run.stdout
+
+
+def delete(model):
+    """Removes chunks as LMCache's eviction does."""
+    import select
+
+    adapter = next(iter(_kept["manager"]._l2_adapters.values()))
+    client = adapter._client
+    from lmcache.v1.distributed.l2_adapters.native_connector_l2_adapter import _object_key_to_string
+
+    # The adapter's own thread takes ends as they come, so that a client apart from it is asked.
+    apart = type(client)(layout=client._layout, address=client.cache.address)
+    try:
+        number = apart.submit_batch_delete([_object_key_to_string(key) for key in keys(model)])
+        assert select.select([apart.event_fd()], [], [], 30)[0]
+        ((told, good, _, flags),) = apart.drain_completions()
+        assert told == number and good
+        return flags
+    finally:
+        apart.close()
 
 
 def back():

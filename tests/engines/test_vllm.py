@@ -98,3 +98,21 @@ def test_what_differs_is_never_loaded(daemon, engine, models):
         other = engine(model, extra={"address": daemon.address, **extra}, **options)
         assert cached(other.generate([PROMPT])) == [0], (model, options, extra)
         other.close()
+
+
+def test_requests_that_lose_their_pages_are_right(daemon, engine, models):
+    """Eight requests at once, of which five fit: some are preempted while their pages are stored from and loaded into."""
+    many = prompts(32, seed=11)
+    # What is computed again is computed in other batches: with fewer bits that alone changes tokens.
+    plain = engine(models[0], dtype="float32")
+    references = plain.generate(many, 96)
+    plain.close()
+    for extra in ({}, {"load": "sync", "save": "layerwise"}):
+        one = engine(models[0], extra={"address": daemon.address, **extra}, num_gpu_blocks_override=70, dtype="float32")
+        for _ in range(2):
+            assert outputs(one.generate(many, 96)) == outputs(references)
+            one.forget()
+        counts = one.metrics()
+        assert counts["vllm:num_preemptions"] > 0
+        assert counts["vllm:tranship_blocks/load/ready"] > 0
+        one.close()

@@ -1,6 +1,7 @@
 """Which weights a model has, for identities: as exactly as can be told without reading all of them."""
 
 import hashlib
+import json
 from pathlib import Path
 
 _WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf")
@@ -40,6 +41,4 @@ def revision(model: str, wanted: str | None = None) -> str:
 
 def short(facts: dict) -> str:
     """A digest of what else must agree."""
-    import json
-
     return hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=12).hexdigest()

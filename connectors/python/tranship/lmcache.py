@@ -3,6 +3,11 @@
     lmcache server --l1-size-gb 8 --l2-adapter '{"type": "plugin", "module_path": "tranship.lmcache",
         "class_name": "TranshipL2Adapter"}'
 
+or, where one server keeps KV of one layout only, the same as a native plug-in, which is not told layouts and has to be given it:
+
+    --l2-adapter '{"type": "native_plugin", "module_path": "tranship.lmcache", "class_name": "TranshipClient",
+        "adapter_params": {"layout": "bfloat16"}}'
+
 `adapter_params` knows: `address`, `tenant`, `token`, `secret`, `timeout` (seconds a call may take), `wait` (seconds
 a load waits for blocks of slower tiers), `threads`, `weights_version`, `salt`, `max_capacity_gb` (LMCache's own
 accounting), and `serde` (true where the adapter is given one: objects are then other bytes than the KV's).
@@ -37,9 +42,7 @@ class TranshipL2Adapter(NativeConnectorL2Adapter):
     """LMCache's bridge to a client by names, and what the names leave out: how the bytes are laid out."""
 
     def __init__(self, params, l1_memory_desc=None):
-        if unknown := sorted(set(params) - set(_SETTINGS)):
-            raise ValueError(f"adapter_params: {unknown} unknown; there are {sorted(_SETTINGS)}")
-        settings = {**_SETTINGS, **params}
+        settings = _checked(params)
         self._serde = settings["serde"]
         self._told = False
         super().__init__(_Client(settings), max_capacity_gb=settings["max_capacity_gb"], type_name="tranship")
@@ -69,6 +72,12 @@ class TranshipL2Adapter(NativeConnectorL2Adapter):
             self._told = True
             logger.warning("objects are flat, as a serde's are; with one, set adapter_params.serde, or all are misses")
         return _layout(shapes, memory.get_dtypes())
+
+
+def _checked(params):
+    if unknown := sorted(set(params) - set(_SETTINGS)):
+        raise ValueError(f"adapter_params: {unknown} unknown; there are {sorted(_SETTINGS)}")
+    return {**_SETTINGS, **params}
 
 
 def _layout(shapes, dtypes):
@@ -123,6 +132,10 @@ class _Client:
         # The layouts of what is to be deleted are not told, and so not the names: the daemon evicts by itself.
         return self._answered(False, "blocks are evicted by the daemon", [False] * len(keys))
 
+    def _layouts(self, count):
+        """The layout of each key of the call that is made; None where it is not known."""
+        return self.layouts.now
+
     def drain_completions(self):
         done = [self._ended(job) for job in self.queue.drain()]
         while self.answers:
@@ -136,7 +149,7 @@ class _Client:
 
     def _keys(self, names):
         """Names with what they leave out: the weights, and the layout of the bytes."""
-        layouts = self.layouts.now
+        layouts = self._layouts(len(names))
         if layouts is None or len(layouts) != len(names) or None in layouts:
             raise ValueError("the layout of an object is not known")
         full = [f"{self._weights(name)}\0{layout}\0{name}" for name, layout in zip(names, layouts)]
@@ -201,3 +214,26 @@ class _Client:
             # An empty list: no object of the job is there, however many it has.
             return done.job, False, str(done.error), []
         return done.job, all(flags), "" if all(flags) else "not all objects", flags
+
+
+class TranshipClient(_Client):
+    """The client alone, for LMCache's `native_plugin`. All objects are of the layout that it is given."""
+
+    def __init__(self, *, layout="", **params):
+        if not layout:
+            raise ValueError(
+                "adapter_params: give a layout, such as bfloat16: a native_plugin is not told how objects are laid out, "
+                "and KV of another layout must not be found; or use type plugin with TranshipL2Adapter, which is told"
+            )
+        self._layout = str(layout)
+        super().__init__(_checked(params))
+
+    def _layouts(self, count):
+        return [self._layout] * count
+
+    def submit_batch_delete(self, keys):
+        def remove(names):
+            self.cache.remove(names)
+            return [True] * len(names)
+
+        return self._question(remove, keys)

@@ -46,10 +46,15 @@ impl Tally {
     /// Only this time counts: what a step does outside of it is not measured.
     pub fn worked(&mut self, began: Instant, units: u64, bytes: u64) -> Duration {
         let took = began.elapsed();
+        self.took(took, units, bytes);
+        took
+    }
+
+    /// The same, of work that took so long.
+    pub fn took(&mut self, took: Duration, units: u64, bytes: u64) {
         self.took += took;
         self.units += units;
         self.bytes += bytes;
-        took
     }
 
     /// Notes how long one operation took.

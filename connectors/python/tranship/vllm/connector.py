@@ -8,6 +8,7 @@ from vllm.distributed.kv_transfer.kv_connector.v1.base import (
     SupportsHMA,
 )
 
+from .metrics import Metrics, Stats
 from .scheduler import Scheduler
 from .settings import Settings
 from .worker import Worker
@@ -33,6 +34,17 @@ class TranshipConnector(KVConnectorBase_V1, SupportsHMA):
     def requires_piecewise_for_cudagraph(cls, extra_config):
         # Layers are told one by one only there.
         return extra_config.get("save") == "layerwise"
+
+    @classmethod
+    def build_kv_connector_stats(cls, data=None):
+        return Stats(data or {})
+
+    @classmethod
+    def build_prom_metrics(cls, vllm_config, metric_types, labelnames, per_engine_labelvalues):
+        return Metrics(vllm_config, metric_types, labelnames, per_engine_labelvalues)
+
+    def get_kv_connector_stats(self):
+        return (self._scheduler or self._worker).stats.take()
 
     # The scheduler's side.
 
@@ -64,6 +76,9 @@ class TranshipConnector(KVConnectorBase_V1, SupportsHMA):
         # Steps go on when nothing else is to be done, until the pages of finished requests are free.
         return bool(self._scheduler.held)
 
+    def take_events(self):
+        return () if self._scheduler.offers is None else self._scheduler.offers.take()
+
     def reset_cache(self):
         return self._scheduler.reset()
 
@@ -94,6 +109,9 @@ class TranshipConnector(KVConnectorBase_V1, SupportsHMA):
 
     def get_finished(self, finished_req_ids):
         return self._worker.finished(finished_req_ids)
+
+    def build_connector_worker_meta(self):
+        return self._worker.reported()
 
     def get_block_ids_with_load_errors(self):
         return self._worker.errors()

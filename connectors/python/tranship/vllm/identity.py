@@ -2,18 +2,13 @@
 
 import functools
 import hashlib
-import json
 from pathlib import Path
 
 import vllm
 from vllm.v1 import kv_cache_interface as kv
 
 import tranship
-
-_WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf")
-_HEAD_BYTES = 64 << 10
-_SAMPLES = 64
-_SAMPLE_BYTES = 4 << 10
+from tranship import _revision
 
 
 def groups(kv_cache_config):
@@ -67,13 +62,12 @@ def identities(vllm_config, kv_cache_config, caches, settings, epoch=""):
             "shapes": sorted({(str(t.dtype), tuple(t.shape[1:]), tuple(t.stride()[1:])) for t in tensors}),
             "context": [parallel.decode_context_parallel_size],
         }
-        digest = hashlib.blake2b(json.dumps(layout, sort_keys=True).encode(), digest_size=12).hexdigest()
         result.append(
             tranship.Identity(
                 model.model[-500:],
                 revision,
                 f"{cache.cache_dtype}/{tensors[0].dtype}",
-                f"vllm-{layout['device']}-{layout['order']}-g{group.index}-{digest}",
+                f"vllm-{layout['device']}-{layout['order']}-g{group.index}-{_revision.short(layout)}",
                 layers=len(group.layers),
                 kv_heads=page[0] if len(page) > 1 else 1,
                 head_dim=page[-1],
@@ -99,29 +93,11 @@ def _backends(vllm_config, layers):
 
 
 def weights(model_config, load_config) -> str:
-    """The weights, as exactly as can be told without reading all of them: the commit of a snapshot from the
-    hub, else a digest of every weight file's size, head and samples of its body."""
+    """The weights, and how they are loaded."""
     mode = f"{load_config.load_format}/{model_config.quantization}"
     if "dummy" in str(load_config.load_format):
         return f"dummy-{model_config.seed}/{mode}"
-    where = Path(model_config.model)
-    if not where.is_dir():
-        from huggingface_hub import snapshot_download
-
-        where = Path(snapshot_download(model_config.model, revision=model_config.revision, local_files_only=True))
-    if where.parent.name == "snapshots":
-        return f"{where.name}/{mode}"
-    digest = hashlib.blake2b(digest_size=16)
-    files = [where / "config.json"] + sorted({file for glob in _WEIGHTS for file in where.glob(glob)})
-    for file in files:
-        size = file.stat().st_size
-        digest.update(f"{file.name}\0{size}\0".encode())
-        with open(file, "rb") as opened:
-            digest.update(opened.read(_HEAD_BYTES))
-            for sample in range(_SAMPLES):
-                opened.seek(size * sample // _SAMPLES)
-                digest.update(opened.read(_SAMPLE_BYTES))
-    return f"{digest.hexdigest()}/{mode}"
+    return f"{_revision.revision(model_config.model, model_config.revision)}/{mode}"
 
 
 def context(vllm_config, request) -> bytes:

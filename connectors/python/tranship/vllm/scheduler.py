@@ -2,6 +2,7 @@
 
 import logging
 import math
+import time
 import uuid
 from dataclasses import dataclass, field
 
@@ -10,6 +11,8 @@ from vllm.distributed.kv_transfer.kv_connector.v1.base import KVConnectorMetadat
 import tranship
 
 from . import identity
+from .events import Offers, runs
+from .metrics import LOOKUP, Stats
 
 logger = logging.getLogger("vllm.tranship")
 
@@ -24,6 +27,8 @@ class Move:
     group: int
     keys: tranship.Keys
     pages: list[int]
+    # Of a store that the scheduler wants to be told of.
+    offer: int | None = None
 
 
 @dataclass
@@ -67,11 +72,18 @@ class Scheduler:
         self.requests, self.loads = {}, {}
         # Finished, but their pages are still read by stores.
         self.held = set()
+        self.stats = Stats()
+        events = vllm_config.kv_events_config
+        self.offers = Offers(self.hash_tokens) if events is not None and events.enable_kv_cache_events else None
         if vllm_config.kv_transfer_config.kv_load_failure_policy != "recompute":
             logger.warning(
                 "kv_load_failure_policy is %r: a block that leaves the cache between lookup and load fails its "
                 "request; set it to 'recompute'", vllm_config.kv_transfer_config.kv_load_failure_policy
             )
+        # Some attention kernels cannot go on from a prefix; vLLM turns its own cache off for them.
+        self.loads_prefixes = bool(vllm_config.cache_config.enable_prefix_caching)
+        if not self.loads_prefixes:
+            logger.warning("prefix caching is off, for vLLM or this model cannot use it: blocks are stored but not loaded")
         self.cache = tranship.connect(
             settings.address, tenant=settings.tenant, token=settings.token, secret=settings.secret,
             name="vllm scheduler", timeout=settings.timeout,
@@ -105,12 +117,19 @@ class Scheduler:
 
     def matched(self, request, computed):
         state = self._state(request)
-        if not self.ranks or request.skip_reading_prefix_cache:
+        if not self.ranks or not self.loads_prefixes or request.skip_reading_prefix_cache:
             return 0, False
         asynchronous = self.settings.load == "async"
         # One token at least is computed in the same step where the load is waited for.
         limit = request.num_tokens if asynchronous else request.num_tokens - 1
-        tokens = self._prefix(state, computed, limit // self.align * self.align)
+        limit = limit // self.align * self.align
+        if limit <= computed:
+            state.local, state.external = computed, 0
+            return 0, False
+        start = time.monotonic()
+        tokens = self._prefix(state, computed, limit)
+        found, asked = max(0, tokens - computed) // self.align, (limit - computed) // self.align
+        self.stats.add(LOOKUP, time.monotonic() - start, {"found": found, "missed": asked - found})
         state.local, state.external = computed, max(0, tokens - computed)
         return state.external, asynchronous and state.external > 0
 
@@ -193,14 +212,11 @@ class Scheduler:
             # What was loaded is there.
             skip = range(state.local // group.block_size, (state.local + state.external) // group.block_size)
             todo = [i for i in range(first, last) if i not in skip and pages[i] != _NULL_BLOCK]
-            if todo:
-                runs, start = [], todo[0]
-                for i, following in zip(todo, todo[1:] + [None]):
-                    if following != i + 1:
-                        runs.append((start, i + 1))
-                        start = following
-                for start, end in runs:
-                    step.stores.append(Move(name, place, keys[start:end], pages[start:end]))
+            for start, end in runs(todo):
+                offer = None
+                if self.offers is not None:
+                    offer = self.offers.add(state.request, group, start, end - start, len(self.ranks))
+                step.stores.append(Move(name, place, keys[start:end], pages[start:end], offer))
                 state.saving = True
             state.stored[place] = max(first, last)
 
@@ -213,6 +229,8 @@ class Scheduler:
         return True
 
     def told(self, output):
+        if self.offers is not None and output.kv_connector_worker_meta is not None:
+            self.offers.told(output.kv_connector_worker_meta)
         self.held.difference_update(output.finished_sending or ())
         if bad := output.invalid_block_ids:
             for state in self.requests.values():
@@ -227,6 +245,8 @@ class Scheduler:
             [identity.with_epoch(one, self.settings.salt + self.epoch) for one in worker] for worker in self.identities
         ]
         self._open()
+        if self.offers is not None:
+            self.offers.clear()
         return True
 
     def close(self):

@@ -6,14 +6,24 @@ from dataclasses import dataclass
 from vllm.distributed.kv_transfer.kv_connector.v1.base import KVConnectorHandshakeMetadata
 
 import tranship
-from tranship import LoadResult
+from tranship import LoadResult, StoreResult
 
 from . import identity
+from .events import Report
+from .metrics import LOAD, STORE, Stats
 
 logger = logging.getLogger("vllm.tranship")
 
 # Every call of a job has a deadline; this is only how often a wait for one looks again.
 _LOOK_SECONDS = 1.0
+_LOADED = {
+    "ready": LoadResult.READY, "late": LoadResult.LATE, "gone": LoadResult.GONE, "corrupt": LoadResult.CORRUPT,
+    "failed": LoadResult.FAILED,
+}  # fmt: skip
+_STORED = {
+    "stored": StoreResult.STORED, "exists": StoreResult.EXISTS, "in_flight": StoreResult.IN_FLIGHT,
+    "refused": StoreResult.REFUSED,
+}  # fmt: skip
 
 
 @dataclass
@@ -36,6 +46,7 @@ class Worker:
         self.received, self.sent, self.bad = set(), set(), set()
         # Requests with stores, and those that have finished and wait for theirs.
         self.saving, self.finishing = {}, set()
+        self.report, self.stats = [], Stats()
         self.cache = tranship.connect(
             settings.address, tenant=settings.tenant, token=settings.token, secret=settings.secret,
             name="vllm worker", timeout=settings.timeout,
@@ -80,7 +91,9 @@ class Worker:
             for move in moves:
                 queue = self.queues[move.group]
                 jobs[move.group, queue.load(move.keys, self.pages[move.group][move.pages])] = move
-            self.loading.update({job: (request, move, set(jobs)) for job, move in jobs.items()})
+            # All jobs of a request count down together.
+            rest = set(jobs)
+            self.loading.update({job: (request, move, rest) for job, move in jobs.items()})
         if self.settings.load == "sync":
             while self.loading:
                 self._take(wait=True)
@@ -147,11 +160,17 @@ class Worker:
             jobs.discard(job)
             if not jobs and move.request in self.finishing:
                 self._over(move.request)
+            self.stats.add(STORE, done.seconds, _counted(done.stored, _STORED, len(move.keys)), done.nbytes)
             if done.error is not None:
                 logger.debug("a store of %d blocks failed: %s", len(move.keys), done.error)
+            if move.offer is not None:
+                stored = done.stored or ()
+                there = [i for i, one in enumerate(stored) if one in (StoreResult.STORED, StoreResult.EXISTS)]
+                self.report.append((move.offer, there))
             return
         request, move, rest = self.loading.pop(job)
         loaded = done.loaded
+        self.stats.add(LOAD, done.seconds, _counted(loaded, _LOADED, len(move.keys)), done.nbytes)
         if loaded is None:
             logger.warning("a load of %d blocks failed, they are computed: %s", len(move.keys), done.error)
             self.bad.update(move.pages)
@@ -183,6 +202,11 @@ class Worker:
         received, self.received = self.received, set()
         return sent or None, received or None
 
+    def reported(self):
+        """Stores that have ended, of those the scheduler wants to be told of."""
+        told, self.report = self.report, []
+        return Report(told) if told else None
+
     def errors(self):
         bad, self.bad = self.bad, set()
         return bad
@@ -195,6 +219,15 @@ class Worker:
         for queue in self.queues or ():
             queue.close()
         self.cache.close()
+
+
+def _counted(results, names, count):
+    """How many blocks have which result; all failed where there are none."""
+    if results is None:
+        return {"failed": count}
+    results = list(results)
+    counts = {name: results.count(result) for name, result in names.items()}
+    return {name: count for name, count in counts.items() if count}
 
 
 def _host(tensor):

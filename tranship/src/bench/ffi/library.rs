@@ -5,10 +5,11 @@ use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::ptr;
+use std::time::Instant;
 
 use tranship_cache::{Identity, Key};
 
-use super::Caller;
+use super::{Caller, Took};
 use crate::bench::Error;
 
 /// The version of the interface that is used here.
@@ -198,17 +199,18 @@ impl Caller for Connection {
         "c"
     }
 
-    fn lookup(&mut self, keys: &[Key]) -> Result<usize, Error> {
-        let mut prefix = 0;
+    fn lookup(&mut self, keys: &[Key]) -> Result<(usize, Took), Error> {
+        let (began, mut prefix) = (Instant::now(), 0);
         let lookup = self.library.functions.lookup;
         // SAFETY: a key is its 16 bytes, there are so many, and there is room for the answer.
         self.library.check(unsafe {
             lookup(self.cache, keys.as_ptr(), keys.len(), &raw mut prefix, ptr::null_mut())
         })?;
-        Ok(prefix)
+        Ok((prefix, Took::one(began)))
     }
 
-    fn get(&mut self, key: Key, into: &mut [u8]) -> Result<(), Error> {
+    fn get(&mut self, key: Key, into: &mut [u8]) -> Result<Took, Error> {
+        let began = Instant::now();
         let mut lease = ptr::null_mut();
         // SAFETY: one key, which is its 16 bytes, and there is room for the handle.
         self.library.check(unsafe {
@@ -222,7 +224,7 @@ impl Caller for Connection {
         let read = self.library.check(read);
         // SAFETY: a handle, which is used no more.
         self.library.check(unsafe { (self.library.functions.lease_close)(lease) })?;
-        read
+        read.map(|()| Took::one(began))
     }
 }
 

@@ -1,8 +1,8 @@
 //! What a call costs from another language, beside the same call in Rust.
 //!
-//! All callers have a connection of their own to one daemon, and ask for the same blocks in turns. One of
-//! another process, such as an interpreter, would be a [`Caller`] that tells its time itself.
+//! All callers have a connection of their own to one daemon, and ask for the same blocks in turns.
 
+pub mod interpreter;
 pub mod library;
 
 use std::time::{Duration, Instant};
@@ -28,13 +28,35 @@ pub trait Caller {
     ///
     /// # Errors
     /// When the call fails.
-    fn lookup(&mut self, keys: &[Key]) -> Result<usize, Error>;
+    fn lookup(&mut self, keys: &[Key]) -> Result<(usize, Took), Error>;
 
-    /// Lease, copy into memory of the caller's with the checksum verified, release.
+    /// Lease, copy with the checksum verified, release. A caller of another process copies into as much
+    /// memory of its own.
     ///
     /// # Errors
     /// When the call fails.
-    fn get(&mut self, key: Key, into: &mut [u8]) -> Result<(), Error>;
+    fn get(&mut self, key: Key, into: &mut [u8]) -> Result<Took, Error>;
+}
+
+/// So many calls, one after the other, took so long together.
+#[derive(Debug, Clone, Copy)]
+pub struct Took {
+    /// One at least.
+    pub calls: u32,
+    /// Of all of them.
+    pub time: Duration,
+}
+
+impl Took {
+    /// One call, which began then and has just ended.
+    fn one(began: Instant) -> Self {
+        Self { calls: 1, time: began.elapsed() }
+    }
+
+    fn count(&self, tally: &mut Tally, units: u64, bytes: u64) {
+        tally.took(self.time, u64::from(self.calls) * units, u64::from(self.calls) * bytes);
+        tally.latency(self.time / self.calls.max(1));
+    }
 }
 
 /// Rust, which the others are compared with.
@@ -45,12 +67,16 @@ impl Caller for Native<'_> {
         "rust"
     }
 
-    fn lookup(&mut self, keys: &[Key]) -> Result<usize, Error> {
-        Ok(self.0.lookup(keys)?.prefix)
+    fn lookup(&mut self, keys: &[Key]) -> Result<(usize, Took), Error> {
+        let began = Instant::now();
+        let found = self.0.lookup(keys)?.prefix;
+        Ok((found, Took::one(began)))
     }
 
-    fn get(&mut self, key: Key, into: &mut [u8]) -> Result<(), Error> {
-        Ok(self.0.lease(&[key], Duration::ZERO)?.copy_to(0, into)?)
+    fn get(&mut self, key: Key, into: &mut [u8]) -> Result<Took, Error> {
+        let began = Instant::now();
+        self.0.lease(&[key], Duration::ZERO)?.copy_to(0, into)?;
+        Ok(Took::one(began))
     }
 }
 
@@ -122,10 +148,8 @@ fn lookup(
     let keys: Vec<Key> = links.iter().map(|link| link.key).collect();
     let mut native = Native(cache);
     let step = |caller: &mut dyn Caller, tally: &mut Tally| {
-        let began = Instant::now();
-        let found = caller.lookup(&keys)?;
-        let took = tally.worked(began, keys.len() as u64, 0);
-        tally.latency(took);
+        let (found, took) = caller.lookup(&keys)?;
+        took.count(tally, keys.len() as u64, 0);
         match keys.len() - found {
             0 => Ok(()),
             missing => Err(Error::Evicted { missing, asked: keys.len() }),
@@ -159,10 +183,7 @@ fn get(
         let block = turn.next % pieces.count();
         turn.next += 1;
         let into = turn.target.bytes_mut(&pieces.at(block));
-        let began = Instant::now();
-        caller.get(keys[block as usize], into)?;
-        let took = tally.worked(began, 1, size);
-        tally.latency(took);
+        caller.get(keys[block as usize], into)?.count(tally, 1, size);
         Ok(())
     };
     let turn = || Ok::<_, Error>(Turn { next: 0, target: Private::new(bytes)? });

@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use super::{payload, report};
+use crate::bench::ffi::interpreter::Interpreter;
 use crate::bench::ffi::library::{Library, usual_path};
-use crate::bench::ffi::{self, Op};
+use crate::bench::ffi::{self, Caller, Op};
 use crate::bench::{self, Plan};
 use crate::commands::server::{Server, Settings};
 use crate::commands::target::{dial, token};
@@ -23,6 +24,9 @@ pub struct Args {
     /// Which libtranship.so [default: next to this binary, in ../lib, or where the system looks]
     #[arg(long, value_name = "FILE")]
     library: Option<PathBuf>,
+    /// An interpreter with the package `tranship`, to be measured too
+    #[arg(long, value_name = "PROGRAM")]
+    python: Option<PathBuf>,
     /// Block sizes, separated by commas
     #[arg(
         long,
@@ -86,12 +90,23 @@ impl Args {
         let identity = ffi::identity(&client, tenant);
         let cache = client.cache(identity.clone());
         let address = to.iter().next().map(ToString::to_string).unwrap_or_default();
-        let mut caller =
+        let connection =
             library.connect(&address, token.as_str(), &identity).map_err(Error::Bench)?;
+        let mut callers: Vec<Box<dyn Caller>> = vec![Box::new(connection)];
+        if let Some(python) = &self.python {
+            let memory = self.sizes.iter().map(|size| plan.working_set_for(size.bytes())).max();
+            let memory = memory.unwrap_or_default();
+            let python = Interpreter::start(python, &address, token.as_str(), &identity, memory);
+            callers.push(Box::new(python.map_err(Error::Bench)?));
+        }
         let mut ops = vec![Op::Lookup { keys: self.keys }];
         ops.extend(self.sizes.iter().map(|size| Op::Get { size: size.bytes() }));
-        let lines = ops.iter().map(|op| bench::ffi::measure(&plan, &cache, &mut caller, *op));
-        report::print(context, RULE, ops.len(), lines)?;
+        let count = callers.len() * ops.len();
+        let lines = callers.iter_mut().flat_map(|caller| {
+            let (plan, cache) = (&plan, &cache);
+            ops.iter().map(move |op| bench::ffi::measure(plan, cache, caller.as_mut(), *op))
+        });
+        report::print(context, RULE, count, lines)?;
         Ok(Exit::Done)
     }
 }
