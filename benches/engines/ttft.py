@@ -22,6 +22,7 @@ ROOT = Path(__file__).parent.parent.parent
 sys.path[:0] = [str(ROOT / "tests" / "engines"), str(ROOT / "tests" / "python")]
 
 import fresh  # noqa: E402
+import lmcache_server  # noqa: E402
 from conftest_daemon import Daemon  # noqa: E402
 
 VOCABULARY = 500
@@ -34,6 +35,8 @@ _kept = {}
 
 
 def start(model, transfer, prefix):
+    if transfer is not None and "LMCache" in transfer["kv_connector"]:
+        lmcache_server.mend()
     from vllm import LLM
 
     _kept["llm"] = LLM(
@@ -117,6 +120,7 @@ SYSTEMS = {
     "tranship": "Tranship, asynchronous loads",
     "tranship sync": "Tranship, loads that are waited for",
     "example": "vLLM's ExampleConnector (files)",
+    "lmcache": "LMCacheMPConnector and LMCache's server, chunks in its shared memory",
     "offload": "vLLM's OffloadingConnector (own host memory, a test's worker in place of CUDA's)",
 }
 
@@ -237,7 +241,7 @@ def run(options, where):
 def daemon_of(where, name, capacity):
     directory = where / f"daemon-{name.replace(' ', '-')}"
     directory.mkdir()
-    return Daemon(directory, "--capacity", str(capacity))
+    return Daemon(directory, capacity=str(capacity))
 
 
 def ms(seconds):

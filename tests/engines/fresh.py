@@ -7,6 +7,7 @@ A test file ends with `if __name__ == "__main__": fresh.answer(globals())`; its 
 import json
 import os
 import select
+import socket
 import subprocess
 import sys
 import time
@@ -105,6 +106,12 @@ def answer(functions):
         print(_MARK + json.dumps(functions[name](*arguments, **named)), flush=True)
     # Engines leave shared memory behind when they are killed.
     functions.get("stop", lambda: None)()
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def damage(cache, keys, index):

@@ -4,8 +4,10 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import fresh
+import lmcache_server
 import pytest
 
 pytest.importorskip("lmcache", reason="LMCache is not installed in this environment")
@@ -58,6 +60,8 @@ def start(address, kind="plugin", **params):
 def stop():
     if "manager" in _kept:
         _kept["manager"].close()
+    if "llm" in _kept:
+        _kept["llm"].llm_engine.engine_core.shutdown()
 
 
 def keys(model, rank=0, salt="", group=0):
@@ -208,6 +212,66 @@ def test_lmcaches_own_check_passes(daemon):
     assert run.returncode == 0, run.stderr[-2000:]
     for line in ("5/5 correctly absent", "Batch store OK", "5/5 found", "(loaded): 5/5", "(content): 5/5"):
         assert line in run.stdout, run.stdout
+
+
+PROMPT = [3 + i * 7 % 500 for i in range(600)]
+
+
+def serve(model, transfer):
+    """vLLM, with or without LMCache."""
+    lmcache_server.mend()
+    from vllm import LLM
+
+    _kept["llm"] = LLM(
+        model=model, dtype="float32", block_size=32, enforce_eager=True, enable_prefix_caching=True,
+        distributed_executor_backend="uni", max_model_len=2048, max_num_seqs=8, kv_transfer_config=transfer,
+    )  # fmt: skip
+
+
+def generate(prompt):
+    """Tokens, and how many of the prompt were cached."""
+    from vllm import SamplingParams
+
+    sampling = SamplingParams(temperature=0, max_tokens=12, ignore_eos=True)
+    answer = _kept["llm"].generate([{"prompt_token_ids": prompt}], sampling, use_tqdm=False)[0]
+    return [list(answer.outputs[0].token_ids), answer.num_cached_tokens]
+
+
+def engine(log):
+    return fresh.Process(
+        __file__, log, VLLM_TARGET_DEVICE="cpu", VLLM_CPU_KVCACHE_SPACE="1", VLLM_CPU_OMP_THREADS_BIND="nobind",
+        VLLM_ENABLE_V1_MULTIPROCESSING="0",
+    )  # fmt: skip
+
+
+def test_vllm_over_lmcache_loads_what_another_server_stored(daemon, models, tmp_path):
+    """Engine, LMCache's server and its memory are all new; only the daemon has stayed."""
+    import tranship
+
+    model = str(models[0])
+    with engine(tmp_path / "plain.log") as plain:
+        plain.call("serve", model, None)
+        output, _ = plain.call("generate", PROMPT)
+    cached = []
+    for turn in range(2):
+        server = lmcache_server.Server(
+            tmp_path / f"server-{turn}.log", 1, *lmcache_server.adapter(address=daemon.address)
+        )
+        try:
+            with engine(tmp_path / f"engine-{turn}.log") as one:
+                one.call("serve", model, server.transfer())
+                tokens, count = one.call("generate", PROMPT)
+                assert tokens == output
+                cached.append(count)
+                if turn == 0:
+                    # Two chunks of 256 tokens, on their way down by themselves.
+                    with tranship.connect(daemon.address) as cache:
+                        deadline = time.monotonic() + 30
+                        while tranship.stats(cache)["gauges"]["resident"]["blocks"] < 2:
+                            assert time.monotonic() < deadline, tranship.stats(cache)
+        finally:
+            server.close()
+    assert cached == [0, 512]
 
 
 def delete(model):

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -12,6 +11,7 @@ import time
 import urllib.request
 from pathlib import Path
 
+import fresh
 import pytest
 
 PROMPT = [3 + i * 7 % 500 for i in range(600)]
@@ -24,17 +24,11 @@ TRANSFER = {
 }
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 class Server:
     """`vllm serve` as the book types it, in a fresh process."""
 
     def __init__(self, model, log, *options, **transfer):
-        self.port, self.log = free_port(), log
+        self.port, self.log = fresh.free_port(), log
         command = [
             str(Path(sys.executable).parent / "vllm"), "serve", str(model), "--host", "127.0.0.1", "--port",
             str(self.port), "--dtype", "bfloat16", "--max-model-len", "2048", "--max-num-seqs", "4",
@@ -151,7 +145,7 @@ def test_a_server_over_http(daemon, serve, models):
     text, _ = plain.complete(PROMPT)
     plain.close()
 
-    port = free_port()
+    port = fresh.free_port()
     events = json.dumps({
         "enable_kv_cache_events": True, "publisher": "zmq", "endpoint": f"tcp://*:{port}", "topic": "",
     })  # fmt: skip

@@ -18,12 +18,12 @@ _numbers = itertools.count()
 class Daemon:
     """`tranship serve` on sockets of its own; killed at the end of the test."""
 
-    def __init__(self, directory: Path, *options: str):
+    def __init__(self, directory: Path, *options: str, capacity: str = "64MiB"):
         self.address = f"unix://{directory}/d.sock"
         self._command = [
             os.environ.get("TRANSHIP_BINARY") or str(Path(sys.executable).parent / "tranship"), "serve",
             "--listen", self.address, "--admin", f"unix://{directory}/a.sock", "--metrics", "off",
-            "--capacity", "64MiB", *options,
+            "--capacity", capacity, *options,
         ]
         self._process = None
         self.start()
