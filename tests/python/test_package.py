@@ -6,6 +6,8 @@ import multiprocessing
 import os
 import pickle
 import select
+import socket
+import struct
 import sys
 import threading
 import weakref
@@ -172,6 +174,98 @@ def test_a_lease_keeps_and_reads(cache):
     assert kind(lease.read, 0) == "closed"
 
 
+def test_a_leases_memory_is_lent_without_a_copy(cache):
+    keys = Keys.of_names(["a", "b"])
+    cache.store(keys, blocks(2))
+    lease = cache.lease(keys)
+    assert [bytes(memory) for memory in lease] == [block.tobytes() for block in blocks(2)]
+    first, second = lease[0], lease[1]
+    assert len(first) == SIZE and memoryview(first).readonly
+    array = numpy.frombuffer(first, "u1")
+    assert array.ctypes.data == lease.view(0)[0]
+    # By DLPack, of the version that can say that it is read-only.
+    tensor = numpy.from_dlpack(second)
+    assert (tensor == blocks(2)[1]).all() and not tensor.flags.writeable
+    assert second.__dlpack_device__() == (1, 0)
+    for refused in ({}, {"max_version": (1, 0), "copy": True}, {"max_version": (1, 0), "dl_device": (2, 0)}):
+        with pytest.raises(BufferError):
+            second.__dlpack__(**refused)
+    with pytest.raises(TypeError):
+        type(first)()
+    # What is lent outlives the lease: its blocks stay until all is let go of.
+    lease.close()
+    assert (array == blocks(1)[0]).all()
+    held = tranship.stats(cache)["gauges"]["held"]["blocks"]
+    assert held == 2
+    del first, second, array, tensor
+    gc.collect()
+    assert tranship.stats(cache)["gauges"]["held"]["blocks"] == 0
+    assert kind(lease.__getitem__, 0) == "closed"
+
+
+def test_blocks_are_filled_in_place(cache):
+    keys = Keys.of_names(["a", "b", "c"])
+    cache.store(keys[:1], blocks(1))
+    rooms = cache.reserve(keys, SIZE)
+    assert [room.granted for room in rooms] == [False, True, True] and len(rooms[1]) == SIZE
+    assert [room.granted for room in cache.reserve(keys[1:2], SIZE)] == [False], "somebody fills it already"
+    assert kind(lambda: rooms[0].memory) == "invalid"
+    view = memoryview(rooms[1].memory)
+    view[:] = blocks(2)[1].tobytes()
+    numpy.from_dlpack(rooms[2].memory)[:] = blocks(3)[2]
+    gc.collect()
+    assert len(cache.lookup(keys)) == 1, "nobody sees a block before it is committed"
+    assert kind(cache.commit, rooms) == "invalid", "a view of it is still there"
+    view.release()
+    assert kind(cache.commit, [*rooms, rooms[1]]) == "invalid", "one twice"
+    stored = cache.commit(rooms)
+    assert list(stored) == [StoreResult.EXISTS, StoreResult.STORED, StoreResult.STORED]
+    into = empty(3)
+    assert cache.load(keys, into).ok
+    assert all((one == other).all() for one, other in zip(into, blocks(3)))
+    assert kind(cache.commit, rooms) == kind(lambda: rooms[1].memory) == "closed"
+
+
+def test_room_that_is_given_back_is_free(cache):
+    keys = Keys.of_names(["a", "b"])
+    one, other = cache.reserve(keys, SIZE)
+    view = memoryview(one.memory)
+    one.close()
+    one.close()
+    # The memory is not another block's while somebody can write to it.
+    assert not cache.reserve(keys[:1], SIZE)[0].granted
+    view.release()
+    del other
+    gc.collect()
+    assert [room.granted for room in cache.reserve(keys, SIZE)] == [True, True]
+    (huge,) = cache.reserve(Keys.of_names(["huge"]), 1 << 40)
+    assert not huge.granted and "too large" in huge.why
+
+
+def test_events_tell_what_happens(cache, identity):
+    keys = Keys.of_tokens(identity, range(2 * identity.block_tokens))
+    with cache.events() as events:
+        assert events.next(0.0) is None
+        cache.store(keys, blocks(2))
+        cache.remove(keys[1:])
+        told = [events.next(10.0) for _ in range(3)]
+        assert [event["event"] for event in told] == ["stored", "stored", "removed"]
+        assert [event["key"] for event in told] == [keys[0], keys[1], keys[1]]
+        assert told[1]["parent"] == keys[0] and told[1]["position"] == 1
+        assert told[0]["nbytes"] == SIZE and told[0]["tier"] == "dram"
+        again = cache.events(since=told[1]["sequence"])
+        assert [again.next(10.0)["event"] for _ in range(2)] == ["stored", "removed"]
+    # Who iterates in another thread is through when it is closed.
+    seen = []
+    thread = threading.Thread(target=lambda: seen.extend(again))
+    thread.start()
+    cache.store(Keys.of_names(["x"]), blocks(1))
+    again.close()
+    thread.join(30)
+    assert not thread.is_alive()
+    assert kind(again.next, 1.0) == "closed"
+
+
 def test_pins_and_statistics(cache):
     keys = Keys.of_names(["a", "b"])
     cache.store(keys, blocks(2))
@@ -323,6 +417,30 @@ def test_nobody_at_the_address():
     assert kind(tranship.connect, "unix:///x", timeout=-1) == "invalid"
 
 
+def test_a_daemon_of_another_version_is_told(tmp_path):
+    """The first packet of a later release: magic, version and kind keep their places in all of them."""
+    path = str(tmp_path / "d.sock")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as server:
+        server.bind(path)
+        server.listen()
+        heard = []
+
+        def answer():
+            peer, _ = server.accept()
+            with peer:
+                heard.append(peer.recv(64))
+                peer.send(b"TSHM" + struct.pack("<HH", 9, 2) + bytes(56))
+                peer.recv(64)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(Error, match="same release") as raised:
+            tranship.connect(f"unix://{path}", timeout=5.0)
+        thread.join(30)
+    assert raised.value.kind == "version" and path in str(raised.value)
+    assert heard[0][:4] == b"TSHM"
+
+
 def test_memory_that_cannot_be_used(cache):
     keys = Keys.of_names(["a"])
     grid = numpy.zeros((8, 8), "u1")
@@ -467,5 +585,7 @@ def test_the_examples_of_the_book_run(daemon, monkeypatch):
     book = os.path.join(os.path.dirname(__file__), "../../docs/python.md")
     blocks = [part.split("```")[0] for part in open(book).read().split("```python\n")[1:]]
     assert blocks
+    # One program, as a reader types it.
+    names = {}
     for block in blocks:
-        exec(compile(block, book, "exec"), {})
+        exec(compile(block, book, "exec"), names)

@@ -10,7 +10,7 @@ use pyo3::ffi::PyObject;
 use pyo3::prelude::*;
 
 #[repr(C)]
-struct PyBuffer {
+pub(crate) struct PyBuffer {
     buf: *mut c_void,
     obj: *mut PyObject,
     len: isize,

@@ -9,37 +9,37 @@ use tranship_kv::paged::Tensor;
 use crate::error::invalid;
 
 #[repr(C)]
-struct DlDevice {
-    kind: i32,
-    id: i32,
+pub(crate) struct DlDevice {
+    pub(crate) kind: i32,
+    pub(crate) id: i32,
 }
 
 #[repr(C)]
-struct DlDataType {
-    code: u8,
-    bits: u8,
-    lanes: u16,
+pub(crate) struct DlDataType {
+    pub(crate) code: u8,
+    pub(crate) bits: u8,
+    pub(crate) lanes: u16,
 }
 
 #[repr(C)]
-struct DlTensor {
-    data: *mut c_void,
-    device: DlDevice,
-    ndim: i32,
-    dtype: DlDataType,
-    shape: *mut i64,
-    strides: *mut i64,
-    byte_offset: u64,
+pub(crate) struct DlTensor {
+    pub(crate) data: *mut c_void,
+    pub(crate) device: DlDevice,
+    pub(crate) ndim: i32,
+    pub(crate) dtype: DlDataType,
+    pub(crate) shape: *mut i64,
+    pub(crate) strides: *mut i64,
+    pub(crate) byte_offset: u64,
 }
 
 #[repr(C)]
-struct DlManagedTensor {
-    tensor: DlTensor,
-    context: *mut c_void,
-    deleter: Option<unsafe extern "C" fn(*mut DlManagedTensor)>,
+pub(crate) struct DlManagedTensor {
+    pub(crate) tensor: DlTensor,
+    pub(crate) context: *mut c_void,
+    pub(crate) deleter: Option<unsafe extern "C" fn(*mut DlManagedTensor)>,
 }
 
-const NAME: &CStr = c"dltensor";
+pub(crate) const NAME: &CStr = c"dltensor";
 const USED: &CStr = c"used_dltensor";
 /// `kDLCPU`, `kDLCUDAHost`, `kDLROCMHost`: memory of the host.
 const HOST: [i32; 3] = [1, 3, 11];

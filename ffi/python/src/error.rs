@@ -6,6 +6,7 @@ use pyo3::create_exception;
 use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 use tranship_cache::client;
+use tranship_cache::wire::FaultCode;
 use tranship_kv::dial::DialError;
 use tranship_kv::queue::QueueError;
 use tranship_transport::{PeerError, Reason};
@@ -62,7 +63,12 @@ fn kind(error: &client::Error) -> &'static str {
         E::Unreachable { error: PeerError::Silent { .. }, .. } | E::Timeout { .. } => "timeout",
         E::Unreachable { .. } | E::Backoff { .. } => "unreachable",
         E::Disconnected { .. } | E::NotSent { .. } => "disconnected",
-        E::Refused(_) => "refused",
+        E::Refused(fault) => match fault.code {
+            FaultCode::Version => "version",
+            FaultCode::Denied => "unauthorised",
+            FaultCode::Limit => "full",
+            _ => "refused",
+        },
         E::Identity(_) => "invalid",
         _ => "failed",
     }

@@ -1,7 +1,8 @@
 //! Blocks kept in place for reading.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use pyo3::exceptions::PyIndexError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use tranship_cache::client::{self, BlockResult};
@@ -9,24 +10,25 @@ use tranship_kv::fork::Birth;
 
 use crate::cache::check;
 use crate::error::raise;
+use crate::export;
 use crate::results::LoadResult;
 
 /// Blocks kept in place; closing it, or leaving its `with`, releases them.
 #[pyclass(frozen, module = "tranship")]
 pub(crate) struct Lease {
-    open: Mutex<Option<client::Lease>>,
+    open: Mutex<Option<Arc<client::Lease>>>,
     birth: Birth,
 }
 
 impl Lease {
     pub(crate) fn new(lease: client::Lease) -> Self {
-        Self { open: Mutex::new(Some(lease)), birth: Birth::here() }
+        Self { open: Mutex::new(Some(Arc::new(lease))), birth: Birth::here() }
     }
 
     fn with<T>(
         &self,
         py: Python<'_>,
-        f: impl FnOnce(&client::Lease) -> PyResult<T>,
+        f: impl FnOnce(&Arc<client::Lease>) -> PyResult<T>,
     ) -> PyResult<T> {
         check(py, self.birth)?;
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
@@ -75,6 +77,20 @@ impl Lease {
             let failed = |error: client::ReadError| raise(py, "failed", error.to_string());
             let (at, len) = lease.view(index).map_err(failed)?;
             Ok((at.expose_provenance(), len))
+        })
+    }
+
+    /// A block's memory, checked now and read-only: no copy. The blocks stay in place until all memory of
+    /// theirs was let go of too, and no longer than the lease's `ttl`.
+    fn __getitem__(&self, py: Python<'_>, index: usize) -> PyResult<Py<PyAny>> {
+        self.with(py, |lease| {
+            if index >= lease.len() {
+                return Err(PyIndexError::new_err(format!("block {index} of {}", lease.len())));
+            }
+            let failed = |error: client::ReadError| raise(py, "failed", error.to_string());
+            let (at, len) = lease.view(index).map_err(failed)?;
+            // SAFETY: the memory is mapped, or staged, for as long as the lease is there.
+            unsafe { export::memory(py, at.cast_mut(), len, false, Box::new(Arc::clone(lease))) }
         })
     }
 

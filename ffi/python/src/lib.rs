@@ -9,12 +9,15 @@ mod buffer;
 mod cache;
 mod dlpack;
 mod error;
+mod events;
+mod export;
 mod identity;
 mod keys;
 mod lease;
 mod memory;
 mod queue;
 mod results;
+mod room;
 
 use pyo3::prelude::*;
 
@@ -35,6 +38,9 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<cache::Cache>()?;
     module.add_class::<cache::Guard>()?;
     module.add_class::<lease::Lease>()?;
+    module.add_class::<room::Room>()?;
+    module.add_class::<events::Events>()?;
+    module.add("Memory", export::class(module.py())?)?;
     module.add_class::<queue::Queue>()?;
     module.add_class::<queue::Filling>()?;
     module.add_class::<queue::Done>()?;
