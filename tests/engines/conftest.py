@@ -20,7 +20,7 @@ HERE = Path(__file__).parent
 class Engine:
     """A vLLM engine, in a fresh process."""
 
-    def __init__(self, model, *, log, extra=None, **options):
+    def __init__(self, model, *, log, extra=None, environment=None, **options):
         options = {"model": str(model), "dtype": "bfloat16", "block_size": 32, "max_num_seqs": 8, **options}
         if extra is not None:
             options["kv_transfer_config"] = {
@@ -35,7 +35,7 @@ class Engine:
         self._process = subprocess.Popen(
             [sys.executable, HERE / "engine.py"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True, bufsize=1,
-            start_new_session=True,
+            start_new_session=True, env={**os.environ, **(environment or {})},
         )
         self._lines = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()
@@ -70,6 +70,14 @@ class Engine:
         """For each prompt its tokens, and how many tokens of it were cached."""
         return self._ask(["generate", prompts, count])
 
+    def transfer(self, prompt, count, parameters):
+        """The tokens of one prompt, of which other engines have a part, and what those need to have theirs."""
+        return self._ask(["transfer", prompt, count, parameters])
+
+    def kill(self):
+        os.killpg(self._process.pid, 9)
+        self._process.wait(10)
+
     def forget(self):
         """Empties the engine's own prefix cache."""
         assert self._ask(["forget"])
@@ -82,7 +90,10 @@ class Engine:
         self._ask(["damage", index])
 
     def close(self):
-        self._process.stdin.close()
+        try:
+            self._process.stdin.close()
+        except BrokenPipeError:
+            pass
         try:
             self._process.wait(30)
         except subprocess.TimeoutExpired:
