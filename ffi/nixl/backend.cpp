@@ -163,12 +163,13 @@ nixl_status_t nixlTranshipEngine::postXfer(const nixl_xfer_op_t &, const nixl_me
     if (auto status = frame(options->notifMsg, notice); status != NIXL_SUCCESS) return status;
   }
   auto status = transfer.post(has_notice ? &to : nullptr, std::move(notice));
-  return status == NIXL_IN_PROG ? advance(transfer, agent) : status;
+  return status == NIXL_IN_PROG ? ask(&Transfer::advance, transfer, agent) : status;
 }
 
-nixl_status_t nixlTranshipEngine::advance(Transfer &transfer, const std::string &agent) const {
+nixl_status_t nixlTranshipEngine::ask(nixl_status_t (Transfer::*how)(bool &), Transfer &transfer,
+                                      const std::string &agent) const {
   bool ended = false;
-  auto status = transfer.advance(ended);
+  auto status = (transfer.*how)(ended);
   if (ended) {
     trace_.add(localAgent, agent, transfer.writes(), transfer.pieces(), transfer.bytes(), status,
                transfer.elapsed_us());
@@ -178,9 +179,9 @@ nixl_status_t nixlTranshipEngine::advance(Transfer &transfer, const std::string 
 
 nixl_status_t nixlTranshipEngine::checkXfer(nixlBackendReqH *handle) const {
   auto *of = static_cast<Handle *>(handle);
-  // Who asks again and again moves the engine on, and does not wait for its thread to get a core.
+  // Moved on before it is asked, so that one look now and then is enough.
   (void)tranship_engine_progress(terms_.engine, nullptr);
-  return advance(*of->transfer, of->agent);
+  return ask(&Transfer::look, *of->transfer, of->agent);
 }
 
 nixl_status_t nixlTranshipEngine::releaseReqH(nixlBackendReqH *handle) const {
@@ -309,7 +310,7 @@ void nixlTranshipEngine::follow() {
         if (found == live_.end()) continue;
         live = found->second;
       }
-      (void)advance(*live.transfer, live.agent);
+      (void)ask(&Transfer::advance, *live.transfer, live.agent);
     }
   }
 }

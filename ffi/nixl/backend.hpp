@@ -54,7 +54,8 @@ class nixlTranshipEngine : public nixlBackendEngine {
  private:
   nixl_status_t peer(const std::string &agent, tranship_peer_t &out) const;
   nixl_status_t frame(const std::string &message, std::string &out) const;
-  nixl_status_t advance(Transfer &transfer, const std::string &agent) const;
+  // How a transfer stands; that it has ended is traced.
+  nixl_status_t ask(nixl_status_t (Transfer::*how)(bool &), Transfer &transfer, const std::string &agent) const;
   // Follows the ends of transfers that a notification comes after, so that nobody has to ask for it to be sent.
   void follow();
 

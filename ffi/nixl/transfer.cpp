@@ -2,6 +2,15 @@
 
 #include "status.hpp"
 
+namespace {
+
+// Two looks closer together than this are of a caller that does nothing else.
+constexpr std::chrono::microseconds CIRCLE(50);
+// How long such a caller waits.
+constexpr uint64_t LOOK_US = 200;
+
+}  // namespace
+
 Transfer::~Transfer() {
   for (auto &part : parts_) {
     if (part.transfer != nullptr) (void)tranship_transfer_close(part.transfer);
@@ -160,6 +169,30 @@ bool Transfer::over_notice() {
 
 nixl_status_t Transfer::advance(bool &ended) {
   std::lock_guard lock(mutex_);
+  return advance_locked(ended);
+}
+
+tranship_transfer_t *Transfer::under_way() const {
+  for (const auto &part : parts_)
+    if (part.transfer != nullptr && !part.lost) return part.transfer;
+  return notice_transfer_;
+}
+
+nixl_status_t Transfer::look(bool &ended) {
+  std::lock_guard lock(mutex_);
+  auto status = advance_locked(ended);
+  if (status != NIXL_IN_PROG) return status;
+  if (std::chrono::steady_clock::now() - looked_at_ < CIRCLE) {
+    tranship_completion_t end;
+    auto *transfer = under_way();
+    if (transfer != nullptr) (void)tranship_transfer_wait_for(transfer, LOOK_US, &end);
+    status = advance_locked(ended);
+  }
+  looked_at_ = std::chrono::steady_clock::now();
+  return status;
+}
+
+nixl_status_t Transfer::advance_locked(bool &ended) {
   ended = false;
   if (status_ != NIXL_IN_PROG) return status_;
   bool all = true;

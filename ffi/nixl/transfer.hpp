@@ -36,6 +36,10 @@ class Transfer {
   // Goes on with what has ended, and says how it stands. The one who gets its end for the first time sees `ended`.
   nixl_status_t advance(bool &ended);
 
+  // As advance(), for who asks again and again: such a caller waits a little in the engine, which moves bytes on and
+  // lets the peer have the core, and does not keep it from both by asking.
+  nixl_status_t look(bool &ended);
+
   // Stops it, and returns once no byte moves any more or its deadlines are over: only with NIXL_SUCCESS are its
   // pages free.
   nixl_status_t stop();
@@ -64,6 +68,9 @@ class Transfer {
   // Whether the transfer has ended; its end is taken into account.
   bool over(Part &part);
   bool over_notice();
+  nixl_status_t advance_locked(bool &ended);
+  // What it waits for now.
+  tranship_transfer_t *under_way() const;
   void fail(nixl_status_t status);
 
   const Terms terms_;
@@ -81,5 +88,5 @@ class Transfer {
   tranship_peer_t peer_{};
   std::string notice_;
   tranship_transfer_t *notice_transfer_ = nullptr;
-  std::chrono::steady_clock::time_point began_, over_at_;
+  std::chrono::steady_clock::time_point began_, over_at_, looked_at_;
 };

@@ -2,6 +2,8 @@
 #define _GNU_SOURCE
 #include "check.h"
 
+#include <arpa/inet.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
@@ -126,6 +128,7 @@ static void ends_in_a_queue(tranship_region_t *source, tranship_remote_t *to, un
   uint32_t fenced = 0;
   OK(tranship_transfer_poll(transfer, &end));
   OK(tranship_transfer_wait(transfer, &end));
+  OK(tranship_transfer_wait_for(transfer, 0, &end));
   OK(tranship_transfer_fenced(transfer, &fenced));
   CHECK(end.outcome == TRANSHIP_OUTCOME_DONE && fenced == 1);
   OK(tranship_transfer_cancel(transfer));  // too late, and harmless
@@ -374,6 +377,27 @@ static void ends_are_told(tranship_region_t *source, tranship_region_t *target) 
   CHECK(end.outcome == TRANSHIP_OUTCOME_REJECTED && end.pages_free == 1);
   CHECK(end.reason == TRANSHIP_REASON_CANCELLED || end.reason == TRANSHIP_REASON_UNREACHABLE);
   OK(tranship_transfer_close(transfer));
+  OK(tranship_remote_close(to));
+  // Somebody is there, and says nothing.
+  int silent = socket(AF_INET, SOCK_STREAM, 0);
+  struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+  socklen_t at_len = sizeof at;
+  CHECK(bind(silent, (struct sockaddr *)&at, sizeof at) == 0 && listen(silent, 8) == 0);
+  CHECK(getsockname(silent, (struct sockaddr *)&at, &at_len) == 0);
+  char there_text[256];
+  snprintf(there_text, sizeof there_text,
+           "{\"engine\":1,\"window\":{\"slot\":0,\"generation\":0},\"len\":64,"
+           "\"access\":1,\"routes\":[{\"address\":\"tcp:127.0.0.1:%d\",\"key\":1,\"base\":0}]}",
+           ntohs(at.sin_port));
+  OK(tranship_remote_open(sender, (const unsigned char *)there_text, strlen(there_text), &to));
+  options.deadline_us = 60 * SECOND;
+  OK(tranship_write(sender, source, 0, to, 0, 64, &options, &transfer));
+  SAYS(TRANSHIP_TIMEOUT, "not ended within 2ms", tranship_transfer_wait_for(transfer, 2000, &end));
+  OK(tranship_transfer_cancel(transfer));
+  OK(tranship_transfer_wait_for(transfer, LONG, &end));
+  CHECK(end.outcome == TRANSHIP_OUTCOME_REJECTED && end.reason == TRANSHIP_REASON_CANCELLED);
+  OK(tranship_transfer_close(transfer));
+  close(silent);
   OK(tranship_remote_close(to));
   SAYS(TRANSHIP_INVALID, "no descriptor",
        tranship_remote_open(sender, (const unsigned char *)"{}", 2, &to));
