@@ -378,7 +378,6 @@ static void ends_are_told(tranship_region_t *source, tranship_region_t *target) 
   CHECK(end.reason == TRANSHIP_REASON_CANCELLED || end.reason == TRANSHIP_REASON_UNREACHABLE);
   OK(tranship_transfer_close(transfer));
   OK(tranship_remote_close(to));
-  OK(tranship_remote_close(to));
   SAYS(TRANSHIP_INVALID, "no descriptor",
        tranship_remote_open(sender, (const unsigned char *)"{}", 2, &to));
 }
