@@ -171,7 +171,7 @@ nixl_status_t nixlTranshipEngine::ask(nixl_status_t (Transfer::*how)(bool &), Tr
   bool ended = false;
   auto status = (transfer.*how)(ended);
   if (ended) {
-    trace_.add(localAgent, agent, transfer.writes(), transfer.pieces(), transfer.bytes(), status,
+    trace_.add(localAgent, agent, transfer.writes(), transfer.pieces(), transfer.bytes(), transfer.result(),
                transfer.elapsed_us());
   }
   return status;
@@ -186,7 +186,7 @@ nixl_status_t nixlTranshipEngine::checkXfer(nixlBackendReqH *handle) const {
 
 nixl_status_t nixlTranshipEngine::releaseReqH(nixlBackendReqH *handle) const {
   auto *of = static_cast<Handle *>(handle);
-  if (auto status = of->transfer->stop(); status != NIXL_SUCCESS) return status;
+  if (auto status = ask(&Transfer::stop, *of->transfer, of->agent); status != NIXL_SUCCESS) return status;
   {
     std::lock_guard lock(live_mutex_);
     live_.erase(of->transfer->id());

@@ -204,9 +204,15 @@ nixl_status_t Transfer::advance_locked(bool &ended) {
   return status_ = failed_;
 }
 
-nixl_status_t Transfer::stop() {
+nixl_status_t Transfer::result() {
   std::lock_guard lock(mutex_);
-  if (status_ == NIXL_IN_PROG) {
+  return status_;
+}
+
+nixl_status_t Transfer::stop(bool &ended) {
+  std::lock_guard lock(mutex_);
+  ended = status_ == NIXL_IN_PROG;
+  if (ended) {
     fail(NIXL_ERR_CANCELED);
     if (notice_transfer_ != nullptr) (void)tranship_transfer_cancel(notice_transfer_);
     tranship_completion_t end;
@@ -219,6 +225,7 @@ nixl_status_t Transfer::stop() {
       (void)tranship_transfer_close(notice_transfer_);
       notice_transfer_ = nullptr;
     }
+    over_at_ = std::chrono::steady_clock::now();
     status_ = failed_;
   }
   for (auto &part : parts_) {

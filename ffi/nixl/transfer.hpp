@@ -42,7 +42,10 @@ class Transfer {
 
   // Stops it, and returns once no byte moves any more or its deadlines are over: only with NIXL_SUCCESS are its
   // pages free.
-  nixl_status_t stop();
+  nixl_status_t stop(bool &ended);
+
+  // How it went, or that it has not ended.
+  nixl_status_t result();
 
   uint64_t id() const { return id_; }
   bool writes() const { return op_ == NIXL_WRITE; }

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import json
 import os
 import random
 import re
@@ -339,9 +340,9 @@ def test_a_silent_peer_is_given_up_by_the_deadline(agents):
     assert state == "released"
 
 
-def test_a_transfer_that_is_released_moves_no_more(agents):
-    big = 512 * MIB
-    one, other = agents("one", 1, big), agents("other", 1, big)
+def test_a_transfer_that_is_released_moves_no_more(agents, tmp_path):
+    big, trace = 512 * MIB, tmp_path / "trace.jsonl"
+    one, other = agents("one", 1, big, trace=str(trace)), agents("other", 1, big)
     introduce(one, other)
     stopped = 0
     for number in range(4):
@@ -354,6 +355,9 @@ def test_a_transfer_that_is_released_moves_no_more(agents):
         one.call("fill", 0, 200)
         assert other.call("digests") == seen, "bytes of after the release"
     assert stopped, "all were done before they could be released"
+    ends = [json.loads(line) for line in trace.read_text().splitlines()]
+    cancelled = [line for line in ends if (line["status"], line["op"], line["bytes"]) == (-11, "write", big)]
+    assert len(ends) == 4 and len(cancelled) == stopped
 
 
 def built(tmp_path, change):
