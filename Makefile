@@ -9,7 +9,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 # The suites that every fabric and every cold tier must pass.
 FEATURES := tranship-transport/conformance,tranship-cache/conformance
 
-.PHONY: help demo test unit test-python test-engines test-engines-quick test-s3 loom lint audit deny fmt doc ffi header bench fuzz fuzz-check fuzz-seeds test-asan test-tsan test-netns soak soak-nvme mutants peers sample clean
+.PHONY: help demo test unit test-python test-engines test-engines-quick test-s3 loom lint audit deny fmt doc ffi nixl header bench fuzz fuzz-check fuzz-seeds test-asan test-tsan test-netns soak soak-nvme mutants peers sample clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -73,6 +73,9 @@ doc: ## build the API documentation, warnings are errors
 ffi: ## build a release of libtranship.so, beside the binary
 	$(CARGO) build --release -p tranship -p tranship-ffi
 	scripts/link-ffi $(TARGET)/release/libtranship.a $(TARGET)/release
+
+nixl: ## build NIXL's backend into target/nixl, if it fits the NIXL that PYTHON (python3) has
+	ffi/nixl/build $(TARGET)/nixl $(or $(PYTHON),python3)
 
 header: ## make ffi/include/tranship.h again
 	TRANSHIP_WRITE_HEADER=1 $(CARGO) test -p tranship-ffi --test header

@@ -930,6 +930,11 @@ tranship_status_t tranship_transfer_poll(tranship_transfer_t *transfer, tranship
 /// Waits for its end, which comes by its deadline, moving the engine on.
 tranship_status_t tranship_transfer_wait(tranship_transfer_t *transfer, tranship_completion_t *end);
 
+/// As tranship_transfer_wait(), but no longer than `timeout_us`: TRANSHIP_TIMEOUT when it has not ended by then.
+tranship_status_t tranship_transfer_wait_for(tranship_transfer_t *transfer,
+                                             uint64_t timeout_us,
+                                             tranship_completion_t *end);
+
 /// Asks that it end now. It has not ended when this returns.
 tranship_status_t tranship_transfer_cancel(tranship_transfer_t *transfer);
 

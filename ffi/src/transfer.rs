@@ -7,6 +7,7 @@ use tranship_transport::{Outcome, Reason};
 
 use crate::call::call;
 use crate::handle;
+use crate::input;
 use crate::output::Out;
 use crate::queue::{TRANSHIP_COMPLETION_TRANSFER, tranship_completion_t};
 use crate::reason;
@@ -93,6 +94,27 @@ pub unsafe extern "C" fn tranship_transfer_wait(
         let end = Out::new(end, "end")?;
         let transfer = handle::get::<Transfer>(transfer)?;
         end.set(completion(transfer.user_data, transfer.transfer.wait()));
+        Ok(())
+    })
+}
+
+/// As tranship_transfer_wait(), but no longer than `timeout_us`: TRANSHIP_TIMEOUT when it has not ended by then.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tranship_transfer_wait_for(
+    transfer: *mut tranship_transfer_t,
+    timeout_us: u64,
+    end: *mut tranship_completion_t,
+) -> tranship_status_t {
+    // SAFETY: the caller keeps to what the header asks of pointers.
+    call(|| unsafe {
+        let end = Out::new(end, "end")?;
+        let timeout = input::wait(timeout_us)?;
+        let transfer = handle::get::<Transfer>(transfer)?;
+        let outcome = transfer.transfer.wait_for(timeout).ok_or_else(|| {
+            let text = format!("the transfer has not ended within {timeout:?}");
+            Failure::new(tranship_status_t::TRANSHIP_TIMEOUT, text)
+        })?;
+        end.set(completion(transfer.user_data, outcome));
         Ok(())
     })
 }

@@ -74,6 +74,14 @@ class Engine:
         """vLLM's counters by name, operation and result."""
         return self._ask(["metrics"])
 
+    def transfer(self, prompt, count, parameters):
+        """The tokens of one prompt, of which other engines have a part, and what those need to have theirs."""
+        return self._ask(["transfer", prompt, count, parameters])
+
+    def kill(self):
+        os.killpg(self._process.pid, 9)
+        self._process.wait(10)
+
     def forget(self):
         """Empties the engine's own prefix cache."""
         assert self._ask(["forget"])
@@ -86,7 +94,10 @@ class Engine:
         self._ask(["damage", index])
 
     def close(self):
-        self._process.stdin.close()
+        try:
+            self._process.stdin.close()
+        except BrokenPipeError:
+            pass
         try:
             self._process.wait(30)
         except subprocess.TimeoutExpired:

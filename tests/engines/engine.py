@@ -55,7 +55,7 @@ def forget(llm, **how):
 
 def main():
     options = json.loads(sys.stdin.readline())
-    if "kv_transfer_config" in options:
+    if options.get("kv_transfer_config", {}).get("kv_connector") == "TranshipConnector":
         watch()
     from vllm import LLM, SamplingParams
     from vllm.lora.request import LoRARequest
@@ -83,6 +83,12 @@ def main():
             sampling = SamplingParams(temperature=0, max_tokens=count, ignore_eos=True)
             outputs = llm.generate([{"prompt_token_ids": ids} for ids in prompts], sampling, use_tqdm=False, lora_request=lora)
             answer = [[list(o.outputs[0].token_ids), o.num_cached_tokens] for o in outputs]
+        elif name == "transfer":
+            prompt, count, parameters = arguments
+            more = {"kv_transfer_params": parameters}
+            sampling = SamplingParams(temperature=0, max_tokens=count, ignore_eos=True, extra_args=more)
+            (output,) = llm.generate([{"prompt_token_ids": prompt}], sampling, use_tqdm=False)
+            answer = [list(output.outputs[0].token_ids), output.kv_transfer_params]
         elif name in ("forget", "reset"):
             answer = forget(llm, reset_connector=name == "reset")
         elif name == "metrics":

@@ -2,6 +2,8 @@
 #define _GNU_SOURCE
 #include "check.h"
 
+#include <arpa/inet.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
@@ -126,6 +128,7 @@ static void ends_in_a_queue(tranship_region_t *source, tranship_remote_t *to, un
   uint32_t fenced = 0;
   OK(tranship_transfer_poll(transfer, &end));
   OK(tranship_transfer_wait(transfer, &end));
+  OK(tranship_transfer_wait_for(transfer, 0, &end));
   OK(tranship_transfer_fenced(transfer, &fenced));
   CHECK(end.outcome == TRANSHIP_OUTCOME_DONE && fenced == 1);
   OK(tranship_transfer_cancel(transfer));  // too late, and harmless
@@ -379,6 +382,34 @@ static void ends_are_told(tranship_region_t *source, tranship_region_t *target) 
        tranship_remote_open(sender, (const unsigned char *)"{}", 2, &to));
 }
 
+// Somebody is there, and says nothing: a wait for the end is over when its time is.
+static void a_wait_has_an_end(tranship_region_t *source) {
+  tranship_remote_t *to = NULL;
+  int silent = socket(AF_INET, SOCK_STREAM, 0);
+  struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+  socklen_t at_len = sizeof at;
+  CHECK(bind(silent, (struct sockaddr *)&at, sizeof at) == 0 && listen(silent, 8) == 0);
+  CHECK(getsockname(silent, (struct sockaddr *)&at, &at_len) == 0);
+  char there_text[256];
+  snprintf(there_text, sizeof there_text,
+           "{\"engine\":1,\"window\":{\"slot\":0,\"generation\":0},\"len\":64,"
+           "\"access\":1,\"routes\":[{\"address\":\"tcp:127.0.0.1:%d\",\"key\":1,\"base\":0}]}",
+           ntohs(at.sin_port));
+  OK(tranship_remote_open(sender, (const unsigned char *)there_text, strlen(there_text), &to));
+  tranship_transfer_t *transfer = NULL;
+  tranship_completion_t end;
+  tranship_submit_options_t options = TRANSHIP_INIT(tranship_submit_options_t);
+  options.deadline_us = 60 * SECOND;
+  OK(tranship_write(sender, source, 0, to, 0, 64, &options, &transfer));
+  SAYS(TRANSHIP_TIMEOUT, "not ended within 2ms", tranship_transfer_wait_for(transfer, 2000, &end));
+  OK(tranship_transfer_cancel(transfer));
+  OK(tranship_transfer_wait_for(transfer, LONG, &end));
+  CHECK(end.outcome == TRANSHIP_OUTCOME_REJECTED && end.reason == TRANSHIP_REASON_CANCELLED);
+  OK(tranship_transfer_close(transfer));
+  OK(tranship_remote_close(to));
+  close(silent);
+}
+
 void transport(const char *fabric) {
   tranship_engine_options_t options = TRANSHIP_INIT(tranship_engine_options_t);
   options.fabrics = fabric;
@@ -413,6 +444,7 @@ void transport(const char *fabric) {
   wakes_who_sleeps(source, to);
   pages_travel(source, to, there);
   ends_are_told(source, target);
+  if (strcmp(fabric, "tcp") == 0) a_wait_has_an_end(source);
   words_are_watched(target);
   barriers_meet();
   messages_arrive();

@@ -211,6 +211,17 @@ impl Transfer {
         }
     }
 
+    /// Waits for its end, driving the engine on this thread, but no longer than `timeout`: then `None`.
+    pub fn wait_for(&self, timeout: Duration) -> Option<Outcome> {
+        if let State::Running { engine, completion } = &self.state
+            && completion.outcome().is_none()
+        {
+            let until = engine.now() + timeout;
+            engine.wait_on(completion, until, || completion.outcome().is_some());
+        }
+        self.outcome()
+    }
+
     /// Asks that it end now: `Done` if it was faster, else `Rejected` or `Fenced` with
     /// [`Reason::Cancelled`] (or `Lost` at its deadline, when no fence can be proven). It has not
     /// ended when this returns.
