@@ -12,11 +12,13 @@ use tranship_kv::{Dial, Guard as Breaker};
 use tranship_transport::memory::Spans;
 
 use crate::error::{invalid, of_client, of_dial, raise};
+use crate::events::Events;
 use crate::identity::Identity;
 use crate::keys::{Keys, links};
 use crate::lease::Lease;
 use crate::memory::blocks;
 use crate::results::{Hit, Loaded, Stored, present};
+use crate::room::{self, Room};
 
 /// Connects to a daemon.
 #[pyfunction]
@@ -143,6 +145,50 @@ impl Cache {
         let (given, _keep) = to_store(keys, pages)?;
         let ttl = ttl.map(|ttl| seconds(py, "ttl", ttl)).transpose()?;
         self.ask(py, |cache| tranship_kv::store(cache, &given, ttl)).map(Stored)
+    }
+
+    /// Asks for room for blocks of so many bytes each, to be filled in place; with `ttl` they live no longer than so
+    /// many seconds once committed. A room a block, or why there is none.
+    #[pyo3(signature = (keys, nbytes, *, ttl=None))]
+    fn reserve(
+        &self,
+        py: Python<'_>,
+        keys: &Bound<'_, PyAny>,
+        nbytes: &Bound<'_, PyAny>,
+        ttl: Option<f64>,
+    ) -> PyResult<Vec<Py<PyAny>>> {
+        let links = links(keys)?;
+        let lens: Vec<u64> = match nbytes.extract::<u64>() {
+            Ok(len) => vec![len; links.len()],
+            Err(_) => nbytes.extract()?,
+        };
+        if lens.len() != links.len() {
+            let (keys, lens) = (links.len(), lens.len());
+            return Err(invalid(
+                py,
+                format!("{keys} keys and {lens} lengths; give one length a key"),
+            ));
+        }
+        let wanted: Vec<_> = links.into_iter().zip(lens).collect();
+        let ttl = ttl.map(|ttl| seconds(py, "ttl", ttl)).transpose()?;
+        let grants = self.ask(py, |cache| cache.reserve_for(&wanted, ttl))?;
+        grants.into_iter().map(|grant| room::answer(py, grant, self.birth)).collect()
+    }
+
+    /// Makes filled blocks readable, and closes their rooms; one result a room.
+    fn commit(&self, py: Python<'_>, rooms: Vec<Bound<'_, Room>>) -> PyResult<Stored> {
+        let cache = self.open(py)?;
+        let stored = room::commit(py, &cache, &rooms)?;
+        stored.map(Stored).map_err(|error| of_client(py, &error))
+    }
+
+    /// Follows what happens to the tenant's blocks, from event number `start` on or from now: an iterator of
+    /// dicts, which ends when nothing came for `timeout` seconds.
+    #[pyo3(signature = (start=None, *, timeout=None))]
+    fn events(&self, py: Python<'_>, start: Option<u64>, timeout: Option<f64>) -> PyResult<Events> {
+        let timeout = timeout.map(|timeout| seconds(py, "timeout", timeout)).transpose()?;
+        let events = self.ask(py, |cache| cache.subscribe(start))?;
+        Ok(Events::new(events, timeout))
     }
 
     /// Keeps blocks in place for reading, until the lease is closed or `ttl` seconds are over.

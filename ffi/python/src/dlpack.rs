@@ -39,7 +39,7 @@ struct DlManagedTensor {
     deleter: Option<unsafe extern "C" fn(*mut DlManagedTensor)>,
 }
 
-const NAME: &CStr = c"dltensor";
+pub(crate) const NAME: &CStr = c"dltensor";
 const USED: &CStr = c"used_dltensor";
 /// `kDLCPU`, `kDLCUDAHost`, `kDLROCMHost`: memory of the host.
 const HOST: [i32; 3] = [1, 3, 11];
@@ -123,6 +123,54 @@ impl Drop for Taken {
                 }
             }
         });
+    }
+}
+
+/// What a tensor that was given away holds on to.
+struct Given {
+    managed: DlManagedTensor,
+    shape: i64,
+    stride: i64,
+    _owner: Py<PyAny>,
+}
+
+/// `len` bytes of the host as a tensor, to be deleted by whoever takes it.
+pub(crate) fn give(data: *mut c_void, len: usize, owner: Py<PyAny>) -> *mut c_void {
+    let tensor = DlTensor {
+        data,
+        device: DlDevice { kind: HOST[0], id: 0 },
+        ndim: 1,
+        dtype: DlDataType { code: 1, bits: 8, lanes: 1 },
+        shape: std::ptr::null_mut(),
+        strides: std::ptr::null_mut(),
+        byte_offset: 0,
+    };
+    let managed = DlManagedTensor { tensor, context: std::ptr::null_mut(), deleter: Some(delete) };
+    let shape = i64::try_from(len).unwrap_or(i64::MAX);
+    let given = Box::into_raw(Box::new(Given { managed, shape, stride: 1, _owner: owner }));
+    // SAFETY: just made, and nobody else's yet; its numbers stay where they are until it is deleted.
+    unsafe {
+        (*given).managed.context = given.cast();
+        (*given).managed.tensor.shape = &raw mut (*given).shape;
+        (*given).managed.tensor.strides = &raw mut (*given).stride;
+        (&raw mut (*given).managed).cast()
+    }
+}
+
+unsafe extern "C" fn delete(managed: *mut DlManagedTensor) {
+    // SAFETY: made by `give`, and deleted once, as DLPack says. On a thread without the interpreter lock the
+    // reference is given back later.
+    unsafe { drop(Box::from_raw((*managed).context.cast::<Given>())) }
+}
+
+/// Deletes a tensor whose capsule nobody took it out of.
+pub(crate) unsafe extern "C" fn delete_untaken(capsule: *mut pyo3::ffi::PyObject) {
+    // SAFETY: called by the interpreter with the capsule; the name says whether the tensor is still in it.
+    unsafe {
+        if pyo3::ffi::PyCapsule_IsValid(capsule, NAME.as_ptr()) == 1 {
+            let at = pyo3::ffi::PyCapsule_GetPointer(capsule, NAME.as_ptr());
+            delete(at.cast());
+        }
     }
 }
 
