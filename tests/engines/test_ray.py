@@ -1,4 +1,6 @@
-"""Ray's direct transport through tranship.ray: actors in processes of their own, a real daemon."""
+"""Ray's direct transport through tranship.ray: actors in processes of their own."""
+
+import os
 
 import fresh
 import pytest
@@ -36,7 +38,11 @@ def start():
             return [ray.put(self.kept, _tensor_transport="TRANSHIP")]
 
         def idle(self):
-            return True
+            """What the process has of the transport's memory; calls are when it hears of objects that are gone."""
+            return mapped()
+
+        def process(self):
+            return os.getpid()
 
     @ray.remote(enable_tensor_transport=True, num_cpus=0.5)
     class Consumer:
@@ -56,8 +62,14 @@ def start():
             got = ray.get(refs[0])
             return [got.data_ptr() == target.data_ptr(), torch.equal(target, torch.arange(count, dtype=torch.float32))]
 
+        def fetch(self, refs):
+            return ray.get(refs[0]).sum().item()
+
+        def process(self):
+            return os.getpid()
+
     ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR", object_store_memory=100 << 20)
-    _kept.update(ray=ray, producer=Producer.remote(), consumer=Consumer.remote())
+    _kept.update(ray=ray, make=Producer, producer=Producer.remote(), consumer=Consumer.remote())
 
 
 def stop():
@@ -88,53 +100,124 @@ def let_go():
 
 
 def idle():
-    """The producer has something else to do."""
+    """The producer's memory of the transport."""
     ray = _kept["ray"]
     return ray.get(_kept["producer"].idle.remote())
 
 
-def fails(seed, count):
-    """What an exchange that cannot work says."""
+def mapped():
+    """Memory of the transport's in this process."""
+    with open("/proc/self/maps") as maps:
+        return sum("/memfd:ray" in line for line in maps)
+
+
+def orphaned():
+    """What a consumer's task says whose tensors died with their producer, how long that took, and whether the consumer
+    is the one of before."""
+    import signal
+    import time
+
+    ray = _kept["ray"]
+    before = ray.get(_kept["consumer"].process.remote())
+    refs = ray.get(_kept["producer"].put.remote(1000))
+    process = ray.get(_kept["producer"].process.remote())
+    said = None
+    os.kill(process, signal.SIGKILL)
+    began = time.monotonic()
     try:
-        exchange(seed, count)
+        ray.get(_kept["consumer"].fetch.remote(refs), timeout=120)
     except Exception as error:
-        return str(error)
+        said = str(error)
+    took = time.monotonic() - began
+    after = ray.get(_kept["consumer"].process.remote(), timeout=60)
+    _kept["producer"] = _kept["make"].remote()
+    return [said, took, before == after]
 
 
-def test_actors_pass_tensors_through_the_daemon(daemon, tmp_path):
-    import tranship
-
+@pytest.mark.parametrize("fabrics", ["shm,tcp", "tcp"])
+def test_actors_pass_tensors_memory_to_memory(tmp_path, fabrics):
     seen = [[True, True, 7.5, [0, 3], "seed 3"], True]
     count = (9 << 20) // 4
-    with fresh.Process(__file__, tmp_path / "ray.log", TRANSHIP_ADDRESS=daemon.address) as cluster:
+    before = set(os.listdir("/dev/shm"))
+    with fresh.Process(__file__, tmp_path / "ray.log", TRANSHIP_RAY_FABRICS=fabrics, TRANSHIP_RAY_TIMEOUT="10") as cluster:
         cluster.call("start")
         assert cluster.call("exchange", 3, count) == seen
-        with tranship.connect(daemon.address) as cache:
-            assert pinned(cache) == 5, "three of a, one of b, one of c"
-            assert cluster.call("into", 1000) == [True, True]
-            cluster.call("let_go")
-            for _ in range(200):
-                # The producer is told that an object is gone as it does other things.
-                if pinned(cache) == 0:
-                    break
-                cluster.call("idle")
-            assert pinned(cache) == 0, "nothing is left"
-
-        assert "could not be kept" in cluster.call("fails", 4, 80 << 18), "it is larger than the daemon's memory"
-        assert cluster.call("exchange", 3, 16) == seen, "the actors live"
-        daemon.kill()
-        assert cluster.call("fails", 5, 16)
-        daemon.start()
-        for _ in range(60):
-            if cluster.call("fails", 3, 16) is None:
+        assert cluster.call("idle") == 1, "the object is there"
+        assert cluster.call("into", 1000) == [True, True]
+        cluster.call("let_go")
+        for _ in range(200):
+            if cluster.call("idle") == 0:
                 break
-        assert cluster.call("exchange", 3, count) == seen
+        assert cluster.call("idle") == 0, "nothing is left"
+
+        said, took, same = cluster.call("orphaned")
+        assert said and took < 60 and same, (said, took, same)
+        assert cluster.call("exchange", 3, count) == seen, "the others live"
+    left = {name for name in set(os.listdir("/dev/shm")) - before if "ray" not in name and "plasma" not in name}
+    assert not left
 
 
-def pinned(cache):
+@pytest.mark.parametrize("fabrics", ["shm", "tcp"])
+def test_the_transport_by_itself(fabrics, monkeypatch):
+    """Source and destination in one process, without Ray around them."""
+    torch = pytest.importorskip("torch")
     import tranship
+    import tranship.ray
 
-    return tranship.stats(cache)["gauges"]["pinned"]["blocks"]
+    monkeypatch.setattr(tranship.ray, "_secret", lambda: "secret")
+    monkeypatch.setenv("TRANSHIP_RAY_FABRICS", fabrics)
+    monkeypatch.setenv("TRANSHIP_RAY_HOST", "127.0.0.1")
+    monkeypatch.setenv("TRANSHIP_RAY_TIMEOUT", "60")
+    source, other = tranship.ray.TranshipTransport(), tranship.ray.TranshipTransport()
+    tensors = [torch.randn(n, 3) for n in range(300)]
+    metadata = source.extract_tensor_transport_metadata("o", tensors)
+    targets = [torch.zeros_like(tensor) for tensor in tensors]
+    places = [target.data_ptr() for target in targets]
+    tensors[5][:] = 5
+    got = other.recv_multiple_tensors("o", metadata, None, targets)
+    assert [tensor.data_ptr() for tensor in got] == places
+    assert all(torch.equal(a, b) for i, (a, b) in enumerate(zip(got, tensors)) if i != 5)
+    assert not torch.equal(got[5], tensors[5]), "what the actor does later is not seen"
+
+    with pytest.raises(ValueError, match="contiguous"):
+        other.fetch_multiple_tensors("o", metadata, None, [torch.zeros(1)] * 300)
+    source.garbage_collect("o", metadata, tensors)
+    source.garbage_collect("o", metadata, tensors)
+    with pytest.raises(RuntimeError, match="revoked"):
+        other.recv_multiple_tensors("o", metadata, None)
+    assert mapped() == 0
+
+    empty = source.extract_tensor_transport_metadata("e", [torch.empty(0, 2)])
+    assert other.recv_multiple_tensors("e", empty, None)[0].shape == (0, 2)
+
+
+def test_an_abort_ends_a_fetch(monkeypatch):
+    """The source takes connections and never answers."""
+    import socket
+
+    torch = pytest.importorskip("torch")
+    import tranship.ray
+
+    monkeypatch.setattr(tranship.ray, "_secret", lambda: "secret")
+    monkeypatch.setenv("TRANSHIP_RAY_FABRICS", "tcp")
+    monkeypatch.setenv("TRANSHIP_RAY_HOST", "127.0.0.1")
+    monkeypatch.setenv("TRANSHIP_RAY_TIMEOUT", "60")
+    source, other = tranship.ray.TranshipTransport(), tranship.ray.TranshipTransport()
+    metadata = source.extract_tensor_transport_metadata("o", [torch.ones(9)])
+    port = source._engine().addresses[0].rsplit(":", 1)[1]
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        metadata.descriptor = metadata.descriptor.replace(port.encode(), str(listener.getsockname()[1]).encode())
+        fetch = other.fetch_multiple_tensors("o", metadata, None)
+        with pytest.raises(TimeoutError):
+            other.wait_fetch_complete(fetch, 0)
+        other.abort_transport("another", None)
+        with pytest.raises(TimeoutError):
+            other.wait_fetch_complete(fetch, 0.05)
+        other.abort_transport("o", None)
+        with pytest.raises(RuntimeError, match="cancelled"):
+            other.wait_fetch_complete(fetch, 30)
 
 
 if __name__ == "__main__":

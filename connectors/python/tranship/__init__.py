@@ -1,9 +1,13 @@
-"""A tiered KV cache and tensor transport: the client.
+"""A tiered KV cache and tensor transport: the client, and the engine that moves bytes.
 
     cache = tranship.connect(identity=tranship.Identity("qwen3-0.6b", dtype="bf16"))
     hit = cache.lookup(keys)                       # the longest prefix that can be loaded
     done = cache.load(hit.keys, into=pages[ids])   # into tensors, no copy in between; one result a block
     cache.store(keys[len(hit):], pages[more])
+
+    engine = tranship.Engine()                     # no daemon: memory to memory
+    remote = engine.open(descriptor)               # of a peer's region.window().descriptor
+    outcome = engine.read(engine.register(tensor), remote)
 
 Memory is given as `Pages(tensors)[ids]` (a paged KV cache), as a list of buffers or tensors (buffer
 protocol or DLPack), or by address as `Segments`. Calls that may wait let go of the interpreter lock.
@@ -11,10 +15,12 @@ protocol or DLPack), or by address as `Segments`. Calls that may wait let go of 
 
 import json as _json
 
-from ._aio import load_async, store_async
+from ._aio import load_async, read_async, store_async, write_async
 from ._native import (
+    Block,
     Cache,
     Done,
+    Engine,
     Error,
     Events,
     Filling,
@@ -25,14 +31,20 @@ from ._native import (
     Lease,
     Loaded,
     LoadResult,
-    Memory,
+    NoRoom,
+    Outcome,
     Pages,
     Queue,
+    Region,
+    Remote,
     Room,
     Segments,
     Selected,
+    Slice,
     Stored,
     StoreResult,
+    Transfer,
+    Window,
     __version__,
     connect,
 )
@@ -44,8 +56,10 @@ def stats(cache: Cache) -> dict:
 
 
 __all__ = [
+    "Block",
     "Cache",
     "Done",
+    "Engine",
     "Error",
     "Events",
     "Filling",
@@ -56,17 +70,25 @@ __all__ = [
     "Lease",
     "LoadResult",
     "Loaded",
-    "Memory",
+    "NoRoom",
+    "Outcome",
     "Pages",
     "Queue",
+    "Region",
+    "Remote",
     "Room",
     "Segments",
     "Selected",
+    "Slice",
     "StoreResult",
     "Stored",
+    "Transfer",
+    "Window",
     "__version__",
     "connect",
     "load_async",
+    "read_async",
     "stats",
     "store_async",
+    "write_async",
 ]

@@ -1,4 +1,4 @@
-"""Loads and stores that are awaited: jobs of a queue, whose descriptor the event loop watches."""
+"""Loads, stores and transfers that are awaited: the event loop watches a descriptor, of a queue or of a transfer."""
 
 import asyncio
 import weakref
@@ -52,3 +52,28 @@ async def store_async(cache, keys, pages, *, ttl=None):
     """`cache.store`, awaited."""
     watch = _watch(cache)
     return (await watch.job(watch.queue.store(keys, pages, ttl=ttl))).stored
+
+
+async def _ended(transfer):
+    loop = asyncio.get_running_loop()
+    future = loop.create_future()
+    descriptor = transfer.fileno()
+    loop.add_reader(descriptor, lambda: future.done() or future.set_result(None))
+    try:
+        await future
+    except asyncio.CancelledError:
+        transfer.cancel()
+        raise
+    finally:
+        loop.remove_reader(descriptor)
+    return transfer.outcome
+
+
+async def read_async(engine, into, remote, *, at=0, timeout=None):
+    """`engine.read`, awaited; cancelled with the task."""
+    return await _ended(engine.submit_read(into, remote, at=at, timeout=timeout))
+
+
+async def write_async(engine, from_, remote, *, at=0, timeout=None):
+    """`engine.write`, awaited; cancelled with the task."""
+    return await _ended(engine.submit_write(from_, remote, at=at, timeout=timeout))

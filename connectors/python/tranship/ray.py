@@ -1,4 +1,4 @@
-"""Ray: a tensor transport (RDT) through the daemon, for tensors in host memory.
+"""Ray: a one-sided tensor transport (RDT) for tensors in host memory. No daemon takes part.
 
     import tranship.ray
     tranship.ray.register()                              # before classes that name it, in the process that makes actors
@@ -11,30 +11,33 @@
     @ray.remote(enable_tensor_transport=True)
     class Consumer: ...
 
-Every process finds its daemon by TRANSHIP_ADDRESS, or is on this machine's. A producer's tensors become pinned blocks;
-consumers load them when they come to it, straight into their own, without the producer; the blocks go when Ray lets
-go of the object, and after `TRANSHIP_RAY_TTL` seconds (one hour) where a producer died before.
+A producer's tensors are copied once into memory of its engine, which peers of the machine reach through shared memory
+and others over tcp, and which nobody changes when the actor goes on with its tensors. Consumers read from there straight
+into their own tensors; the producer's threads take no part over shared memory. The memory goes when Ray lets go of the
+object.
 """
 
 import os
+import secrets
 import threading
-import uuid
+import time
+import weakref
 from dataclasses import dataclass, field
 
+import ray
 import torch
 from ray.experimental import register_tensor_transport
+from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
 from ray.experimental.rdt import CommunicatorMetadata, TensorTransportManager, TensorTransportMetadata
 from ray.experimental.rdt.tensor_transport_manager import FetchRequest
 
 import tranship
 
 NAME = "TRANSHIP"
-# A tensor is cut into blocks of so many bytes: the arena need not have its size in one piece.
-BLOCK_BYTES = 4 << 20
-_TTL_SECONDS = 3600.0
+# Tensors begin at cache lines.
+_ALIGN_BYTES = 64
 _TIMEOUT_SECONDS = 30.0
-# How long a load waits for blocks that are on their way from another tier or machine.
-_WAIT_SECONDS = 10.0
+_SECRET = b"tranship/ray/secret"
 
 
 def register():
@@ -48,30 +51,48 @@ def register():
 
 @dataclass
 class TranshipMetadata(TensorTransportMetadata):
-    """Names the blocks of an object's tensors."""
+    """Where an object's tensors are: the descriptor of a window, and the place of each in it."""
 
-    nonce: str = ""
-    sizes: list[int] = field(default_factory=list)
+    descriptor: bytes | None = None
+    places: list[int] = field(default_factory=list)
 
 
-@dataclass
+@dataclass(eq=False)
 class _Fetch(FetchRequest):
-    queue: object = None
-    job: int | None = None
+    transfers: list = field(default_factory=list)
+
+    __eq__, __hash__ = object.__eq__, object.__hash__
+
+    def cancel(self):
+        for transfer in list(self.transfers):
+            if not transfer.done():
+                transfer.cancel()
+
+    def __del__(self):
+        # Nobody waits for it any more.
+        self.cancel()
 
 
 class TranshipTransport(TensorTransportManager):
     def __init__(self):
         self._lock = threading.Lock()
         self._open = None
+        # By object: the region and the window of what this process has made.
+        self._made = {}
+        # What this process is fetching.
+        self._fetching = weakref.WeakSet()
 
-    def _daemon(self):
-        """The connection and the jobs of this process, made when first needed."""
+    def _engine(self):
+        """The engine of this process, made when first needed."""
         with self._lock:
             if self._open is None:
-                identity = tranship.Identity("ray", layout="rdt")
-                cache = tranship.connect(identity=identity, name="ray", timeout=_TIMEOUT_SECONDS)
-                self._open = (cache, tranship.Queue(cache))
+                host = os.environ.get("TRANSHIP_RAY_HOST") or ray.util.get_node_ip_address()
+                self._open = tranship.Engine(
+                    os.environ.get("TRANSHIP_RAY_FABRICS", "shm,tcp"),
+                    tcp_listen=f"[{host}]:0" if ":" in host else f"{host}:0",
+                    tcp_secret=_secret(),
+                    deadline=_timeout(),
+                )
             return self._open
 
     def tensor_transport_backend(self):
@@ -89,26 +110,25 @@ class TranshipTransport(TensorTransportManager):
         return True
 
     def extract_tensor_transport_metadata(self, obj_id, rdt_object):
-        cache, _ = self._daemon()
-        kept = [tensor.detach().contiguous() for tensor in rdt_object]
+        places, end = [], 0
+        for tensor in rdt_object:
+            places.append(end)
+            end += -(-_size(tensor) // _ALIGN_BYTES) * _ALIGN_BYTES
         metadata = TranshipMetadata(
-            tensor_meta=[(tensor.shape, tensor.dtype) for tensor in rdt_object],
-            tensor_device="cpu",
-            # An object's number is not unique among clusters that share a daemon.
-            nonce=uuid.uuid4().hex,
-            sizes=[tensor.numel() * tensor.element_size() for tensor in kept],
+            tensor_meta=[(tensor.shape, tensor.dtype) for tensor in rdt_object], tensor_device="cpu", places=places
         )
-        keys = _keys(metadata)
-        if len(keys):
-            ttl = float(os.environ.get("TRANSHIP_RAY_TTL", _TTL_SECONDS))
-            stored = cache.store(keys, _segments(kept), ttl=ttl)
-            pinned = cache.pin(keys) if stored.ok else 0
-            if pinned < len(keys):
-                cache.remove(keys)
-                why = stored.why(stored.refused[0]) if stored.refused else "they were evicted at once"
-                raise RuntimeError(
-                    f"{sum(metadata.sizes)} bytes of object {obj_id} could not be kept in {cache.address}: {why}"
-                )
+        if end:
+            try:
+                region = self._engine().alloc(end, name="ray")
+                memory = torch.from_dlpack(region)
+                for tensor, at in zip(rdt_object, places):
+                    memory[at : at + _size(tensor)].copy_(_bytes(tensor.detach().contiguous()))
+                window = region.window(access="read")
+            except tranship.Error as error:
+                raise RuntimeError(f"{end} bytes of object {obj_id} could not be kept: {error}") from error
+            metadata.descriptor = window.descriptor
+            with self._lock:
+                self._made[obj_id] = (region, window)
         return metadata
 
     def get_communicator_metadata(self, src_actor, dst_actor, backend=None):
@@ -117,7 +137,6 @@ class TranshipTransport(TensorTransportManager):
     def fetch_multiple_tensors(
         self, obj_id, tensor_transport_metadata, communicator_metadata, target_buffers=None
     ):
-        _, queue = self._daemon()
         metadata = tensor_transport_metadata
         tensors = []
         for i, (shape, dtype) in enumerate(metadata.tensor_meta):
@@ -132,28 +151,37 @@ class TranshipTransport(TensorTransportManager):
             elif target.device.type != "cpu":
                 raise ValueError(f"buffer {i} of object {obj_id} is on {target.device}; TRANSHIP moves host memory")
             tensors.append(target)
-        keys = _keys(metadata)
-        job = queue.load(keys, _segments(tensors), wait=_WAIT_SECONDS) if len(keys) else None
-        return _Fetch(obj_id, tensors, queue, job)
+        fetch = _Fetch(obj_id, tensors)
+        if metadata.descriptor is None:
+            return fetch
+        with self._lock:
+            self._fetching.add(fetch)
+        try:
+            engine = self._engine()
+            remote = engine.open(metadata.descriptor)
+            for tensor, at in zip(tensors, metadata.places):
+                if _size(tensor):
+                    into = engine.register(_bytes(tensor.detach()))
+                    fetch.transfers.append(_submit(engine, into, remote, at, fetch.transfers))
+        except tranship.Error as error:
+            fetch.cancel()
+            raise RuntimeError(f"object {obj_id} could not be fetched: {error}") from error
+        return fetch
 
     def wait_fetch_complete(self, fetch_request, timeout=-1):
         fetch = fetch_request
-        if fetch.job is None:
-            return fetch.tensors
-        # Each job has a deadline of its own; that of the caller may be earlier.
-        limit = timeout if timeout >= 0 else 2 * (_TIMEOUT_SECONDS + _WAIT_SECONDS)
-        done = fetch.queue.wait(fetch.job, limit)
-        if done is None:
-            raise TimeoutError(f"object {fetch.obj_id} was not loaded within {limit} s")
-        fetch.job = None
-        if done.error is not None:
-            raise RuntimeError(f"object {fetch.obj_id} could not be loaded: {done.error}") from done.error
-        if not done.loaded.ok:
-            missing = done.loaded.missing
-            raise RuntimeError(
-                f"{len(missing)} of {len(done.loaded)} blocks of object {fetch.obj_id} are {done.loaded[missing[0]]}; the "
-                "daemon lost them, or they outlived TRANSHIP_RAY_TTL"
-            )
+        until = None if timeout < 0 else time.monotonic() + timeout
+        for transfer in fetch.transfers:
+            # Each ends by a deadline of its own; that of the caller may be earlier.
+            outcome = transfer.wait(None if until is None else max(0.0, until - time.monotonic()))
+            if outcome is None:
+                raise TimeoutError(f"object {fetch.obj_id} did not come within {timeout} s")
+            if not outcome.done:
+                fetch.cancel()
+                raise RuntimeError(
+                    f"object {fetch.obj_id} could not be fetched: {outcome.reason}; its producer died, or the object was "
+                    "let go of"
+                )
         return fetch.tensors
 
     def recv_multiple_tensors(
@@ -167,34 +195,53 @@ class TranshipTransport(TensorTransportManager):
         raise NotImplementedError("TRANSHIP is one-sided: consumers fetch")
 
     def garbage_collect(self, obj_id, tensor_transport_meta, tensors):
-        keys = _keys(tensor_transport_meta)
-        if not len(keys):
+        with self._lock:
+            made = self._made.pop(obj_id, None)
+        if made is None:
             return
+        region, window = made
         try:
-            cache, _ = self._daemon()
-            cache.unpin(keys)
-            cache.remove(keys)
+            window.revoke()
+            region.close()
         except tranship.Error:
-            # They go with the daemon, or when their time is over.
+            # A peer hangs in the middle of a read. The right is taken back already; the engine keeps the memory until
+            # it has proof that nothing moves any more.
             pass
 
     def abort_transport(self, obj_id, communicator_metadata):
-        """Nothing to abort: loads end by themselves, within their deadlines."""
+        """Cancels what is under way; who waits for it is told."""
+        with self._lock:
+            fetching = [fetch for fetch in self._fetching if fetch.obj_id == obj_id]
+        for fetch in fetching:
+            fetch.cancel()
 
 
-def _pieces(size):
-    return [(at, min(BLOCK_BYTES, size - at)) for at in range(0, size, BLOCK_BYTES)]
+def _submit(engine, into, remote, at, before):
+    """Starts a read; when too many wait already, once one of those is over."""
+    while True:
+        try:
+            return engine.submit_read(into, remote, at=at)
+        except tranship.Error as error:
+            waiting = next((transfer for transfer in before if not transfer.done()), None)
+            if error.kind != "full" or waiting is None:
+                raise
+            waiting.wait()
 
 
-def _keys(metadata):
-    names = [f"{metadata.nonce}/{i}/{at}" for i, size in enumerate(metadata.sizes) for at, _ in _pieces(size)]
-    return tranship.Keys.of_names(names)
+def _timeout():
+    return float(os.environ.get("TRANSHIP_RAY_TIMEOUT", _TIMEOUT_SECONDS))
 
 
-def _segments(tensors):
-    at = [
-        [(tensor.data_ptr() + start, size)]
-        for tensor in tensors
-        for start, size in _pieces(tensor.numel() * tensor.element_size())
-    ]
-    return tranship.Segments(at, list(tensors))
+def _secret():
+    """What all engines of the cluster prove to know; the first process makes it up."""
+    _internal_kv_put(_SECRET, secrets.token_hex(32).encode(), overwrite=False)
+    return _internal_kv_get(_SECRET).decode()
+
+
+def _size(tensor):
+    return tensor.numel() * tensor.element_size()
+
+
+def _bytes(tensor):
+    """The bytes of a contiguous tensor, in place."""
+    return tensor.reshape(-1).view(torch.uint8)

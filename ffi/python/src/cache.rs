@@ -18,7 +18,7 @@ use crate::keys::{Keys, links};
 use crate::lease::Lease;
 use crate::memory::blocks;
 use crate::results::{Hit, Loaded, Stored, present};
-use crate::room::Room;
+use crate::room::{self, Room};
 
 /// Connects to a daemon.
 #[pyfunction]
@@ -147,6 +147,50 @@ impl Cache {
         self.ask(py, |cache| tranship_kv::store(cache, &given, ttl)).map(Stored)
     }
 
+    /// Asks for room for blocks of so many bytes each, to be filled in place; with `ttl` they live no longer than so
+    /// many seconds once committed. A room a block, or why there is none.
+    #[pyo3(signature = (keys, nbytes, *, ttl=None))]
+    fn reserve(
+        &self,
+        py: Python<'_>,
+        keys: &Bound<'_, PyAny>,
+        nbytes: &Bound<'_, PyAny>,
+        ttl: Option<f64>,
+    ) -> PyResult<Vec<Py<PyAny>>> {
+        let links = links(keys)?;
+        let lens: Vec<u64> = match nbytes.extract::<u64>() {
+            Ok(len) => vec![len; links.len()],
+            Err(_) => nbytes.extract()?,
+        };
+        if lens.len() != links.len() {
+            let (keys, lens) = (links.len(), lens.len());
+            return Err(invalid(
+                py,
+                format!("{keys} keys and {lens} lengths; give one length a key"),
+            ));
+        }
+        let wanted: Vec<_> = links.into_iter().zip(lens).collect();
+        let ttl = ttl.map(|ttl| seconds(py, "ttl", ttl)).transpose()?;
+        let grants = self.ask(py, |cache| cache.reserve_for(&wanted, ttl))?;
+        grants.into_iter().map(|grant| room::answer(py, grant, self.birth)).collect()
+    }
+
+    /// Makes filled blocks readable, and closes their rooms; one result a room.
+    fn commit(&self, py: Python<'_>, rooms: Vec<Bound<'_, Room>>) -> PyResult<Stored> {
+        let cache = self.open(py)?;
+        let stored = room::commit(py, &cache, &rooms)?;
+        stored.map(Stored).map_err(|error| of_client(py, &error))
+    }
+
+    /// Follows what happens to the tenant's blocks, from event number `start` on or from now: an iterator of
+    /// dicts, which ends when nothing came for `timeout` seconds.
+    #[pyo3(signature = (start=None, *, timeout=None))]
+    fn events(&self, py: Python<'_>, start: Option<u64>, timeout: Option<f64>) -> PyResult<Events> {
+        let timeout = timeout.map(|timeout| seconds(py, "timeout", timeout)).transpose()?;
+        let events = self.ask(py, |cache| cache.subscribe(start))?;
+        Ok(Events::new(events, timeout))
+    }
+
     /// Keeps blocks in place for reading, until the lease is closed or `ttl` seconds are over.
     #[pyo3(signature = (keys, *, wait=0.0, ttl=30.0))]
     fn lease(
@@ -160,38 +204,6 @@ impl Cache {
         let (wait, ttl) = (seconds(py, "wait", wait)?, seconds(py, "ttl", ttl)?);
         let lease = self.ask(py, |cache| cache.lease_for(&keys, wait, ttl))?;
         Ok(Lease::new(lease))
-    }
-
-    /// Asks for room for blocks of `nbytes` each, to be filled in place and committed; one answer a block. With
-    /// `ttl` they live no longer than so many seconds once committed.
-    #[pyo3(signature = (keys, nbytes, *, ttl=None))]
-    fn reserve(
-        &self,
-        py: Python<'_>,
-        keys: &Bound<'_, PyAny>,
-        nbytes: u64,
-        ttl: Option<f64>,
-    ) -> PyResult<Vec<Room>> {
-        let wanted: Vec<_> = links(keys)?.into_iter().map(|link| (link, nbytes)).collect();
-        let ttl = ttl.map(|ttl| seconds(py, "ttl", ttl)).transpose()?;
-        let grants = self.ask(py, |cache| cache.reserve_for(&wanted, ttl))?;
-        Ok(grants.into_iter().map(|grant| Room::new(grant, nbytes)).collect())
-    }
-
-    /// Makes blocks readable that were filled in place. Rooms that were not granted keep their answer. All rooms
-    /// are closed, unless it raises before anything was done.
-    fn commit(&self, py: Python<'_>, rooms: Vec<PyRef<'_, Room>>) -> PyResult<Stored> {
-        let cache = self.open(py)?;
-        let taken = Room::take_all(py, &rooms)?;
-        let stored = py.detach(move || commit(&cache, taken));
-        stored.map(Stored).map_err(|error| of_client(py, &error))
-    }
-
-    /// Follows what happens to the tenant's blocks, from event number `since` on or from now. A client has one
-    /// subscription at a time: a new one replaces the old.
-    #[pyo3(signature = (since=None))]
-    fn events(&self, py: Python<'_>, since: Option<u64>) -> PyResult<Events> {
-        self.ask(py, |cache| cache.subscribe(since)).map(Events::new)
     }
 
     /// Keeps blocks from being evicted until they are unpinned; how many were pinned.
@@ -391,33 +403,4 @@ pub(crate) fn to_store(
 pub(crate) fn seconds(py: Python<'_>, name: &str, value: f64) -> PyResult<Duration> {
     Duration::try_from_secs_f64(value)
         .map_err(|_| invalid(py, format!("{name} of {value} seconds; give a number from 0 on")))
-}
-
-/// Seals and commits, one answer a block.
-fn commit(
-    cache: &client::Cache,
-    rooms: Vec<Result<client::Reservation, client::Stored>>,
-) -> Result<Vec<client::Stored>, client::Error> {
-    let refused = |error: &dyn std::fmt::Display| client::Stored::Refused {
-        why: error.to_string(),
-        retry_after: None,
-    };
-    let (mut answers, mut filled, mut places) = (Vec::new(), Vec::new(), Vec::new());
-    for room in rooms {
-        match room.map(client::Reservation::seal) {
-            Ok(Ok(full)) => {
-                places.push(answers.len());
-                filled.push(full);
-                answers.push(client::Stored::Stored);
-            }
-            Ok(Err(error)) => answers.push(refused(&error)),
-            Err(answer) => answers.push(answer),
-        }
-    }
-    for (place, committed) in places.into_iter().zip(cache.commit(filled)?) {
-        if let Err(error) = committed {
-            answers[place] = refused(&error);
-        }
-    }
-    Ok(answers)
 }

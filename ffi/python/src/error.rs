@@ -16,7 +16,7 @@ create_exception!(
     Error,
     PyException,
     "A call that failed; `kind` says how: unreachable, unauthorised, version, disconnected, timeout, \
-     refused, full, closed, forked, invalid or failed."
+     refused, full, closed, forked, invalid, unsupported, not_fenced or failed."
 );
 
 /// An exception of this kind.
@@ -51,17 +51,26 @@ pub(crate) fn of_queue(py: Python<'_>, error: QueueError) -> PyErr {
     raise(py, kind, error.to_string())
 }
 
+pub(crate) fn of_peer(py: Python<'_>, error: &PeerError) -> PyErr {
+    raise(py, peer_kind(error), error.to_string())
+}
+
+fn peer_kind(error: &PeerError) -> &'static str {
+    match error {
+        PeerError::Refused { why: Reason::Version, .. } => "version",
+        PeerError::Refused { why: Reason::Unauthorised, .. } => "unauthorised",
+        PeerError::Refused { why: Reason::Full, .. } => "full",
+        PeerError::Silent { .. } => "timeout",
+        _ => "unreachable",
+    }
+}
+
 fn kind(error: &client::Error) -> &'static str {
     use client::Error as E;
     match error {
-        E::Unreachable { error: PeerError::Refused { why, .. }, .. } => match why {
-            Reason::Version => "version",
-            Reason::Unauthorised => "unauthorised",
-            Reason::Full => "full",
-            _ => "unreachable",
-        },
-        E::Unreachable { error: PeerError::Silent { .. }, .. } | E::Timeout { .. } => "timeout",
-        E::Unreachable { .. } | E::Backoff { .. } => "unreachable",
+        E::Unreachable { error, .. } => peer_kind(error),
+        E::Timeout { .. } => "timeout",
+        E::Backoff { .. } => "unreachable",
         E::Disconnected { .. } | E::NotSent { .. } => "disconnected",
         E::Refused(fault) => match fault.code {
             FaultCode::Version => "version",

@@ -1,65 +1,60 @@
 //! Following what happens to a tenant's blocks.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
+use tranship_cache::Key;
 use tranship_cache::client::{Event, Subscription};
-use tranship_cache::tier::Tier;
 use tranship_kv::fork::Birth;
 
 use crate::cache::{check, seconds};
 use crate::error::{of_client, raise};
+use crate::region::let_go;
 
-/// How often a wait looks whether the subscription was closed or a signal came.
-const LOOK: Duration = Duration::from_millis(200);
+/// How long a wait goes without a look at signals and at `close`.
+const STEP: Duration = Duration::from_millis(100);
 
-/// What happens to the tenant's blocks, as it does: an iterator that ends when it is closed.
+/// What happens to the blocks of the client's tenant, as it does. A client has one at a time: a new one replaces the
+/// old.
 #[pyclass(frozen, module = "tranship")]
 pub(crate) struct Events {
+    /// Gone once closed.
     open: Mutex<Option<Arc<Subscription>>>,
+    timeout: Option<Duration>,
     birth: Birth,
 }
 
 impl Events {
-    pub(crate) fn new(subscription: Subscription) -> Self {
-        Self { open: Mutex::new(Some(Arc::new(subscription))), birth: Birth::here() }
+    pub(crate) fn new(events: Subscription, timeout: Option<Duration>) -> Self {
+        Self { open: Mutex::new(Some(Arc::new(events))), timeout, birth: Birth::here() }
     }
 
-    fn open(&self, py: Python<'_>) -> PyResult<Option<Arc<Subscription>>> {
-        check(py, self.birth)?;
-        Ok(self.open.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    fn lock(&self) -> MutexGuard<'_, Option<Arc<Subscription>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next event; none when the time is over or the subscription was closed.
+    /// The next event by then; none when none came, or when it was closed meanwhile.
     fn wait<'py>(
         &self,
         py: Python<'py>,
         timeout: Option<Duration>,
     ) -> PyResult<Option<Bound<'py, PyDict>>> {
-        let began = Instant::now();
+        let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         loop {
-            let Some(subscription) = self.open(py)? else { return Ok(None) };
-            let left = timeout.map_or(LOOK, |timeout| timeout.saturating_sub(began.elapsed()));
-            let event = py
-                .detach(move || subscription.next(left.min(LOOK)))
-                .map_err(|error| of_client(py, &error))?;
-            if let Some(event) = event {
-                return describe(py, &event).map(Some);
+            let Some(events) = self.lock().clone() else { return Ok(None) };
+            let left = until.map_or(STEP, |it| it.saturating_duration_since(Instant::now()));
+            let next = py.detach(move || {
+                let next = events.next(left.min(STEP));
+                drop(events);
+                next
+            });
+            match next.map_err(|error| of_client(py, &error))? {
+                Some(event) => return describe(py, &event).map(Some),
+                None if left.is_zero() => return Ok(None),
+                None => py.check_signals()?,
             }
-            py.check_signals()?;
-            if timeout.is_some_and(|timeout| began.elapsed() >= timeout) {
-                return Ok(None);
-            }
-        }
-    }
-}
-
-impl Drop for Events {
-    fn drop(&mut self) {
-        if self.birth.is_elsewhere() {
-            std::mem::forget(self.open.get_mut().unwrap_or_else(PoisonError::into_inner).take());
         }
     }
 }
@@ -68,9 +63,10 @@ impl Drop for Events {
 impl Events {
     /// The next event, waiting up to `timeout` seconds; None when none came.
     fn next<'py>(&self, py: Python<'py>, timeout: f64) -> PyResult<Option<Bound<'py, PyDict>>> {
+        check(py, self.birth)?;
         let timeout = seconds(py, "timeout", timeout)?;
-        if self.open(py)?.is_none() {
-            return Err(raise(py, "closed", "the subscription was closed; subscribe again"));
+        if self.lock().is_none() {
+            return Err(raise(py, "closed", "the events were closed; follow them again"));
         }
         self.wait(py, Some(timeout))
     }
@@ -80,13 +76,15 @@ impl Events {
     }
 
     fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyDict>>> {
-        self.wait(py, None)
+        check(py, self.birth)?;
+        self.wait(py, self.timeout)
     }
 
-    /// Ends it; who iterates in another thread is through soon after. Closing twice is fine.
-    fn close(&self) {
+    /// Ends it; who waits for an event is told. Closing twice is fine.
+    fn close(&self, py: Python<'_>) {
         if !self.birth.is_elsewhere() {
-            drop(self.open.lock().unwrap_or_else(PoisonError::into_inner).take());
+            let open = self.lock().take();
+            py.detach(|| drop(open));
         }
     }
 
@@ -95,43 +93,57 @@ impl Events {
     }
 
     #[pyo3(signature = (*_args))]
-    fn __exit__(&self, _args: &Bound<'_, pyo3::types::PyTuple>) {
-        self.close();
+    fn __exit__(&self, py: Python<'_>, _args: &Bound<'_, pyo3::types::PyTuple>) {
+        self.close(py);
     }
 }
 
+impl Drop for Events {
+    fn drop(&mut self) {
+        let open = self.open.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        let_go(open, self.birth);
+    }
+}
+
+fn tier(number: u8) -> &'static str {
+    ["dram", "nvme", "object"].get(usize::from(number)).copied().unwrap_or("unknown")
+}
+
 fn describe<'py>(py: Python<'py>, event: &Event) -> PyResult<Bound<'py, PyDict>> {
-    let told = PyDict::new(py);
-    let bytes = |bytes: &[u8]| PyBytes::new(py, bytes);
-    let tier = |tier: u8| Tier::ALL.get(usize::from(tier)).map(ToString::to_string);
+    let said = PyDict::new(py);
+    let bytes = |key: &Key| PyBytes::new(py, key.as_bytes());
+    let of = |kind: &str, sequence: u64| {
+        said.set_item("kind", kind)?;
+        said.set_item("sequence", sequence)
+    };
+    let identity = |id: &[u8]| {
+        let text: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
+        said.set_item("identity", text)
+    };
     match event {
         Event::Gap { from, to } => {
-            told.set_item("event", "gap")?;
-            told.set_item("sequence", from)?;
-            told.set_item("last", to)?;
+            of("gap", *from)?;
+            said.set_item("sequence_last", to)?;
         }
-        Event::Stored { sequence, identity, key, parent, position, len, tier: place } => {
-            told.set_item("event", "stored")?;
-            told.set_item("sequence", sequence)?;
-            told.set_item("identity", bytes(identity))?;
-            told.set_item("key", bytes(key.as_bytes()))?;
-            told.set_item("parent", parent.as_ref().map(|parent| bytes(parent.as_bytes())))?;
-            told.set_item("position", position)?;
-            told.set_item("nbytes", len)?;
-            told.set_item("tier", tier(*place))?;
+        Event::Stored { sequence, identity: id, key, parent, position, len, tier: place } => {
+            of("stored", *sequence)?;
+            identity(id)?;
+            said.set_item("key", bytes(key))?;
+            said.set_item("parent", parent.as_ref().map(bytes))?;
+            said.set_item("position", position)?;
+            said.set_item("nbytes", len)?;
+            said.set_item("tier", tier(*place))?;
         }
-        Event::Removed { sequence, identity, key, tier: place } => {
-            told.set_item("event", "removed")?;
-            told.set_item("sequence", sequence)?;
-            told.set_item("identity", bytes(identity))?;
-            told.set_item("key", bytes(key.as_bytes()))?;
-            told.set_item("tier", tier(*place))?;
+        Event::Removed { sequence, identity: id, key, tier: place } => {
+            of("removed", *sequence)?;
+            identity(id)?;
+            said.set_item("key", bytes(key))?;
+            said.set_item("tier", tier(*place))?;
         }
-        Event::Cleared { sequence, identity } => {
-            told.set_item("event", "cleared")?;
-            told.set_item("sequence", sequence)?;
-            told.set_item("identity", bytes(identity))?;
+        Event::Cleared { sequence, identity: id } => {
+            of("cleared", *sequence)?;
+            identity(id)?;
         }
     }
-    Ok(told)
+    Ok(said)
 }

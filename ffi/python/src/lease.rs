@@ -9,31 +9,38 @@ use tranship_cache::client::{self, BlockResult};
 use tranship_kv::fork::Birth;
 
 use crate::cache::check;
+use crate::dlpack;
 use crate::error::raise;
-use crate::export;
+use crate::export::{self, Owner};
 use crate::results::LoadResult;
 
-/// Blocks kept in place; closing it, or leaving its `with`, releases them.
+/// The lease, which buffers of its blocks hold on to.
+type Shared = Arc<Mutex<client::Lease>>;
+
+/// Blocks kept in place; closing it, or leaving its `with`, releases them, once no buffer of theirs is in use.
 #[pyclass(frozen, module = "tranship")]
 pub(crate) struct Lease {
-    open: Mutex<Option<Arc<client::Lease>>>,
+    open: Mutex<Option<Shared>>,
     birth: Birth,
 }
 
 impl Lease {
     pub(crate) fn new(lease: client::Lease) -> Self {
-        Self { open: Mutex::new(Some(Arc::new(lease))), birth: Birth::here() }
+        Self { open: Mutex::new(Some(Arc::new(Mutex::new(lease)))), birth: Birth::here() }
     }
 
     fn with<T>(
         &self,
         py: Python<'_>,
-        f: impl FnOnce(&Arc<client::Lease>) -> PyResult<T>,
+        f: impl FnOnce(&client::Lease) -> PyResult<T>,
     ) -> PyResult<T> {
+        f(&self.shared(py)?.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn shared(&self, py: Python<'_>) -> PyResult<Shared> {
         check(py, self.birth)?;
-        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let lease = open.as_ref();
-        f(lease.ok_or_else(|| raise(py, "closed", "the lease was released; take another"))?)
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        open.ok_or_else(|| raise(py, "closed", "the lease was released; take another"))
     }
 }
 
@@ -80,22 +87,17 @@ impl Lease {
         })
     }
 
-    /// A block's memory, checked now and read-only: no copy. The blocks stay in place until all memory of
-    /// theirs was let go of too, and no longer than the lease's `ttl`.
-    fn __getitem__(&self, py: Python<'_>, index: usize) -> PyResult<Py<PyAny>> {
-        self.with(py, |lease| {
-            if index >= lease.len() {
-                return Err(PyIndexError::new_err(format!("block {index} of {}", lease.len())));
-            }
-            let failed = |error: client::ReadError| raise(py, "failed", error.to_string());
-            let (at, len) = lease.view(index).map_err(failed)?;
-            // SAFETY: the memory is mapped, or staged, for as long as the lease is there.
-            unsafe { export::memory(py, at.cast_mut(), len, false, Box::new(Arc::clone(lease))) }
-        })
-    }
-
     fn __len__(&self, py: Python<'_>) -> PyResult<usize> {
         self.with(py, |lease| Ok(lease.len()))
+    }
+
+    /// A block, to be read in place.
+    fn __getitem__(this: Py<Self>, py: Python<'_>, index: usize) -> PyResult<Block> {
+        let len = this.get().with(py, |lease| Ok(lease.len()))?;
+        if index >= len {
+            return Err(PyIndexError::new_err(format!("block {index} of {len}")));
+        }
+        Ok(Block { lease: this, index })
     }
 
     /// Releases the blocks. Closing twice is fine.
@@ -112,5 +114,64 @@ impl Lease {
     #[pyo3(signature = (*_args))]
     fn __exit__(&self, _args: &Bound<'_, pyo3::types::PyTuple>) {
         self.close();
+    }
+}
+
+/// A block that is kept in place.
+#[pyclass(frozen, module = "tranship")]
+pub(crate) struct Block {
+    lease: Py<Lease>,
+    index: usize,
+}
+
+impl Block {
+    /// Checks the block and tells where it is, and what keeps it there.
+    fn place(&self, py: Python<'_>) -> PyResult<((*mut u8, usize), Py<PyAny>)> {
+        let lease = self.lease.get();
+        let shared = lease.shared(py)?;
+        let view = py.detach(|| {
+            let lease = shared.lock().unwrap_or_else(PoisonError::into_inner);
+            lease.view(self.index).map(|(at, len)| (at.expose_provenance(), len))
+        });
+        let (at, len) = view.map_err(|error| raise(py, "failed", error.to_string()))?;
+        let owner = Py::new(py, Owner::new(shared, lease.birth))?.into_any();
+        Ok(((std::ptr::with_exposed_provenance_mut(at), len), owner))
+    }
+}
+
+#[pymethods]
+impl Block {
+    /// How long it is, bytes.
+    #[getter]
+    fn nbytes(&self, py: Python<'_>) -> PyResult<u64> {
+        self.lease.get().with(py, |lease| match lease.results().nth(self.index) {
+            Some((_, BlockResult::Ready { len })) => Ok(len),
+            _ => {
+                let error = client::ReadError::NotReady { index: self.index };
+                Err(raise(py, "failed", error.to_string()))
+            }
+        })
+    }
+
+    /// Its bytes, checked, in place and read-only. The lease is released only once no view of them is in use.
+    #[getter]
+    fn buffer<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let (place, owner) = self.place(py)?;
+        export::view(py, place, false, owner)
+    }
+
+    /// The same as a tensor of bytes, read-only: for those who speak DLPack 1.0, which can say so.
+    #[pyo3(signature = (**wishes))]
+    fn __dlpack__<'py>(
+        &self,
+        py: Python<'py>,
+        wishes: Option<&Bound<'py, pyo3::types::PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let ((at, len), owner) = self.place(py)?;
+        dlpack::give(py, (at.cast(), len), false, owner, wishes)
+    }
+
+    fn __dlpack_device__(&self) -> (i32, i32) {
+        (1, 0)
     }
 }

@@ -8,6 +8,7 @@
 mod buffer;
 mod cache;
 mod dlpack;
+mod engine;
 mod error;
 mod events;
 mod export;
@@ -16,8 +17,11 @@ mod keys;
 mod lease;
 mod memory;
 mod queue;
+mod region;
 mod results;
 mod room;
+mod transfer;
+mod window;
 
 use pyo3::prelude::*;
 
@@ -38,11 +42,19 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<cache::Cache>()?;
     module.add_class::<cache::Guard>()?;
     module.add_class::<lease::Lease>()?;
-    module.add_class::<room::Room>()?;
-    module.add_class::<events::Events>()?;
-    module.add("Memory", export::class(module.py())?)?;
     module.add_class::<queue::Queue>()?;
     module.add_class::<queue::Filling>()?;
     module.add_class::<queue::Done>()?;
+    module.add_class::<lease::Block>()?;
+    module.add_class::<room::Room>()?;
+    module.add_class::<room::NoRoom>()?;
+    module.add_class::<events::Events>()?;
+    module.add_class::<engine::Engine>()?;
+    module.add_class::<region::Region>()?;
+    module.add_class::<region::Slice>()?;
+    module.add_class::<window::Window>()?;
+    module.add_class::<window::Remote>()?;
+    module.add_class::<transfer::Transfer>()?;
+    module.add_class::<transfer::Outcome>()?;
     module.add_function(wrap_pyfunction!(cache::connect, module)?)
 }

@@ -49,6 +49,27 @@ pub(crate) fn blocks(memory: &Bound<'_, PyAny>, count: usize, writable: bool) ->
     Ok(blocks)
 }
 
+/// All bytes of one contiguous buffer or tensor, and what keeps them valid.
+pub(crate) fn bytes(
+    object: &Bound<'_, PyAny>,
+    writable: bool,
+) -> PyResult<(*mut u8, usize, Box<dyn Any + Send + Sync>)> {
+    let py = object.py();
+    let (tensor, keep) = lent(object, writable).map_err(|error| {
+        // What the object itself says of it, such as "read-only".
+        if error.is_instance_of::<pyo3::exceptions::PyBufferError>(py)
+            || error.is_instance_of::<pyo3::exceptions::PyValueError>(py)
+        {
+            invalid(py, format!("the memory cannot be used: {}", error.value(py)))
+        } else {
+            error
+        }
+    })?;
+    whole(py, &tensor)?;
+    let len = tensor.shape.iter().product::<usize>() * tensor.item_bytes;
+    Ok((tensor.base, len, keep))
+}
+
 /// The memory of an object: by the buffer protocol where it lends its bytes, else by DLPack.
 fn lent(
     object: &Bound<'_, PyAny>,

@@ -38,7 +38,7 @@ impl From<tranship_kv::LoadResult> for LoadResult {
 
 /// What became of one block that was to be stored.
 #[pyclass(eq, eq_int, frozen, hash, module = "tranship")]
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum StoreResult {
     #[pyo3(name = "STORED")]
     Stored,

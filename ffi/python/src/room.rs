@@ -3,155 +3,174 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pyo3::prelude::*;
-use tranship_cache::client::{self, Grant, Reservation};
+use tranship_cache::client::{self, Filled, Grant, Reservation};
 use tranship_kv::fork::Birth;
 
 use crate::cache::check;
 use crate::error::{invalid, raise};
-use crate::export;
+use crate::export::{self, Owner};
+use crate::region::let_go;
+use crate::results::StoreResult;
 
-/// The right to fill one block, which nobody can read before it is committed; or why there is none.
+/// The right to fill one block, which nobody can read before it is committed. Letting go of it, and of what is left of
+/// its buffers, gives it back.
 #[pyclass(frozen, module = "tranship")]
 pub(crate) struct Room {
-    state: Mutex<State>,
+    /// Also held by the buffers that are in use.
+    open: Option<Arc<Mutex<Option<Reservation>>>>,
     len: u64,
     birth: Birth,
 }
 
-enum State {
-    /// Memory that was lent has a part in it.
-    Open(Arc<Reservation>),
-    Without(client::Stored),
-    Closed,
+fn locked(open: &Mutex<Option<Reservation>>) -> MutexGuard<'_, Option<Reservation>> {
+    open.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Room {
-    pub(crate) fn new(grant: Grant, len: u64) -> Self {
-        let state = match grant {
-            Grant::Granted(reservation) => State::Open(Arc::new(reservation)),
-            Grant::Exists => State::Without(client::Stored::Exists),
-            Grant::InFlight => State::Without(client::Stored::InFlight),
-            Grant::Refused { why, retry_after } => {
-                State::Without(client::Stored::Refused { why, retry_after })
-            }
-        };
-        Self { state: Mutex::new(state), len, birth: Birth::here() }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn closed(py: Python<'_>) -> PyErr {
-        raise(py, "closed", "the room was committed or given back; reserve another")
-    }
-
-    /// The rooms' reservations, or what else became of them; all rooms are closed then, or none.
-    pub(crate) fn take_all(
-        py: Python<'_>,
-        rooms: &[PyRef<'_, Self>],
-    ) -> PyResult<Vec<Result<Reservation, client::Stored>>> {
-        for (index, room) in rooms.iter().enumerate() {
-            check(py, room.birth)?;
-            match &*room.lock() {
-                State::Open(reservation) if Arc::strong_count(reservation) > 1 => {
-                    let text = format!(
-                        "the memory of room {index} is still lent; let go of its arrays, tensors and memoryviews first"
-                    );
-                    return Err(invalid(py, text));
-                }
-                State::Closed => return Err(Self::closed(py)),
-                State::Open(_) | State::Without(_) => {}
-            }
-            if rooms[..index]
-                .iter()
-                .any(|other| std::ptr::eq(&raw const **other, &raw const **room))
-            {
-                return Err(invalid(py, format!("room {index} is there twice")));
-            }
-        }
-        let take = |room: &PyRef<'_, Self>| {
-            let gone = || client::Stored::Refused {
-                why: "the room was taken meanwhile".into(),
-                retry_after: None,
-            };
-            match std::mem::replace(&mut *room.lock(), State::Closed) {
-                State::Open(reservation) => Arc::try_unwrap(reservation).map_err(|_| gone()),
-                State::Without(answer) => Err(answer),
-                State::Closed => Err(gone()),
-            }
-        };
-        Ok(rooms.iter().map(take).collect())
-    }
-}
-
-impl Drop for Room {
-    fn drop(&mut self) {
-        if self.birth.is_elsewhere() {
-            let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
-            std::mem::forget(std::mem::replace(state, State::Closed));
-        }
+    fn open(&self, py: Python<'_>) -> PyResult<&Arc<Mutex<Option<Reservation>>>> {
+        check(py, self.birth)?;
+        let closed = || raise(py, "closed", "the room was committed or closed; reserve another");
+        self.open.as_ref().filter(|open| locked(open).is_some()).ok_or_else(closed)
     }
 }
 
 #[pymethods]
 impl Room {
-    /// Whether there is room to fill; else the block exists, is on its way, or was refused.
+    /// How long the block is, bytes.
     #[getter]
-    fn granted(&self, py: Python<'_>) -> PyResult<bool> {
-        check(py, self.birth)?;
-        match &*self.lock() {
-            State::Open(_) => Ok(true),
-            State::Without(_) => Ok(false),
-            State::Closed => Err(Self::closed(py)),
-        }
+    fn nbytes(&self) -> u64 {
+        self.len
     }
 
-    /// Why there is none, when it was refused.
+    /// The block's bytes, to be filled. No view of them may be left when the room is committed.
     #[getter]
-    fn why(&self, py: Python<'_>) -> PyResult<Option<String>> {
-        check(py, self.birth)?;
-        match &*self.lock() {
-            State::Without(client::Stored::Refused { why, .. }) => Ok(Some(why.clone())),
-            State::Open(_) | State::Without(_) => Ok(None),
-            State::Closed => Err(Self::closed(py)),
-        }
-    }
-
-    /// Where to fill the block: writable memory, to be let go of before the commit.
-    #[getter]
-    fn memory(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        check(py, self.birth)?;
-        let reservation = match &*self.lock() {
-            State::Open(reservation) => Arc::clone(reservation),
-            State::Without(answer) => {
-                return Err(invalid(py, format!("there is no room for this block: {answer:?}")));
-            }
-            State::Closed => return Err(Self::closed(py)),
+    fn buffer<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let open = Arc::clone(self.open(py)?);
+        let space = match &*locked(&open) {
+            Some(room) => room.space().map_err(|error| raise(py, "failed", error.to_string()))?,
+            None => return Err(raise(py, "closed", "the room was committed; reserve another")),
         };
-        let at = reservation.space().map_err(|error| raise(py, "full", error.to_string()))?;
-        // SAFETY: the address is good for as long as the reservation is, which cannot be committed before
-        // the memory has been let go of.
-        unsafe { export::memory(py, at, usize::try_from(self.len)?, true, Box::new(reservation)) }
+        let place = (space, usize::try_from(self.len)?);
+        let owner = Py::new(py, Owner::new(open, self.birth))?.into_any();
+        export::view(py, place, true, owner)
+    }
+
+    /// Gives the room back, now or as soon as no view of it is in use. Closing twice is fine.
+    fn close(&self, py: Python<'_>) {
+        if self.birth.is_elsewhere() {
+            return;
+        }
+        if let Some(open) = &self.open
+            && Arc::strong_count(open) == 1
+        {
+            let room = locked(open).take();
+            py.detach(|| drop(room));
+        }
     }
 
     fn __len__(&self) -> PyResult<usize> {
         Ok(usize::try_from(self.len)?)
     }
 
-    /// Gives the room back. Closing twice is fine.
-    fn close(&self) {
-        if !self.birth.is_elsewhere() {
-            let state = std::mem::replace(&mut *self.lock(), State::Closed);
-            drop(state);
-        }
+    fn __enter__(this: Py<Self>) -> Py<Self> {
+        this
     }
 
+    #[pyo3(signature = (*_args))]
+    fn __exit__(&self, py: Python<'_>, _args: &Bound<'_, pyo3::types::PyTuple>) {
+        self.close(py);
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        let_go(self.open.take(), self.birth);
+    }
+}
+
+/// Why there is no room for a block.
+#[pyclass(frozen, module = "tranship")]
+pub(crate) struct NoRoom {
+    /// EXISTS, IN_FLIGHT or REFUSED.
+    #[pyo3(get)]
+    result: StoreResult,
+    /// Why it was refused.
+    #[pyo3(get)]
+    why: Option<String>,
+    /// When to try again, seconds.
+    #[pyo3(get)]
+    retry_after: Option<f64>,
+}
+
+#[pymethods]
+impl NoRoom {
     fn __repr__(&self) -> String {
-        match &*self.lock() {
-            State::Open(reservation) => format!("Room({reservation:?})"),
-            State::Without(answer) => format!("Room(none: {answer:?})"),
-            State::Closed => "Room(closed)".into(),
+        format!("NoRoom({:?}, {:?})", self.result, self.why.as_deref().unwrap_or_default())
+    }
+}
+
+/// A room, or why there is none.
+pub(crate) fn answer(py: Python<'_>, grant: Grant, birth: Birth) -> PyResult<Py<PyAny>> {
+    let none = |result| NoRoom { result, why: None, retry_after: None };
+    let none = match grant {
+        Grant::Granted(room) => {
+            let len = room.len();
+            let open = Some(Arc::new(Mutex::new(Some(room))));
+            return Ok(Py::new(py, Room { open, len, birth })?.into_any());
+        }
+        Grant::Exists => none(StoreResult::Exists),
+        Grant::InFlight => none(StoreResult::InFlight),
+        Grant::Refused { why, retry_after } => NoRoom {
+            why: Some(why),
+            retry_after: retry_after.map(|span| span.as_secs_f64()),
+            ..none(StoreResult::Refused)
+        },
+    };
+    Ok(Py::new(py, none)?.into_any())
+}
+
+/// Takes the rooms out of their objects: all of them, or none.
+fn taken(py: Python<'_>, rooms: &[Bound<'_, Room>]) -> PyResult<Vec<Reservation>> {
+    for (index, room) in rooms.iter().enumerate() {
+        let open = room.get().open(py)?;
+        if Arc::strong_count(open) > 1 {
+            let text = format!("a view of room {index} is in use; release it, then commit");
+            return Err(invalid(py, text));
+        }
+        if rooms[..index].iter().any(|other| other.is(room)) {
+            return Err(invalid(py, format!("room {index} is there twice")));
         }
     }
+    let taken = rooms.iter().map(|room| Ok(locked(room.get().open(py)?).take()));
+    Ok(taken.collect::<PyResult<Vec<_>>>()?.into_iter().flatten().collect())
+}
+
+/// Makes filled blocks readable; one result a room.
+pub(crate) fn commit(
+    py: Python<'_>,
+    cache: &client::Cache,
+    rooms: &[Bound<'_, Room>],
+) -> PyResult<Result<Vec<client::Stored>, client::Error>> {
+    let rooms = taken(py, rooms)?;
+    Ok(py.detach(|| {
+        let refused = |why: String| client::Stored::Refused { why, retry_after: None };
+        let (mut full, mut places): (Vec<Filled>, _) = (Vec::new(), Vec::new());
+        let mut results = Vec::new();
+        for room in rooms {
+            match room.seal() {
+                Ok(filled) => {
+                    places.push(results.len());
+                    full.push(filled);
+                    results.push(client::Stored::Stored);
+                }
+                Err(error) => results.push(refused(error.to_string())),
+            }
+        }
+        for (place, committed) in places.into_iter().zip(cache.commit(full)?) {
+            if let Err(error) = committed {
+                results[place] = refused(error.to_string());
+            }
+        }
+        Ok(results)
+    }))
 }
