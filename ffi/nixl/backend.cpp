@@ -33,7 +33,8 @@ void check(const char *what, tranship_status_t status) {
 
 }  // namespace
 
-nixlTranshipEngine::nixlTranshipEngine(const nixlBackendInitParams *from) : nixlBackendEngine(from) {
+nixlTranshipEngine::nixlTranshipEngine(const nixlBackendInitParams *from)
+    : nixlBackendEngine(from), pid_(getpid()) {
   std::string wrong;
   settings_ = Settings::read(*from->customParams, wrong);
   if (!wrong.empty()) throw std::runtime_error(wrong);
@@ -69,6 +70,10 @@ nixlTranshipEngine::nixlTranshipEngine(const nixlBackendInitParams *from) : nixl
 }
 
 nixlTranshipEngine::~nixlTranshipEngine() {
+  if (getpid() != pid_) {
+    follower_.detach();
+    return;
+  }
   const uint64_t one = 1;
   (void)!::write(stop_fd_, &one, sizeof one);
   follower_.join();

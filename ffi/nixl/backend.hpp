@@ -80,6 +80,8 @@ class nixlTranshipEngine : public nixlBackendEngine {
   std::mutex incoming_mutex_;
   std::string incoming_;
 
+  // Whose threads and handles these are: a forked child has none of them.
+  const int pid_;
   int stop_fd_ = -1;
   std::thread follower_;
 };

@@ -142,6 +142,20 @@ def notify(name, text):
         return type(error).__name__
 
 
+def forked(within):
+    """How a child ends that drops its parent's agent."""
+    child = os.fork()
+    if child == 0:
+        del _kept["agent"]
+        os._exit(7)
+    end = time.monotonic() + within
+    while os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        if time.monotonic() > end:
+            os.kill(child, signal.SIGKILL)
+            break
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
 def rounds(count, peer, far):
     """Writes memories full of the number of the round, each time when the peer has seen the last: never asks how a
     write stands before the peer has answered, so that it is others who follow it."""
@@ -150,7 +164,8 @@ def rounds(count, peer, far):
         for index in range(len(near)):
             fill(index, number % 256)
         state = post(number, "WRITE", near, far, peer, str(number))
-        if state not in ("PROC", "DONE") or told(1, BOUND) != [[peer, f"seen {number}"]] or wait(number, BOUND) != "DONE":
+        seen = told(1, BOUND) == [[peer, f"seen {number}"]]
+        if state not in ("PROC", "DONE") or not seen or wait(number, BOUND) != "DONE":
             return f"round {number}: {state}"
         release(number)
     return "well"
@@ -358,6 +373,16 @@ def test_a_transfer_that_is_released_moves_no_more(agents, tmp_path):
     ends = [json.loads(line) for line in trace.read_text().splitlines()]
     cancelled = [line for line in ends if (line["status"], line["op"], line["bytes"]) == (-11, "write", big)]
     assert len(ends) == 4 and len(cancelled) == stopped
+
+
+def test_a_forked_child_leaves_the_agent_of_its_parent_alone(agents):
+    one, other = agents("one"), agents("other")
+    introduce(one, other)
+    assert one.call("forked", BOUND) == 7
+    # Still followed when nobody asks.
+    assert one.call("post", "a", "WRITE", one.rows, other.rows, "other", "well") == "PROC"
+    assert other.call("told", 1, BOUND) == [["one", "well"]]
+    assert other.call("digests") == one.call("digests")
 
 
 def built(tmp_path, change):
