@@ -6,6 +6,7 @@ use pyo3::create_exception;
 use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 use tranship_cache::client;
+use tranship_cache::wire::FaultCode;
 use tranship_kv::dial::DialError;
 use tranship_kv::queue::QueueError;
 use tranship_transport::{PeerError, Reason};
@@ -71,6 +72,7 @@ fn kind(error: &client::Error) -> &'static str {
         E::Timeout { .. } => "timeout",
         E::Backoff { .. } => "unreachable",
         E::Disconnected { .. } | E::NotSent { .. } => "disconnected",
+        E::Refused(fault) if fault.code == FaultCode::Version => "version",
         E::Refused(_) => "refused",
         E::Identity(_) => "invalid",
         _ => "failed",
