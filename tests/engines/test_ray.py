@@ -185,6 +185,11 @@ def test_the_transport_by_itself(fabrics, monkeypatch):
     source.garbage_collect("o", metadata, tensors)
     with pytest.raises(RuntimeError, match="revoked"):
         other.recv_multiple_tensors("o", metadata, None)
+    for _ in range(1000):
+        # The consumer is told over the connection that the memory is gone, and unmaps it then.
+        if mapped() == 0:
+            break
+        other._engine().alloc(1, name="other").close()
     assert mapped() == 0
 
     empty = source.extract_tensor_transport_metadata("e", [torch.empty(0, 2)])

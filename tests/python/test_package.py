@@ -6,8 +6,6 @@ import multiprocessing
 import os
 import pickle
 import select
-import socket
-import struct
 import sys
 import threading
 import weakref
@@ -323,30 +321,6 @@ def test_nobody_at_the_address():
     assert kind(tranship.connect, "bogus") == "invalid"
     assert kind(tranship.connect, "tcp://127.0.0.1:1", timeout=1) == "unreachable"
     assert kind(tranship.connect, "unix:///x", timeout=-1) == "invalid"
-
-
-def test_a_daemon_of_another_version_is_told(tmp_path):
-    """The first packet of a later release: magic, version and kind keep their places in all of them."""
-    path = str(tmp_path / "d.sock")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as server:
-        server.bind(path)
-        server.listen()
-        heard = []
-
-        def answer():
-            peer, _ = server.accept()
-            with peer:
-                heard.append(peer.recv(64))
-                peer.send(b"TSHM" + struct.pack("<HH", 9, 2) + bytes(56))
-                peer.recv(64)
-
-        thread = threading.Thread(target=answer)
-        thread.start()
-        with pytest.raises(Error, match="same release") as raised:
-            tranship.connect(f"unix://{path}", timeout=5.0)
-        thread.join(30)
-    assert raised.value.kind == "version" and path in str(raised.value)
-    assert heard[0][:4] == b"TSHM"
 
 
 def test_memory_that_cannot_be_used(cache):

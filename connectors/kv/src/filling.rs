@@ -8,7 +8,7 @@ use tranship_cache::Link;
 use tranship_cache::client::{Cache, Error, Filled, Grant, Reservation, Stored};
 
 use crate::paged::{Paged, PagedError};
-use crate::queue::{Done, Ended, JobId, Queue, QueueError, Shared, Turn};
+use crate::queue::{Done, Ended, JobId, Queue, QueueError, Shared};
 
 /// Blocks that are filled layer by layer. Dropping it before [`Filling::finish`] gives their room back.
 #[derive(Debug)]
@@ -120,7 +120,7 @@ impl Fill {
         state.steps.push_back(step);
         if !std::mem::replace(&mut state.busy, true) {
             drop(state);
-            fill.queue.push(Turn::Fill(Arc::clone(fill)));
+            fill.queue.push(fill);
         }
     }
 
@@ -161,6 +161,19 @@ impl Fill {
             }
             self.lock().rooms = rooms;
         }
+    }
+
+    /// Gives the room back, as the queue was closed; the job's end, if it is time for that. Whatever is told of it
+    /// later comes here too, so that a layer that is passed over is never committed.
+    pub(crate) fn give_up(&self) -> Option<Done> {
+        let (steps, rooms) = {
+            let mut state = self.lock();
+            state.busy = false;
+            (std::mem::take(&mut state.steps), std::mem::take(&mut state.rooms))
+        };
+        drop(rooms);
+        let ends = |step: &Step| matches!(step, Step::Finish | Step::Abandon);
+        steps.iter().any(ends).then(|| self.done(Ended::Closed, 0))
     }
 
     fn done(&self, ended: Ended, bytes: u64) -> Done {

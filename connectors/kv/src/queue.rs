@@ -281,10 +281,19 @@ impl Shared {
         self.take_on().map(|state| state.next)
     }
 
-    /// Has a thread take this on.
-    pub(crate) fn push(&self, turn: Turn) {
-        self.lock().waiting.push_back(turn);
-        self.work.notify_one();
+    /// Has a thread take this on. A closed queue has none any more: the job ends here.
+    pub(crate) fn push(&self, fill: &Arc<Fill>) {
+        let mut state = self.lock();
+        if !state.closed {
+            state.waiting.push_back(Turn::Fill(Arc::clone(fill)));
+            drop(state);
+            self.work.notify_one();
+            return;
+        }
+        drop(state);
+        if let Some(done) = fill.give_up() {
+            self.end(done);
+        }
     }
 
     pub(crate) fn end(&self, done: Done) {
