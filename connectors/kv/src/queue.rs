@@ -3,12 +3,13 @@
 //! Nothing is called back. A job's end is put aside and announced on an event descriptor, which fits any
 //! event loop; whoever has the interpreter lock of an engine takes it only to drain.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::thread::{JoinHandle, ThreadId};
 use std::time::{Duration, Instant};
 
 use tranship_cache::client::{Cache, Error, Stored};
@@ -50,8 +51,10 @@ pub enum Ended {
     /// The daemon could not be reached or refused: nothing of a load is to be used, and nothing of a store
     /// is there for sure.
     Failed(Error),
-    /// The queue was closed before its turn came.
+    /// The queue was closed before its turn came, or a filling was given up.
     Closed,
+    /// A thread panicked at it, with this: as for [`Ended::Failed`], and a bug.
+    Panicked(String),
 }
 
 /// A job that was not taken.
@@ -71,6 +74,7 @@ pub enum QueueError {
 pub struct Queue {
     shared: Arc<Shared>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    ids: Vec<ThreadId>,
 }
 
 #[derive(Debug)]
@@ -97,19 +101,19 @@ struct State {
 /// What a thread takes on.
 #[derive(Debug)]
 pub(crate) enum Turn {
-    Load { job: Arc<Job<(Key, Spans), LoadResult>>, from: usize, wait: Duration },
-    Store { job: Arc<Job<(Link, Spans), Stored>>, from: usize, ttl: Option<Duration> },
+    Load { job: Arc<Job<Key, LoadResult>>, from: usize, wait: Duration },
+    Store { job: Arc<Job<Link, Stored>>, from: usize, ttl: Option<Duration> },
     Fill(Arc<Fill>),
 }
 
 /// A job that is moved in parts.
 #[derive(Debug)]
-pub(crate) struct Job<B, R> {
+pub(crate) struct Job<K, R> {
     id: JobId,
     cache: Cache,
-    blocks: Vec<B>,
+    blocks: Vec<(K, Spans)>,
     /// By the part's first block.
-    parts: Mutex<HashMap<usize, Result<Vec<R>, Error>>>,
+    parts: Mutex<BTreeMap<usize, Result<Vec<R>, Ended>>>,
     left: AtomicUsize,
     began: Instant,
 }
@@ -126,11 +130,12 @@ impl Queue {
             ended: Condvar::new(),
             notifier: Notifier::new()?,
         });
-        let queue = Self { shared, threads: Mutex::default() };
+        let mut queue = Self { shared, threads: Mutex::default(), ids: Vec::new() };
         for number in 0..threads.max(1) {
             let shared = Arc::clone(&queue.shared);
             let name = format!("tranship-kv-{number}");
             let thread = std::thread::Builder::new().name(name).spawn(move || shared.run())?;
+            queue.ids.push(thread.thread().id());
             lock(&queue.threads).push(thread);
         }
         Ok(queue)
@@ -162,11 +167,11 @@ impl Queue {
         self.submit(cache, blocks, |job, from| Turn::Store { job, from, ttl }, Ended::Stored)
     }
 
-    fn submit<B, R>(
+    fn submit<K, R>(
         &self,
         cache: &Cache,
-        blocks: Vec<B>,
-        turn: impl Fn(Arc<Job<B, R>>, usize) -> Turn,
+        blocks: Vec<(K, Spans)>,
+        turn: impl Fn(Arc<Job<K, R>>, usize) -> Turn,
         none: impl FnOnce(Vec<R>) -> Ended,
     ) -> Result<JobId, QueueError> {
         let mut state = self.shared.take_on()?;
@@ -206,14 +211,18 @@ impl Queue {
     /// Waits for one job and takes it; the others stay to be drained. `None` when it has not ended by then,
     /// or was drained before.
     pub fn wait(&self, job: JobId, timeout: Duration) -> Option<Done> {
-        let until = Instant::now() + timeout;
+        // None: longer than time can tell.
+        let until = Instant::now().checked_add(timeout);
         let mut state = self.shared.lock();
         loop {
             if let Some(at) = state.done.iter().position(|done| done.job == job) {
                 state.jobs -= 1;
                 return state.done.remove(at);
             }
-            let left = until.checked_duration_since(Instant::now())?;
+            let left = match until {
+                Some(until) => until.checked_duration_since(Instant::now())?,
+                None => timeout,
+            };
             let waited = self.shared.ended.wait_timeout(state, left);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -232,15 +241,21 @@ impl Queue {
     }
 
     /// Takes no more jobs and waits for those under way, whose calls all have deadlines; those whose turn
-    /// has not come end as [`Ended::Closed`]. What has ended can still be drained.
+    /// has not come end as [`Ended::Closed`], and so do fillings when they are finished or dropped. What has
+    /// ended can still be drained. A thread of the queue's own, dropping what lent a job its memory, does
+    /// not wait.
     pub fn close(&self) {
         {
             let mut state = self.shared.lock();
             state.closed = true;
         }
         self.shared.work.notify_all();
-        let threads: Vec<_> = lock(&self.threads).drain(..).collect();
-        for thread in threads {
+        if self.ids.contains(&std::thread::current().id()) {
+            return;
+        }
+        // Held meanwhile: who closes at the same time waits too.
+        let mut threads = lock(&self.threads);
+        for thread in threads.drain(..) {
             // A panic of a thread was reported when it happened.
             let _ = thread.join();
         }
@@ -281,10 +296,16 @@ impl Shared {
         self.take_on().map(|state| state.next)
     }
 
-    /// Has a thread take this on.
-    pub(crate) fn push(&self, turn: Turn) {
-        self.lock().waiting.push_back(turn);
+    /// Has a thread take this on; false when the queue was closed, where none may be left to.
+    pub(crate) fn push(&self, turn: Turn) -> bool {
+        let mut state = self.lock();
+        if state.closed {
+            return false;
+        }
+        state.waiting.push_back(turn);
+        drop(state);
         self.work.notify_one();
+        true
     }
 
     pub(crate) fn end(&self, done: Done) {
@@ -307,74 +328,127 @@ impl Shared {
                     state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
                 }
             };
-            self.take_turn(turn, closed);
+            // What lent the memory is dropped with its turn, and may be anything.
+            if let Err(panic) = caught(|| self.take_turn(turn, closed)) {
+                tracing::error!(
+                    panic,
+                    "a thread of a queue panicked after a job's end, and goes on"
+                );
+            }
         }
     }
 
     fn take_turn(&self, turn: Turn, closed: bool) {
         match turn {
             Turn::Load { job, from, wait } => {
-                let part = (!closed).then(|| blocks::load(&job.cache, job.part(from), wait));
-                let Some(ended) = job.finish(from, part, Ended::Loaded) else { return };
-                let Ended::Loaded(results) = &ended else { return self.end_with(&*job, ended, 0) };
-                let ready = results.iter().zip(&job.blocks);
-                let ready = ready.filter(|(result, _)| **result == LoadResult::Ready);
-                let bytes = ready.map(|(_, (_, spans))| spans.len() as u64).sum();
-                self.end_with(&*job, ended, bytes);
+                let load = || blocks::load(&job.cache, job.part(from), wait);
+                if let Some(results) = job.move_part(from, closed, load) {
+                    self.end_with(&job, results, &LoadResult::Ready, Ended::Loaded);
+                }
             }
             Turn::Store { job, from, ttl } => {
-                let part = (!closed).then(|| blocks::store(&job.cache, job.part(from), ttl));
-                let Some(ended) = job.finish(from, part, Ended::Stored) else { return };
-                let Ended::Stored(results) = &ended else { return self.end_with(&*job, ended, 0) };
-                let stored = results.iter().zip(&job.blocks);
-                let stored = stored.filter(|(result, _)| **result == Stored::Stored);
-                let bytes = stored.map(|(_, (_, spans))| spans.len() as u64).sum();
-                self.end_with(&*job, ended, bytes);
+                let store = || blocks::store(&job.cache, job.part(from), ttl);
+                if let Some(results) = job.move_part(from, closed, store) {
+                    self.end_with(&job, results, &Stored::Stored, Ended::Stored);
+                }
             }
             Turn::Fill(fill) => {
-                if let Some(done) = fill.go_on() {
+                if let Some(done) = fill.go_on(closed) {
                     self.end(done);
                 }
             }
         }
     }
 
-    fn end_with<B, R>(&self, job: &Job<B, R>, ended: Ended, bytes: u64) {
+    /// `moved` is the result of a block whose bytes count.
+    fn end_with<K, R: PartialEq>(
+        &self,
+        job: &Job<K, R>,
+        results: Result<Vec<R>, Ended>,
+        moved: &R,
+        all: impl FnOnce(Vec<R>) -> Ended,
+    ) {
+        let (ended, bytes) = match results {
+            Ok(results) => {
+                let blocks = results.iter().zip(&job.blocks).filter(|(result, _)| *result == moved);
+                let bytes = blocks.map(|(_, (_, spans))| spans.len() as u64).sum();
+                (all(results), bytes)
+            }
+            Err(ended) => (ended, 0),
+        };
         self.end(Done { job: job.id, ended, bytes, elapsed: job.began.elapsed() });
     }
 }
 
-impl<B, R> Job<B, R> {
-    fn part(&self, from: usize) -> &[B] {
+impl<K, R> Job<K, R> {
+    fn part(&self, from: usize) -> &[(K, Spans)] {
         &self.blocks[from..self.blocks.len().min(from + PART_BLOCKS)]
     }
 
-    /// Puts a part's results aside; the job's end if it was the last.
-    fn finish(
+    /// Moves a part and puts its results aside; those of the whole job if it was the last.
+    fn move_part(
         &self,
         from: usize,
-        part: Option<Result<Vec<R>, Error>>,
-        all: impl FnOnce(Vec<R>) -> Ended,
-    ) -> Option<Ended> {
-        if let Some(part) = part {
-            lock(&self.parts).insert(from, part);
-        }
+        closed: bool,
+        part: impl FnOnce() -> Result<Vec<R>, Error>,
+    ) -> Option<Result<Vec<R>, Ended>> {
+        let part = if closed { Err(Ended::Closed) } else { attempt(part) };
+        lock(&self.parts).insert(from, part);
         if self.left.fetch_sub(1, Ordering::AcqRel) > 1 {
             return None;
         }
-        let mut parts = std::mem::take(&mut *lock(&self.parts));
-        let mut results = Vec::with_capacity(self.blocks.len());
-        for from in (0..self.blocks.len()).step_by(PART_BLOCKS) {
-            match parts.remove(&from) {
-                Some(Ok(part)) => results.extend(part),
-                Some(Err(error)) => return Some(Ended::Failed(error)),
-                None => return Some(Ended::Closed),
-            }
-        }
-        Some(all(results))
+        let parts = std::mem::take(&mut *lock(&self.parts)).into_values();
+        let parts: Result<Vec<_>, _> = parts.collect();
+        Some(parts.map(|parts| parts.into_iter().flatten().collect()))
     }
+}
+
+/// Does a piece of a job; what it ends the job with if that fails.
+pub(crate) fn attempt<T>(f: impl FnOnce() -> Result<T, Error>) -> Result<T, Ended> {
+    match caught(f) {
+        Ok(result) => result.map_err(Ended::Failed),
+        Err(panic) => Err(Ended::Panicked(panic)),
+    }
+}
+
+/// What `f` panicked with. Whatever locks it held are taken all the same: none is held while it calls out.
+fn caught<T>(f: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(f)).map_err(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+        let text = text.unwrap_or("it does not say with what").to_owned();
+        // A payload that panics when it is dropped would get past us.
+        std::mem::forget(panic);
+        text
+    })
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use tranship_tests::daemon::Daemon;
+    use tranship_tests::world::identity;
+    use tranship_transport::Kind;
+
+    use super::*;
+
+    #[test]
+    fn a_part_that_panics_ends_its_job() {
+        let daemon = Daemon::start(1 << 20);
+        let client = tranship_cache::client::Client::builder();
+        let cache = client.connect(&daemon.address(Kind::Shm)).unwrap().cache(identity());
+        let blocks = vec![((), Spans::new()); PART_BLOCKS + 1];
+        let (parts, left, began) = (Mutex::default(), AtomicUsize::new(2), Instant::now());
+        let job = Job { id: 1, cache, blocks, parts, left, began };
+        let panics = || -> Result<Vec<u8>, Error> { panic!("part {}", 1) };
+        assert!(job.move_part(0, false, panics).is_none(), "one part is left");
+        let Some(Err(Ended::Panicked(why))) = job.move_part(PART_BLOCKS, false, || Ok(vec![0]))
+        else {
+            panic!("all parts have ended")
+        };
+        assert_eq!(why, "part 1");
+    }
 }
