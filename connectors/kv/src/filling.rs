@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use tranship_cache::Link;
 use tranship_cache::client::{Cache, Error, Filled, Grant, Reservation, Stored};
 
+use crate::job::attempt;
 use crate::paged::{Paged, PagedError};
-use crate::queue::{Done, Ended, JobId, Queue, QueueError, Shared, Turn, attempt};
+use crate::queue::{Done, Ended, JobId, Queue, QueueError, Shared, Turn};
 
 /// Blocks that are filled layer by layer. Dropping it before [`Filling::finish`] gives their room back.
 #[derive(Debug)]

@@ -3,11 +3,9 @@
 //! Nothing is called back. A job's end is put aside and announced on an event descriptor, which fits any
 //! event loop; whoever has the interpreter lock of an engine takes it only to drain.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{JoinHandle, ThreadId};
 use std::time::{Duration, Instant};
@@ -19,11 +17,10 @@ use tranship_transport::memory::Spans;
 
 use crate::blocks::{self, LoadResult};
 use crate::filling::Fill;
+use crate::job::{Job, caught};
 
 /// Jobs that a queue has at a time, drained or not.
 pub const JOBS_MAX: usize = 1 << 16;
-/// Blocks of a job that one thread moves before others get their turn.
-const PART_BLOCKS: usize = 32;
 
 /// A job's number, unique in its queue.
 pub type JobId = u64;
@@ -106,18 +103,6 @@ pub(crate) enum Turn {
     Fill(Arc<Fill>),
 }
 
-/// A job that is moved in parts.
-#[derive(Debug)]
-pub(crate) struct Job<K, R> {
-    id: JobId,
-    cache: Cache,
-    blocks: Vec<(K, Spans)>,
-    /// By the part's first block.
-    parts: Mutex<BTreeMap<usize, Result<Vec<R>, Ended>>>,
-    left: AtomicUsize,
-    began: Instant,
-}
-
 impl Queue {
     /// A queue with `threads` threads, at least one.
     ///
@@ -176,18 +161,14 @@ impl Queue {
     ) -> Result<JobId, QueueError> {
         let mut state = self.shared.take_on()?;
         let id = state.next;
-        let starts = (0..blocks.len()).step_by(PART_BLOCKS);
-        let left = AtomicUsize::new(starts.len());
-        let began = Instant::now();
         if blocks.is_empty() {
             let done = Done { job: id, ended: none(Vec::new()), bytes: 0, elapsed: Duration::ZERO };
             drop(state);
             self.shared.end(done);
             return Ok(id);
         }
-        let (cache, parts) = (cache.clone(), Mutex::default());
-        let job = Arc::new(Job { id, cache, blocks, parts, left, began });
-        state.waiting.extend(starts.map(|from| turn(Arc::clone(&job), from)));
+        let job = Arc::new(Job::new(id, cache.clone(), blocks));
+        state.waiting.extend(job.starts().map(|from| turn(Arc::clone(&job), from)));
         drop(state);
         self.shared.work.notify_all();
         Ok(id)
@@ -341,13 +322,13 @@ impl Shared {
     fn take_turn(&self, turn: Turn, closed: bool) {
         match turn {
             Turn::Load { job, from, wait } => {
-                let load = || blocks::load(&job.cache, job.part(from), wait);
+                let load = || blocks::load(job.cache(), job.part(from), wait);
                 if let Some(results) = job.move_part(from, closed, load) {
                     self.end_with(&job, results, &LoadResult::Ready, Ended::Loaded);
                 }
             }
             Turn::Store { job, from, ttl } => {
-                let store = || blocks::store(&job.cache, job.part(from), ttl);
+                let store = || blocks::store(job.cache(), job.part(from), ttl);
                 if let Some(results) = job.move_part(from, closed, store) {
                     self.end_with(&job, results, &Stored::Stored, Ended::Stored);
                 }
@@ -370,85 +351,17 @@ impl Shared {
     ) {
         let (ended, bytes) = match results {
             Ok(results) => {
-                let blocks = results.iter().zip(&job.blocks).filter(|(result, _)| *result == moved);
+                let blocks =
+                    results.iter().zip(job.blocks()).filter(|(result, _)| *result == moved);
                 let bytes = blocks.map(|(_, (_, spans))| spans.len() as u64).sum();
                 (all(results), bytes)
             }
             Err(ended) => (ended, 0),
         };
-        self.end(Done { job: job.id, ended, bytes, elapsed: job.began.elapsed() });
+        self.end(Done { job: job.id(), ended, bytes, elapsed: job.elapsed() });
     }
 }
 
-impl<K, R> Job<K, R> {
-    fn part(&self, from: usize) -> &[(K, Spans)] {
-        &self.blocks[from..self.blocks.len().min(from + PART_BLOCKS)]
-    }
-
-    /// Moves a part and puts its results aside; those of the whole job if it was the last.
-    fn move_part(
-        &self,
-        from: usize,
-        closed: bool,
-        part: impl FnOnce() -> Result<Vec<R>, Error>,
-    ) -> Option<Result<Vec<R>, Ended>> {
-        let part = if closed { Err(Ended::Closed) } else { attempt(part) };
-        lock(&self.parts).insert(from, part);
-        if self.left.fetch_sub(1, Ordering::AcqRel) > 1 {
-            return None;
-        }
-        let parts = std::mem::take(&mut *lock(&self.parts)).into_values();
-        let parts: Result<Vec<_>, _> = parts.collect();
-        Some(parts.map(|parts| parts.into_iter().flatten().collect()))
-    }
-}
-
-/// Does a piece of a job; what it ends the job with if that fails.
-pub(crate) fn attempt<T>(f: impl FnOnce() -> Result<T, Error>) -> Result<T, Ended> {
-    match caught(f) {
-        Ok(result) => result.map_err(Ended::Failed),
-        Err(panic) => Err(Ended::Panicked(panic)),
-    }
-}
-
-/// What `f` panicked with. Whatever locks it held are taken all the same: none is held while it calls out.
-fn caught<T>(f: impl FnOnce() -> T) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(f)).map_err(|panic| {
-        let text = panic.downcast_ref::<String>().map(String::as_str);
-        let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-        let text = text.unwrap_or("it does not say with what").to_owned();
-        // A payload that panics when it is dropped would get past us.
-        std::mem::forget(panic);
-        text
-    })
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[cfg(test)]
-mod tests {
-    use tranship_tests::daemon::Daemon;
-    use tranship_tests::world::identity;
-    use tranship_transport::Kind;
-
-    use super::*;
-
-    #[test]
-    fn a_part_that_panics_ends_its_job() {
-        let daemon = Daemon::start(1 << 20);
-        let client = tranship_cache::client::Client::builder();
-        let cache = client.connect(&daemon.address(Kind::Shm)).unwrap().cache(identity());
-        let blocks = vec![((), Spans::new()); PART_BLOCKS + 1];
-        let (parts, left, began) = (Mutex::default(), AtomicUsize::new(2), Instant::now());
-        let job = Job { id: 1, cache, blocks, parts, left, began };
-        let panics = || -> Result<Vec<u8>, Error> { panic!("part {}", 1) };
-        assert!(job.move_part(0, false, panics).is_none(), "one part is left");
-        let Some(Err(Ended::Panicked(why))) = job.move_part(PART_BLOCKS, false, || Ok(vec![0]))
-        else {
-            panic!("all parts have ended")
-        };
-        assert_eq!(why, "part 1");
-    }
 }
