@@ -127,6 +127,10 @@ impl Jobs {
                 let text = "the jobs were closed before its turn came".to_owned();
                 (tranship_status_t::TRANSHIP_CLOSED, text)
             }
+            Ended::Panicked(panic) => {
+                let text = format!("a defect of libtranship, please report it: {panic}");
+                (tranship_status_t::TRANSHIP_INTERNAL, text)
+            }
         };
         let told = tranship_done_t {
             user_data: asked.as_ref().map_or(0, |asked| asked.user_data),

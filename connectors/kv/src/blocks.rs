@@ -9,6 +9,9 @@ use tranship_transport::memory::Spans;
 /// Blocks kept in place at a time: a lease stands for half a minute, and what one keeps cannot be evicted.
 const LEASE_BLOCKS: usize = 256;
 
+/// The longest wait: what the protocol can say. A daemon grants less.
+const WAIT_MAX: Duration = Duration::from_millis(u32::MAX as u64);
+
 /// What became of one block that was to be loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LoadResult {
@@ -46,7 +49,7 @@ pub fn load(
     blocks: &[(Key, Spans)],
     wait: Duration,
 ) -> Result<Vec<LoadResult>, Error> {
-    let mut results = Vec::with_capacity(blocks.len());
+    let (mut results, wait) = (Vec::with_capacity(blocks.len()), wait.min(WAIT_MAX));
     for blocks in blocks.chunks(LEASE_BLOCKS) {
         let keys: Vec<Key> = blocks.iter().map(|(key, _)| *key).collect();
         let lease = cache.lease(&keys, wait)?;

@@ -1,14 +1,15 @@
 //! A store whose layers come one after the other, while the engine computes the next.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tranship_cache::Link;
 use tranship_cache::client::{Cache, Error, Filled, Grant, Reservation, Stored};
 
+use crate::job::attempt;
 use crate::paged::{Paged, PagedError};
-use crate::queue::{Done, Ended, JobId, Queue, QueueError, Shared};
+use crate::queue::{Done, Ended, JobId, Queue, QueueError, Shared, Turn};
 
 /// Blocks that are filled layer by layer. Dropping it before [`Filling::finish`] gives their room back.
 #[derive(Debug)]
@@ -29,13 +30,21 @@ pub(crate) struct Fill {
     state: Mutex<State>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     steps: VecDeque<Step>,
     /// A thread is at it, or will be.
     busy: bool,
-    rooms: Vec<Room>,
-    error: Option<Error>,
+    /// What there is to fill, or how the job will end.
+    rooms: Result<Rooms, Ended>,
+}
+
+#[derive(Debug, Default)]
+struct Rooms {
+    /// One a block.
+    blocks: Vec<Room>,
+    /// Layers that were not copied yet.
+    missing: BTreeSet<usize>,
 }
 
 #[derive(Debug)]
@@ -69,7 +78,8 @@ impl Queue {
         let queue = Arc::clone(self.shared());
         let job = queue.open()?;
         let (cache, pages, began) = (cache.clone(), pages.clone(), Instant::now());
-        let state = Mutex::default();
+        let rooms = Ok(Rooms::default());
+        let state = Mutex::new(State { steps: VecDeque::new(), busy: false, rooms });
         let fill = Arc::new(Fill { queue, cache, job, pages, blocks, began, state });
         Fill::add(&fill, Step::Reserve);
         Ok(Filling { fill, finished: false })
@@ -89,7 +99,8 @@ pub enum BeginError {
 }
 
 impl Filling {
-    /// Copies the bytes of one layer, soon: they must not change before the job was drained.
+    /// Copies the bytes of one layer, soon: they must not change before the job was drained. Layers come in
+    /// any order; one that comes again is copied again.
     ///
     /// # Panics
     /// When there is no such layer.
@@ -98,7 +109,8 @@ impl Filling {
         Fill::add(&self.fill, Step::Layer(layer));
     }
 
-    /// All layers were told: commits the blocks. The job's end is drained from the queue.
+    /// All layers were told: commits the blocks, which are refused if one was not. The job's end is drained
+    /// from the queue.
     pub fn finish(mut self) -> JobId {
         self.finished = true;
         Fill::add(&self.fill, Step::Finish);
@@ -120,67 +132,53 @@ impl Fill {
         state.steps.push_back(step);
         if !std::mem::replace(&mut state.busy, true) {
             drop(state);
-            fill.queue.push(fill);
+            if !fill.queue.push(Turn::Fill(Arc::clone(fill)))
+                && let Some(done) = fill.go_on(true)
+            {
+                fill.queue.end(done);
+            }
         }
     }
 
-    /// Does what there is to do; the job's end, if that was in it.
-    pub(crate) fn go_on(&self) -> Option<Done> {
+    /// Does what there is to do, which is nothing but to end once the queue was closed; the job's end, if
+    /// that was in it.
+    pub(crate) fn go_on(&self, closed: bool) -> Option<Done> {
         loop {
-            let (step, mut rooms) = {
+            let (step, rooms) = {
                 let mut state = self.lock();
                 let Some(step) = state.steps.pop_front() else {
                     state.busy = false;
                     return None;
                 };
-                (step, std::mem::take(&mut state.rooms))
+                (step, std::mem::replace(&mut state.rooms, Ok(Rooms::default())))
             };
-            let ended = match step {
-                Step::Reserve => match self.reserve() {
-                    Ok(reserved) => {
-                        rooms = reserved;
-                        None
-                    }
-                    Err(error) => {
-                        self.lock().error = Some(error);
-                        None
-                    }
-                },
+            let rooms = if closed { rooms.and(Err(Ended::Closed)) } else { rooms };
+            let rooms = match step {
+                Step::Reserve => rooms.and_then(|_| attempt(|| self.reserve())),
                 Step::Layer(layer) => {
-                    self.copy(layer, &mut rooms);
-                    None
+                    rooms.and_then(|rooms| attempt(|| Ok(self.copy(layer, rooms))))
                 }
-                Step::Finish => Some(self.commit(std::mem::take(&mut rooms))),
-                Step::Abandon => Some(Ended::Closed),
+                Step::Finish => {
+                    return Some(self.done(rooms.and_then(|rooms| attempt(|| self.commit(rooms)))));
+                }
+                Step::Abandon => return Some(self.done(rooms.and(Err(Ended::Closed)))),
             };
-            if let Some(ended) = ended {
-                let Ended::Stored(results) = &ended else { return Some(self.done(ended, 0)) };
-                let stored = results.iter().filter(|result| **result == Stored::Stored).count();
-                let bytes = (stored * self.pages.block_bytes()) as u64;
-                return Some(self.done(ended, bytes));
-            }
             self.lock().rooms = rooms;
         }
     }
 
-    /// Gives the room back, as the queue was closed; the job's end, if it is time for that. Whatever is told of it
-    /// later comes here too, so that a layer that is passed over is never committed.
-    pub(crate) fn give_up(&self) -> Option<Done> {
-        let (steps, rooms) = {
-            let mut state = self.lock();
-            state.busy = false;
-            (std::mem::take(&mut state.steps), std::mem::take(&mut state.rooms))
+    fn done(&self, results: Result<Vec<Stored>, Ended>) -> Done {
+        let (ended, bytes) = match results {
+            Ok(results) => {
+                let stored = results.iter().filter(|result| **result == Stored::Stored).count();
+                (Ended::Stored(results), (stored * self.pages.block_bytes()) as u64)
+            }
+            Err(ended) => (ended, 0),
         };
-        drop(rooms);
-        let ends = |step: &Step| matches!(step, Step::Finish | Step::Abandon);
-        steps.iter().any(ends).then(|| self.done(Ended::Closed, 0))
-    }
-
-    fn done(&self, ended: Ended, bytes: u64) -> Done {
         Done { job: self.job, ended, bytes, elapsed: self.began.elapsed() }
     }
 
-    fn reserve(&self) -> Result<Vec<Room>, Error> {
+    fn reserve(&self) -> Result<Rooms, Error> {
         let bytes = self.pages.block_bytes() as u64;
         let wanted: Vec<_> = self.blocks.iter().map(|(link, _)| (*link, bytes)).collect();
         let room = |grant| match grant {
@@ -191,11 +189,12 @@ impl Fill {
                 Room::Ended(Stored::Refused { why, retry_after })
             }
         };
-        Ok(self.cache.reserve(&wanted)?.into_iter().map(room).collect())
+        let blocks = self.cache.reserve(&wanted)?.into_iter().map(room).collect();
+        Ok(Rooms { blocks, missing: (0..self.pages.layers()).collect() })
     }
 
-    fn copy(&self, layer: usize, rooms: &mut [Room]) {
-        for (room, (_, page)) in rooms.iter_mut().zip(&self.blocks) {
+    fn copy(&self, layer: usize, mut rooms: Rooms) -> Rooms {
+        for (room, (_, page)) in rooms.blocks.iter_mut().zip(&self.blocks) {
             let Room::Open(open) = room else { continue };
             let (at, spans) =
                 self.pages.part(*page, layer).expect("pages were checked at the beginning");
@@ -203,17 +202,22 @@ impl Fill {
                 *room = Room::Ended(refused(&error));
             }
         }
+        rooms.missing.remove(&layer);
+        rooms
     }
 
-    fn commit(&self, rooms: Vec<Room>) -> Ended {
-        if let Some(error) = self.lock().error.take() {
-            return Ended::Failed(error);
-        }
+    fn commit(&self, rooms: Rooms) -> Result<Vec<Stored>, Error> {
+        // Room has the bytes of whatever was there before.
+        let missing = rooms.missing.first().map(|layer| {
+            let layers = self.pages.layers();
+            format!("layer {layer} of {layers} was not told; tell all layers before the end")
+        });
         let (mut results, mut filled, mut places) = (Vec::new(), Vec::<Filled>::new(), Vec::new());
-        for room in rooms {
-            results.push(match room {
-                Room::Ended(result) => result,
-                Room::Open(open) => match open.seal() {
+        for room in rooms.blocks {
+            results.push(match (room, &missing) {
+                (Room::Ended(result), _) => result,
+                (Room::Open(_), Some(why)) => refused(why),
+                (Room::Open(open), None) => match open.seal() {
                     Ok(full) => {
                         filled.push(full);
                         places.push(results.len());
@@ -223,17 +227,12 @@ impl Fill {
                 },
             });
         }
-        match self.cache.commit(filled) {
-            Ok(committed) => {
-                for (place, committed) in places.into_iter().zip(committed) {
-                    if let Err(error) = committed {
-                        results[place] = refused(&error);
-                    }
-                }
-                Ended::Stored(results)
+        for (place, committed) in places.into_iter().zip(self.cache.commit(filled)?) {
+            if let Err(error) = committed {
+                results[place] = refused(&error);
             }
-            Err(error) => Ended::Failed(error),
         }
+        Ok(results)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -17,6 +17,7 @@ pub mod dial;
 pub mod filling;
 pub mod fork;
 pub mod guard;
+mod job;
 pub mod paged;
 pub mod queue;
 

@@ -3,12 +3,11 @@
 //! Nothing is called back. A job's end is put aside and announced on an event descriptor, which fits any
 //! event loop; whoever has the interpreter lock of an engine takes it only to drain.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::thread::{JoinHandle, ThreadId};
 use std::time::{Duration, Instant};
 
 use tranship_cache::client::{Cache, Error, Stored};
@@ -18,11 +17,10 @@ use tranship_transport::memory::Spans;
 
 use crate::blocks::{self, LoadResult};
 use crate::filling::Fill;
+use crate::job::{Job, caught};
 
 /// Jobs that a queue has at a time, drained or not.
 pub const JOBS_MAX: usize = 1 << 16;
-/// Blocks of a job that one thread moves before others get their turn.
-const PART_BLOCKS: usize = 32;
 
 /// A job's number, unique in its queue.
 pub type JobId = u64;
@@ -50,8 +48,10 @@ pub enum Ended {
     /// The daemon could not be reached or refused: nothing of a load is to be used, and nothing of a store
     /// is there for sure.
     Failed(Error),
-    /// The queue was closed before its turn came.
+    /// The queue was closed before its turn came, or a filling was given up.
     Closed,
+    /// A thread panicked at it, with this: as for [`Ended::Failed`], and a bug.
+    Panicked(String),
 }
 
 /// A job that was not taken.
@@ -71,6 +71,7 @@ pub enum QueueError {
 pub struct Queue {
     shared: Arc<Shared>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    ids: Vec<ThreadId>,
 }
 
 #[derive(Debug)]
@@ -97,21 +98,9 @@ struct State {
 /// What a thread takes on.
 #[derive(Debug)]
 pub(crate) enum Turn {
-    Load { job: Arc<Job<(Key, Spans), LoadResult>>, from: usize, wait: Duration },
-    Store { job: Arc<Job<(Link, Spans), Stored>>, from: usize, ttl: Option<Duration> },
+    Load { job: Arc<Job<Key, LoadResult>>, from: usize, wait: Duration },
+    Store { job: Arc<Job<Link, Stored>>, from: usize, ttl: Option<Duration> },
     Fill(Arc<Fill>),
-}
-
-/// A job that is moved in parts.
-#[derive(Debug)]
-pub(crate) struct Job<B, R> {
-    id: JobId,
-    cache: Cache,
-    blocks: Vec<B>,
-    /// By the part's first block.
-    parts: Mutex<HashMap<usize, Result<Vec<R>, Error>>>,
-    left: AtomicUsize,
-    began: Instant,
 }
 
 impl Queue {
@@ -126,11 +115,12 @@ impl Queue {
             ended: Condvar::new(),
             notifier: Notifier::new()?,
         });
-        let queue = Self { shared, threads: Mutex::default() };
+        let mut queue = Self { shared, threads: Mutex::default(), ids: Vec::new() };
         for number in 0..threads.max(1) {
             let shared = Arc::clone(&queue.shared);
             let name = format!("tranship-kv-{number}");
             let thread = std::thread::Builder::new().name(name).spawn(move || shared.run())?;
+            queue.ids.push(thread.thread().id());
             lock(&queue.threads).push(thread);
         }
         Ok(queue)
@@ -162,27 +152,23 @@ impl Queue {
         self.submit(cache, blocks, |job, from| Turn::Store { job, from, ttl }, Ended::Stored)
     }
 
-    fn submit<B, R>(
+    fn submit<K, R>(
         &self,
         cache: &Cache,
-        blocks: Vec<B>,
-        turn: impl Fn(Arc<Job<B, R>>, usize) -> Turn,
+        blocks: Vec<(K, Spans)>,
+        turn: impl Fn(Arc<Job<K, R>>, usize) -> Turn,
         none: impl FnOnce(Vec<R>) -> Ended,
     ) -> Result<JobId, QueueError> {
         let mut state = self.shared.take_on()?;
         let id = state.next;
-        let starts = (0..blocks.len()).step_by(PART_BLOCKS);
-        let left = AtomicUsize::new(starts.len());
-        let began = Instant::now();
         if blocks.is_empty() {
             let done = Done { job: id, ended: none(Vec::new()), bytes: 0, elapsed: Duration::ZERO };
             drop(state);
             self.shared.end(done);
             return Ok(id);
         }
-        let (cache, parts) = (cache.clone(), Mutex::default());
-        let job = Arc::new(Job { id, cache, blocks, parts, left, began });
-        state.waiting.extend(starts.map(|from| turn(Arc::clone(&job), from)));
+        let job = Arc::new(Job::new(id, cache.clone(), blocks));
+        state.waiting.extend(job.starts().map(|from| turn(Arc::clone(&job), from)));
         drop(state);
         self.shared.work.notify_all();
         Ok(id)
@@ -206,14 +192,18 @@ impl Queue {
     /// Waits for one job and takes it; the others stay to be drained. `None` when it has not ended by then,
     /// or was drained before.
     pub fn wait(&self, job: JobId, timeout: Duration) -> Option<Done> {
-        let until = Instant::now() + timeout;
+        // None: longer than time can tell.
+        let until = Instant::now().checked_add(timeout);
         let mut state = self.shared.lock();
         loop {
             if let Some(at) = state.done.iter().position(|done| done.job == job) {
                 state.jobs -= 1;
                 return state.done.remove(at);
             }
-            let left = until.checked_duration_since(Instant::now())?;
+            let left = match until {
+                Some(until) => until.checked_duration_since(Instant::now())?,
+                None => timeout,
+            };
             let waited = self.shared.ended.wait_timeout(state, left);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -232,15 +222,21 @@ impl Queue {
     }
 
     /// Takes no more jobs and waits for those under way, whose calls all have deadlines; those whose turn
-    /// has not come end as [`Ended::Closed`]. What has ended can still be drained.
+    /// has not come end as [`Ended::Closed`], and so do fillings when they are finished or dropped. What has
+    /// ended can still be drained. A thread of the queue's own, dropping what lent a job its memory, does
+    /// not wait.
     pub fn close(&self) {
         {
             let mut state = self.shared.lock();
             state.closed = true;
         }
         self.shared.work.notify_all();
-        let threads: Vec<_> = lock(&self.threads).drain(..).collect();
-        for thread in threads {
+        if self.ids.contains(&std::thread::current().id()) {
+            return;
+        }
+        // Held meanwhile: who closes at the same time waits too.
+        let mut threads = lock(&self.threads);
+        for thread in threads.drain(..) {
             // A panic of a thread was reported when it happened.
             let _ = thread.join();
         }
@@ -281,19 +277,16 @@ impl Shared {
         self.take_on().map(|state| state.next)
     }
 
-    /// Has a thread take this on. A closed queue has none any more: the job ends here.
-    pub(crate) fn push(&self, fill: &Arc<Fill>) {
+    /// Has a thread take this on; false when the queue was closed, where none may be left to.
+    pub(crate) fn push(&self, turn: Turn) -> bool {
         let mut state = self.lock();
-        if !state.closed {
-            state.waiting.push_back(Turn::Fill(Arc::clone(fill)));
-            drop(state);
-            self.work.notify_one();
-            return;
+        if state.closed {
+            return false;
         }
+        state.waiting.push_back(turn);
         drop(state);
-        if let Some(done) = fill.give_up() {
-            self.end(done);
-        }
+        self.work.notify_one();
+        true
     }
 
     pub(crate) fn end(&self, done: Done) {
@@ -316,74 +309,59 @@ impl Shared {
                     state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
                 }
             };
-            self.take_turn(turn, closed);
+            // What lent the memory is dropped with its turn, and may be anything.
+            if let Err(panic) = caught(|| self.take_turn(turn, closed)) {
+                tracing::error!(
+                    panic,
+                    "a thread of a queue panicked after a job's end, and goes on"
+                );
+            }
         }
     }
 
     fn take_turn(&self, turn: Turn, closed: bool) {
         match turn {
             Turn::Load { job, from, wait } => {
-                let part = (!closed).then(|| blocks::load(&job.cache, job.part(from), wait));
-                let Some(ended) = job.finish(from, part, Ended::Loaded) else { return };
-                let Ended::Loaded(results) = &ended else { return self.end_with(&*job, ended, 0) };
-                let ready = results.iter().zip(&job.blocks);
-                let ready = ready.filter(|(result, _)| **result == LoadResult::Ready);
-                let bytes = ready.map(|(_, (_, spans))| spans.len() as u64).sum();
-                self.end_with(&*job, ended, bytes);
+                let load = || blocks::load(job.cache(), job.part(from), wait);
+                if let Some(results) = job.move_part(from, closed, load) {
+                    self.end_with(&job, results, &LoadResult::Ready, Ended::Loaded);
+                }
             }
             Turn::Store { job, from, ttl } => {
-                let part = (!closed).then(|| blocks::store(&job.cache, job.part(from), ttl));
-                let Some(ended) = job.finish(from, part, Ended::Stored) else { return };
-                let Ended::Stored(results) = &ended else { return self.end_with(&*job, ended, 0) };
-                let stored = results.iter().zip(&job.blocks);
-                let stored = stored.filter(|(result, _)| **result == Stored::Stored);
-                let bytes = stored.map(|(_, (_, spans))| spans.len() as u64).sum();
-                self.end_with(&*job, ended, bytes);
+                let store = || blocks::store(job.cache(), job.part(from), ttl);
+                if let Some(results) = job.move_part(from, closed, store) {
+                    self.end_with(&job, results, &Stored::Stored, Ended::Stored);
+                }
             }
             Turn::Fill(fill) => {
-                if let Some(done) = fill.go_on() {
+                if let Some(done) = fill.go_on(closed) {
                     self.end(done);
                 }
             }
         }
     }
 
-    fn end_with<B, R>(&self, job: &Job<B, R>, ended: Ended, bytes: u64) {
-        self.end(Done { job: job.id, ended, bytes, elapsed: job.began.elapsed() });
-    }
-}
-
-impl<B, R> Job<B, R> {
-    fn part(&self, from: usize) -> &[B] {
-        &self.blocks[from..self.blocks.len().min(from + PART_BLOCKS)]
-    }
-
-    /// Puts a part's results aside; the job's end if it was the last.
-    fn finish(
+    /// `moved` is the result of a block whose bytes count.
+    fn end_with<K, R: PartialEq>(
         &self,
-        from: usize,
-        part: Option<Result<Vec<R>, Error>>,
+        job: &Job<K, R>,
+        results: Result<Vec<R>, Ended>,
+        moved: &R,
         all: impl FnOnce(Vec<R>) -> Ended,
-    ) -> Option<Ended> {
-        if let Some(part) = part {
-            lock(&self.parts).insert(from, part);
-        }
-        if self.left.fetch_sub(1, Ordering::AcqRel) > 1 {
-            return None;
-        }
-        let mut parts = std::mem::take(&mut *lock(&self.parts));
-        let mut results = Vec::with_capacity(self.blocks.len());
-        for from in (0..self.blocks.len()).step_by(PART_BLOCKS) {
-            match parts.remove(&from) {
-                Some(Ok(part)) => results.extend(part),
-                Some(Err(error)) => return Some(Ended::Failed(error)),
-                None => return Some(Ended::Closed),
+    ) {
+        let (ended, bytes) = match results {
+            Ok(results) => {
+                let blocks =
+                    results.iter().zip(job.blocks()).filter(|(result, _)| *result == moved);
+                let bytes = blocks.map(|(_, (_, spans))| spans.len() as u64).sum();
+                (all(results), bytes)
             }
-        }
-        Some(all(results))
+            Err(ended) => (ended, 0),
+        };
+        self.end(Done { job: job.id(), ended, bytes, elapsed: job.elapsed() });
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -243,6 +243,10 @@ impl Done {
                 let error = raise(py, "closed", "the queue was closed before the job's turn came");
                 Some(error.into_value(py).into_any())
             }
+            Ended::Panicked(panic) => {
+                let text = format!("a defect of tranship, please report it: {panic}");
+                Some(raise(py, "failed", text).into_value(py).into_any())
+            }
             _ => None,
         }
     }
