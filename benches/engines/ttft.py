@@ -9,7 +9,9 @@ nobody has seen. Times are medians; every token is compared with the one that wa
 """
 
 import argparse
+import contextlib
 import json
+import os
 import random
 import statistics
 import subprocess
@@ -98,8 +100,26 @@ def connector(name, module=None, **extra):
     return transfer
 
 
-def system(name, options, where, daemon):
+@contextlib.contextmanager
+def system(name, options, where, capacity):
     """Its transfer configuration, and whether a fresh process can load what another stored."""
+    if name == "lmcache":
+        server = lmcache_server.Server(where / "lmcache-server.log", -(-capacity >> 30))
+        try:
+            yield server.transfer(), True
+        finally:
+            server.close()
+        return
+    directory = where / f"daemon-{name.replace(' ', '-')}"
+    directory.mkdir()
+    daemon = Daemon(directory, capacity=str(capacity))
+    try:
+        yield configuration(name, options, where, daemon)
+    finally:
+        daemon.kill()
+
+
+def configuration(name, options, where, daemon):
     size = 2 * (options.prompts + 1) * (options.prefix + 512) * BYTES_PER_TOKEN
     if name == "tranship":
         return connector("TranshipConnector", "tranship.vllm", address=daemon.address), True
@@ -125,8 +145,12 @@ SYSTEMS = {
 }
 
 
-def loads(name, options, where, daemon, prompts, reference):
-    transfer, anew = system(name, options, where, daemon)
+def loads(name, options, where, capacity, prompts, reference):
+    with system(name, options, where, capacity) as (transfer, anew):
+        return loaded(name, options, where, transfer, anew, prompts, reference)
+
+
+def loaded(name, options, where, transfer, anew, prompts, reference):
     log = where / name.replace(" ", "-")
     # What is stored by one is not there for the next.
     with engine(options, f"{log}-store.log", transfer) as process:
@@ -151,10 +175,9 @@ def asked(process, options, prompts, reference):
     return {"seconds": seconds, "same": same, "cached": statistics.median(cached)}
 
 
-def overhead(options, where, daemon, seeds):
+def overhead(options, where, transfer, seeds):
     """Engines without and with Tranship in turns, when nothing hits: prompts of the full length, and eight short requests
     at once with 64 tokens each."""
-    transfer, _ = system("tranship", options, where, daemon)
     times = {"prefill": ([], []), "decode": ([], [])}
     with engine(options, where / "without.log") as without, engine(options, where / "with.log", transfer) as with_:
         sides = (without, with_)
@@ -207,22 +230,17 @@ def run(options, where):
     wanted = [name.strip() for name in options.systems.split(",")]
     capacity = 4 * (options.prompts + 1) * (options.prefix + 512) * BYTES_PER_TOKEN
     for name in [name for name in wanted if name != "computed"]:
-        daemon = daemon_of(where, name, capacity)
         try:
-            found = loads(name, options, where, daemon, prompts, reference[: len(prompts)])
+            found = loads(name, options, where, capacity, prompts, reference[: len(prompts)])
         except AssertionError as error:
             print(f"skipped: {name}: {str(error)[-600:]}", flush=True)
             continue
-        finally:
-            daemon.kill()
         tell(options, row(options, name, found), rows[0])
     if options.no_overhead:
         return
-    daemon = daemon_of(where, "overhead", 4 * capacity)
-    try:
-        times = overhead(options, where, daemon, seeds)
-    finally:
-        daemon.kill()
+    (where / "overhead").mkdir()
+    with system("tranship", options, where / "overhead", capacity) as (transfer, _):
+        times = overhead(options, where, transfer, seeds)
     for kind, (without, with_) in times.items():
         line = {
             "bench": "engines/overhead", "what": kind, "rounds": options.rounds,
@@ -236,12 +254,6 @@ def run(options, where):
                 f"nothing hits, {kind}: {line['without_ms']:,} ms without, {line['with_ms']:,} with, ratio {line['ratio']}",
                 flush=True,
             )
-
-
-def daemon_of(where, name, capacity):
-    directory = where / f"daemon-{name.replace(' ', '-')}"
-    directory.mkdir()
-    return Daemon(directory, capacity=str(capacity))
 
 
 def ms(seconds):
@@ -272,7 +284,7 @@ def tell(options, one, computed):
 
 if __name__ == "__main__":
     # Engines' processes run this file too, without arguments.
-    if len(sys.argv) == 1 and not sys.stdin.isatty() and "VLLM_TARGET_DEVICE" in __import__("os").environ:
+    if len(sys.argv) == 1 and not sys.stdin.isatty() and "VLLM_TARGET_DEVICE" in os.environ:
         fresh.answer(globals())
     else:
         main()

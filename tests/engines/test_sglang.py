@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import time
 from pathlib import Path
 
 import fresh
@@ -240,7 +241,10 @@ def stop():
 
 def forget():
     """Empties what the engine itself keeps, on the device and on the host."""
-    _kept["engine"].flush_cache()
+    deadline = time.monotonic() + 60
+    # It is refused while pages are on their way to the storage.
+    while not _kept["engine"].flush_cache().success:
+        assert time.monotonic() < deadline, "the engine is never idle"
 
 
 def engine(log, stored):
