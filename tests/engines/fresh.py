@@ -6,6 +6,7 @@ A test file ends with `if __name__ == "__main__": fresh.answer(globals())`; its 
 
 import json
 import os
+import pickle
 import select
 import socket
 import subprocess
@@ -106,6 +107,19 @@ def answer(functions):
         print(_MARK + json.dumps(functions[name](*arguments, **named)), flush=True)
     # Engines leave shared memory behind when they are killed.
     functions.get("stop", lambda: None)()
+
+
+def written(path):
+    """What another process has pickled into a file so far."""
+    found = []
+    if os.path.exists(path):
+        with open(path, "rb") as file:
+            while True:
+                try:
+                    found.append(pickle.load(file))
+                except EOFError:
+                    break
+    return found
 
 
 def free_port():

@@ -2,7 +2,6 @@
 
 import json
 import os
-import pickle
 import time
 from pathlib import Path
 
@@ -272,14 +271,14 @@ def test_a_fresh_engine_loads_what_another_stored(daemon, models, tmp_path):
         keys, deadline = 0, 200
         while keys < CACHED // PAGE and deadline:
             first.call("generate", [5, 6, 7], 1)
-            keys, deadline = sum(len(one) for _, one in written(stored)), deadline - 1
+            keys, deadline = sum(len(one) for _, one in fresh.written(stored)), deadline - 1
         assert keys >= CACHED // PAGE
 
     with engine(tmp_path / "second.log", stored) as second:
         second.call("start", str(models[0]), extra(daemon.address))
         assert second.call("generate", PROMPT) == [output, CACHED]
 
-        identity, keys = written(stored)[0]
+        identity, keys = fresh.written(stored)[0]
         with tranship.connect(daemon.address, identity=identity) as cache:
             fresh.damage(cache, keys, 5)
         second.call("forget")
@@ -302,18 +301,6 @@ def test_a_fresh_engine_loads_what_another_stored(daemon, models, tmp_path):
     with engine(tmp_path / "third.log", stored) as third:
         third.call("start", str(models[1]), extra(daemon.address))
         assert third.call("generate", PROMPT)[1] == 0, "the weights are others"
-
-
-def written(path):
-    found = []
-    if path.exists():
-        with open(path, "rb") as file:
-            while True:
-                try:
-                    found.append(pickle.load(file))
-                except EOFError:
-                    break
-    return found
 
 
 if __name__ == "__main__":

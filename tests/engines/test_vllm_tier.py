@@ -1,7 +1,5 @@
 """vLLM's OffloadingConnector on the CPU, with TranshipTier below its host memory: engines in fresh processes."""
 
-import pickle
-
 import fresh
 import pytest
 
@@ -68,18 +66,6 @@ def engine(log, stored="/dev/null"):
     )  # fmt: skip
 
 
-def written(path):
-    found = []
-    if path.exists():
-        with open(path, "rb") as file:
-            while True:
-                try:
-                    found.append(pickle.load(file))
-                except EOFError:
-                    break
-    return found
-
-
 def test_a_fresh_engine_loads_what_another_stored(daemon, models, tmp_path):
     import tranship
 
@@ -93,16 +79,16 @@ def test_a_fresh_engine_loads_what_another_stored(daemon, models, tmp_path):
         assert first.call("generate", PROMPT) == [output, 0]
         for _ in range(100):
             # Jobs are collected as the engine steps.
-            if sum(len(keys) for _, keys in written(stored)) >= CACHED // BLOCK:
+            if sum(len(keys) for _, keys in fresh.written(stored)) >= CACHED // BLOCK:
                 break
             first.call("generate", [5, 6, 7], 1)
-        assert sum(len(keys) for _, keys in written(stored)) >= CACHED // BLOCK
+        assert sum(len(keys) for _, keys in fresh.written(stored)) >= CACHED // BLOCK
 
     with engine(tmp_path / "second.log") as second:
         second.call("start", str(models[0]), daemon.address, after_reset="keep")
         assert second.call("generate", PROMPT) == [output, CACHED]
 
-        identity, keys = written(stored)[0]
+        identity, keys = fresh.written(stored)[0]
         with tranship.connect(daemon.address, identity=identity) as cache:
             fresh.damage(cache, tranship.Keys.of_names(keys), 5)
         assert second.call("forget")
