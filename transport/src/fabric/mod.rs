@@ -24,6 +24,8 @@ mod epoll;
 mod fuzzing;
 #[cfg(all(test, not(loom)))]
 mod kit;
+#[cfg_attr(not(feature = "conformance"), expect(unreachable_pub, reason = "only tests reach it"))]
+pub mod rdma;
 pub mod shm;
 pub mod sim;
 pub mod tcp;

@@ -125,7 +125,7 @@ impl Config {
         self
     }
 
-    fn check(&self) -> Result<(), String> {
+    pub(super) fn check(&self) -> Result<(), String> {
         if self.streams == 0 || self.streams > STREAMS_MAX {
             return Err(format!("{} streams; give 1 to {STREAMS_MAX}", self.streams));
         }

@@ -27,6 +27,7 @@
 
 mod call;
 mod config;
+mod control;
 mod deaf;
 mod dial;
 mod fabric;
@@ -48,6 +49,7 @@ mod watch;
 mod windows;
 
 pub use config::Config;
+pub(super) use control::{Control, Ended, WORD_BYTES_MAX};
 
 /// Decodes bytes as everything that a peer may send, for fuzzing: whatever they are, nothing is to
 /// panic, and what is understood says the same when it is encoded again.
