@@ -10,7 +10,7 @@ use super::op::{Cut, Flight, Kind, News, Op, Position};
 use super::opening::{Exposed, Opened, Opening};
 use super::path::{Path, State};
 use crate::address::EngineId;
-use crate::fabric::{self, Event, Fabric, OpId, PeerId, Posted, Remote, Status, Work};
+use crate::fabric::{self, Event, OpId, PeerId, Posted, Remote, Status, Work};
 use crate::lane::Lane;
 use crate::outcome::Reason;
 use crate::pages::Plan;
@@ -252,10 +252,11 @@ impl Link {
         let lane = op.lane;
         let most = op.total.saturating_sub(op.landed).min(hub.settings.stripe_bytes);
         let mut best: Option<(f64, u8, Room)> = None;
-        let mut leads = false;
+        let (mut leads, mut missing) = (false, None);
         for (number, path) in self.paths.iter().enumerate() {
             let Some(channel) = path.up() else { continue };
             if payload && opened.is_none_or(|it| it.keys(number, path.generation).is_none()) {
+                missing = Some(op.remote.window);
                 continue;
             }
             leads = true;
@@ -267,7 +268,7 @@ impl Link {
             if room.pieces == 0 || (!payload && room.immediates == 0) {
                 continue;
             }
-            let when = path.estimate(most);
+            let when = path.estimate(most, hub.now);
             if best.is_none_or(|(best, ..)| when < best) {
                 best = Some((when, number as u8, room));
             }
@@ -330,6 +331,9 @@ impl Link {
         match op.kind {
             Kind::Read if batch.bytes > 0 => rail.device.read(&post),
             _ => rail.device.write(&post, immediate),
+        }
+        if let Some(window) = missing {
+            self.refresh(hub, window);
         }
         Given::Yes
     }

@@ -6,7 +6,7 @@ use super::device::{Completion, Exposing, ExposureId, Keys, Part};
 use super::fabric::{Hub, Rdma};
 use super::link::{Link, OpRef};
 use super::words::{PathKeys, Word};
-use crate::fabric::{Event, Fabric, PeerId};
+use crate::fabric::{Event, PeerId};
 use crate::outcome::Reason;
 use crate::time::Time;
 use crate::window::{Access, WindowId};
@@ -23,6 +23,8 @@ pub(super) struct Opened {
     pub(super) under_way: u32,
     /// The paths that were up when the peer was asked, and their generations.
     asked_with: Vec<(u8, u32)>,
+    /// What the peer was asked while the window is open: keys for paths that came up since.
+    refresh: u32,
 }
 
 #[derive(Debug)]
@@ -120,7 +122,7 @@ impl Link {
             None => Standing::Asking(self.ask(hub, window, key)),
         };
         let asked_with = self.live();
-        let opened = Opened { key, state, waiting: vec![at], under_way: 0, asked_with };
+        let opened = Opened { key, state, waiting: vec![at], under_way: 0, asked_with, refresh: 0 };
         self.opened.insert(window, opened);
         Opening::Wait
     }
@@ -154,9 +156,27 @@ impl Link {
         ask
     }
 
+    /// Asks for the keys of an open window once more: some paths have none.
+    pub(super) fn refresh(&mut self, hub: &mut Hub, window: WindowId) {
+        let live = self.live();
+        let Some(opened) = self.opened.get(&window) else { return };
+        let open = matches!(opened.state, Standing::Open { .. });
+        if !open || live.iter().all(|path| opened.asked_with.contains(path)) {
+            return;
+        }
+        let ask = self.ask(hub, window, opened.key);
+        if let Some(opened) = self.opened.get_mut(&window) {
+            (opened.refresh, opened.asked_with) = (ask, live);
+        }
+    }
+
     /// The window for which the peer was asked so.
     fn asked(&self, ask: u32) -> Option<WindowId> {
-        let it = |opened: &Opened| matches!(opened.state, Standing::Asking(it) if it == ask);
+        let it = |opened: &Opened| match opened.state {
+            Standing::Asking(it) => it == ask,
+            Standing::Open { .. } => opened.refresh == ask,
+            Standing::Unasked | Standing::Halting => false,
+        };
         self.opened.iter().find(|(_, opened)| it(opened)).map(|(window, _)| *window)
     }
 
@@ -187,6 +207,10 @@ impl Link {
     /// The peer does not open a window to us.
     pub(super) fn denied(&mut self, hub: &mut Hub, ask: u32, reason: Reason) {
         let Some(window) = self.asked(ask) else { return };
+        if matches!(self.opened[&window].state, Standing::Open { .. }) {
+            // Its end is announced by another word.
+            return;
+        }
         let Some(opened) = self.opened.remove(&window) else { return };
         for at in opened.waiting {
             let Some(op) = self.op(at) else { continue };

@@ -13,6 +13,8 @@ const RATE_GAIN: f64 = 0.125;
 const RATE_BYTES_MIN: u64 = 32 << 10;
 /// The slowest rate that is believed: one bad moment is not to shut a path out for good.
 const RATE_MIN: f64 = 1e6;
+/// How long until a slow rate that was not measured again is believed to be twice as fast.
+const RATE_HALF_LIFE: Duration = Duration::from_millis(50);
 /// How long a path is left alone after failures, doubling from the first to the last.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
@@ -75,6 +77,7 @@ impl Path {
         self.state = State::Joining { channel: Some(channel), until };
         self.arrived = [0; 2];
         self.announced = [0; 2];
+        self.rate = Rate::default();
     }
 
     /// It is in use from now on.
@@ -96,9 +99,9 @@ impl Path {
     }
 
     /// How long until so many more bytes would be through, seconds.
-    pub(super) fn estimate(&self, bytes: u64) -> f64 {
+    pub(super) fn estimate(&self, bytes: u64, now: Time) -> f64 {
         let before: u64 = self.under_way.iter().sum();
-        (before + bytes) as f64 / self.rate.bytes_per_second
+        (before + bytes) as f64 / self.rate.now(now)
     }
 }
 
@@ -116,6 +119,16 @@ impl Default for Rate {
 }
 
 impl Rate {
+    /// The rate as it is believed now: what was slow long ago is tried again, or nobody would ever
+    /// find out that it is fast again.
+    fn now(&self, now: Time) -> f64 {
+        let age = now.since(self.last).as_secs_f64() / RATE_HALF_LIFE.as_secs_f64();
+        if age < 1.0 || self.bytes_per_second >= RATE_FIRST {
+            return self.bytes_per_second;
+        }
+        (self.bytes_per_second * age.min(30.0).exp2()).min(RATE_FIRST)
+    }
+
     /// So many bytes, posted then, are through now.
     fn measure(&mut self, bytes: u64, posted: Time, now: Time) {
         // Those before it had the path until they were through.
@@ -146,14 +159,28 @@ mod tests {
             }
         }
         let mut given = [0u64; 2];
+        let now = paths[0].rate.last;
         for _ in 0..1000 {
-            let best = (0..2)
-                .min_by(|a, b| paths[*a].estimate(1 << 20).total_cmp(&paths[*b].estimate(1 << 20)));
+            let best = (0..2).min_by(|a, b| {
+                paths[*a].estimate(1 << 20, now).total_cmp(&paths[*b].estimate(1 << 20, now))
+            });
             let best = best.unwrap();
             paths[best].under_way[1] += 1 << 20;
             given[best] += 1;
         }
         assert!((780..=820).contains(&given[0]), "4 to 1, and not {given:?}");
+    }
+
+    #[test]
+    fn a_path_that_was_slow_is_tried_again() {
+        let mut path = Path::new(0);
+        let mut now = Time::ZERO;
+        for _ in 0..100 {
+            path.done(1 << 20, now, now + Duration::from_secs(1));
+            now = now + Duration::from_secs(1);
+        }
+        assert!(path.rate.now(now) < RATE_FIRST / 100.0);
+        assert!(path.rate.now(now + Duration::from_secs(2)) == RATE_FIRST);
     }
 
     #[test]

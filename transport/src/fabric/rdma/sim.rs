@@ -42,6 +42,7 @@ struct World {
 struct Port {
     ordered: bool,
     fault: Option<Fault>,
+    carried: u64,
     channels: BTreeMap<ChannelId, Half>,
     /// What the device has not reported yet.
     inbox: Vec<Completion>,
@@ -117,6 +118,15 @@ impl Net {
         it.bell.ring();
     }
 
+    /// Bytes that went out of a port, payload alone.
+    ///
+    /// # Panics
+    /// When there is no such port.
+    #[must_use]
+    pub fn carried(&self, port: usize) -> u64 {
+        self.world().ports[port].carried
+    }
+
     /// Channels, exposures and posts that are there: what is left over once everybody has gone.
     #[must_use]
     pub fn census(&self) -> usize {
@@ -185,6 +195,7 @@ impl Config {
             world.ports.push(Port {
                 ordered: *ordered,
                 fault: None,
+                carried: 0,
                 channels: BTreeMap::new(),
                 inbox: Vec::new(),
                 bell: bell.clone(),
@@ -317,6 +328,7 @@ impl World {
                 return Err("remote access error".to_owned());
             }
             let len = piece.len as usize;
+            self.ports[port].carried += piece.len;
             // SAFETY: in bounds of the exposure, which is in bounds of its memory, and of the local
             // memory, which the fabric has checked and keeps.
             unsafe {
