@@ -238,6 +238,7 @@ fn nothing_is_left_of_a_thousand_connections() {
     let pair = Pair::new(5, [&[true; 2], &[true; 2]], 1 << 16);
     let counter = pair.b.counter().unwrap();
     let round = |at: u64| {
+        pair.a.connect(&pair.b.addresses()[0], AMPLE).unwrap();
         let (window, to) = pair.offer();
         let sent = pair.write(&to, 1 << 14, &counter);
         if at % 3 == 0 {
