@@ -1,0 +1,719 @@
+//! One domain, and its endpoints.
+
+use std::collections::{HashMap, VecDeque};
+use std::ffi::c_void;
+use std::fmt;
+use std::os::fd::{BorrowedFd, RawFd};
+use std::ptr;
+use std::sync::Arc;
+
+use slab::Slab;
+use tranship_ofi_sys as sys;
+
+use super::info::Info;
+use super::object::Object;
+use crate::fabric::RegionId;
+use crate::fabric::rdma::{
+    ChannelId, Completion, Device, ExposureId, Exposing, Keys, Part, Post, Room, Token, Traits,
+};
+use crate::immediate::Immediate;
+use crate::lane::Lane;
+use crate::memory::{self, Memory};
+use crate::window::Access;
+
+/// Completions read at once.
+const READ_MAX: usize = 32;
+/// How often that is done in one poll.
+const READS_PER_POLL: usize = 4;
+/// Entries of the completion queue.
+const CQ_ENTRIES: usize = 4096;
+/// Pieces that one lane of a channel has under way at most.
+const PIECES_MAX: usize = 256;
+/// The longest piece: beyond this nothing gets faster, and some providers count in 32 bits.
+const PIECE_BYTES_MAX: u64 = 1 << 30;
+/// The longest endpoint name.
+const NAME_BYTES_MAX: usize = 128;
+/// Where peers write something to deliver an immediate alone: not all providers write nothing.
+const MAILBOX_BYTES: usize = 8;
+
+/// One domain as a rail.
+pub(super) struct Domain {
+    name: String,
+    info: Info,
+    /// Peers are told apart by it: only the same speak with each other.
+    provider: String,
+    traits: Traits,
+    wait: Option<RawFd>,
+    pieces_max: usize,
+    regions: HashMap<RegionId, Registered>,
+    channels: HashMap<ChannelId, Channel>,
+    exposures: HashMap<ExposureId, [Option<Object<sys::fid_mr>>; 2]>,
+    postings: Slab<Posting>,
+    /// What the provider is given for each piece; their addresses stay.
+    contexts: Vec<Box<Context>>,
+    free: Vec<u32>,
+    /// Contexts of endpoints that were closed: free once the queue was seen empty.
+    stale: Vec<u32>,
+    /// Pieces that the provider had no room for.
+    backlog: usize,
+    mailbox: Box<[u64; MAILBOX_BYTES / 8]>,
+    reports: Vec<Completion>,
+    // In the order in which they have to be closed.
+    cq: Object<sys::fid_cq>,
+    av: Object<sys::fid_av>,
+    domain: Object<sys::fid_domain>,
+    fabric: Object<sys::fid_fabric>,
+}
+
+// SAFETY: libfabric's objects are used by one thread at a time, which is what FI_THREAD_DOMAIN asks;
+// contexts and the mailbox are memory of our own.
+unsafe impl Send for Domain {}
+
+/// Memory of this side.
+struct Registered {
+    memory: Arc<Memory>,
+    /// Where the provider wants local memory registered.
+    mr: Option<Object<sys::fid_mr>>,
+}
+
+/// A way to a peer.
+struct Channel {
+    lanes: [Queue; 2],
+    broken: bool,
+}
+
+/// One lane of it.
+struct Queue {
+    ep: Object<sys::fid_ep>,
+    peer: sys::fi_addr_t,
+    flying: usize,
+    waiting: VecDeque<Item>,
+    /// Our mailbox, as the peer uses it through this endpoint.
+    mailbox: Object<sys::fid_mr>,
+    /// The peer's mailbox.
+    theirs: (u64, u64),
+}
+
+/// A piece to be given to the provider.
+#[derive(Clone, Copy)]
+struct Item {
+    posting: u32,
+    is_read: bool,
+    local: *mut c_void,
+    desc: *mut c_void,
+    len: usize,
+    remote: u64,
+    key: u64,
+    immediate: Option<Immediate>,
+}
+
+/// What was posted, and how many of its pieces are under way.
+struct Posting {
+    token: Token,
+    channel: ChannelId,
+    lane: Lane,
+    left: u32,
+}
+
+/// What the provider is given for one piece, and may use while that is under way.
+#[repr(C)]
+struct Context {
+    theirs: sys::fi_context2,
+    at: u32,
+    posting: u32,
+    live: bool,
+}
+
+impl Domain {
+    /// Opens it.
+    pub(super) fn open(info: Info) -> Result<Self, String> {
+        let (provider, domain_name) = (info.provider(), info.domain());
+        let name = format!("{provider} {domain_name}");
+        let failed = |what: &'static str| {
+            let name = name.clone();
+            let library = Arc::clone(&info.library);
+            move |rc: i32| format!("{name}: {what}: {}", library.error(rc))
+        };
+        if info.domain_attr().cq_data_size < 4 {
+            return Err(format!("{name}: carries no immediates of 32 bits"));
+        }
+        let attr = info.raw().fabric_attr;
+        // SAFETY: the attributes are those that the library gave.
+        let fabric = Object::new(|out| unsafe { info.library.fi_fabric(attr, out, ptr::null_mut()) })
+            .map_err(failed("fi_fabric"))?;
+        // SAFETY: as above; the fabric is open.
+        let domain = Object::new(|out| unsafe {
+            sys::fi_domain(fabric.as_ptr(), info.as_ptr(), out, ptr::null_mut())
+        })
+        .map_err(failed("fi_domain"))?;
+        // SAFETY: all zero is a valid attribute structure.
+        let mut attr: sys::fi_av_attr = unsafe { std::mem::zeroed() };
+        attr.type_ = info.domain_attr().av_type;
+        // SAFETY: the domain is open.
+        let av = Object::new(|out| unsafe {
+            sys::fi_av_open(domain.as_ptr(), &mut attr, out, ptr::null_mut())
+        })
+        .map_err(failed("fi_av_open"))?;
+        let open_cq = |wait_obj| {
+            // SAFETY: all zero is a valid attribute structure.
+            let mut attr: sys::fi_cq_attr = unsafe { std::mem::zeroed() };
+            attr.size = CQ_ENTRIES;
+            attr.format = sys::fi_cq_format_FI_CQ_FORMAT_DATA;
+            attr.wait_obj = wait_obj;
+            // SAFETY: the domain is open.
+            Object::new(|out| unsafe {
+                sys::fi_cq_open(domain.as_ptr(), &mut attr, out, ptr::null_mut())
+            })
+        };
+        let (cq, wakes) = match open_cq(sys::fi_wait_obj_FI_WAIT_FD) {
+            Ok(cq) => (cq, true),
+            Err(_) => {
+                (open_cq(sys::fi_wait_obj_FI_WAIT_NONE).map_err(failed("fi_cq_open"))?, false)
+            }
+        };
+        let wait = wakes.then(|| {
+            let mut fd: RawFd = -1;
+            // SAFETY: the queue was opened with a descriptor to wait for.
+            let rc = unsafe {
+                sys::fi_control(cq.fid(), sys::FI_GETWAIT as i32, ptr::from_mut(&mut fd).cast())
+            };
+            (rc == 0).then_some(fd)
+        });
+        let (tx, ep) = (info.tx_attr(), info.ep_attr());
+        let whole = usize::MAX == ep.max_order_waw_size;
+        let ordered = tx.msg_order & u64::from(sys::FI_ORDER_WAW) != 0 && whole;
+        let traits = Traits {
+            ordered,
+            exact: false,
+            fences: true,
+            piece_bytes_max: PIECE_BYTES_MAX.min(ep.max_msg_size as u64),
+        };
+        let pieces_max = tx.size.clamp(1, PIECES_MAX);
+        Ok(Self {
+            name,
+            provider,
+            traits,
+            wait: wait.flatten(),
+            pieces_max,
+            regions: HashMap::new(),
+            channels: HashMap::new(),
+            exposures: HashMap::new(),
+            postings: Slab::new(),
+            contexts: Vec::new(),
+            free: Vec::new(),
+            stale: Vec::new(),
+            backlog: 0,
+            mailbox: Box::default(),
+            reports: Vec::new(),
+            cq,
+            av,
+            domain,
+            fabric,
+            info,
+        })
+    }
+
+    fn error(&self, what: &str, rc: i32) -> String {
+        format!("{what}: {}", self.info.library.error(rc))
+    }
+
+    /// Registers memory, for peers or for ourselves; where the provider binds registrations to
+    /// endpoints, to this one.
+    fn mr(
+        &self,
+        (start, len): (*mut u8, usize),
+        access: u64,
+        ep: Option<&Object<sys::fid_ep>>,
+    ) -> Result<Object<sys::fid_mr>, String> {
+        let bits = 8 * self.info.domain_attr().mr_key_size.min(8) as u32;
+        let mut tries = 0;
+        let mr = loop {
+            // Also where it is chosen for us, as some providers want it to be new.
+            let random = getrandom::u64().map_err(|error| format!("no random key: {error}"))?;
+            let key = random.checked_shr(64 - bits).unwrap_or(0);
+            // SAFETY: the memory is there until the registration is closed: see `Device`.
+            let made = Object::new(|out| unsafe {
+                let domain = self.domain.as_ptr();
+                sys::fi_mr_reg(domain, start.cast(), len, access, 0, key, 0, out, ptr::null_mut())
+            });
+            tries += 1;
+            match made {
+                Ok(mr) => break mr,
+                Err(rc) if rc == -(sys::FI_ENOKEY as i32) && tries < 8 => {}
+                Err(rc) => {
+                    let why = self.error("fi_mr_reg", rc);
+                    return Err(format!("{why} (for {len} bytes; `ulimit -l` may be too low)"));
+                }
+            }
+        };
+        if self.info.needs(sys::FI_MR_ENDPOINT)
+            && let Some(ep) = ep
+        {
+            // SAFETY: both are open.
+            let rc = unsafe { sys::fi_mr_bind(mr.as_ptr(), ep.fid(), 0) };
+            // SAFETY: as above.
+            let rc = if rc == 0 { unsafe { sys::fi_mr_enable(mr.as_ptr()) } } else { rc };
+            if rc != 0 {
+                return Err(self.error("fi_mr_bind", rc));
+            }
+        }
+        Ok(mr)
+    }
+
+    /// How peers call the first byte of registered memory.
+    fn base(&self, start: *mut u8) -> u64 {
+        if self.info.needs(sys::FI_MR_VIRT_ADDR) { start as u64 } else { 0 }
+    }
+
+    /// One endpoint, and its name.
+    fn endpoint(&self) -> Result<(Object<sys::fid_ep>, Vec<u8>), String> {
+        // SAFETY: the domain is open, and the description is that of one of its endpoints.
+        let ep = Object::new(|out| unsafe {
+            sys::fi_endpoint(self.domain.as_ptr(), self.info.as_ptr(), out, ptr::null_mut())
+        })
+        .map_err(|rc| self.error("fi_endpoint", rc))?;
+        let both = u64::from(sys::FI_TRANSMIT) | u64::from(sys::FI_RECV);
+        for (object, flags) in [(self.cq.fid(), both), (self.av.fid(), 0)] {
+            // SAFETY: all of these are open.
+            let rc = unsafe { sys::fi_ep_bind(ep.as_ptr(), object, flags) };
+            if rc != 0 {
+                return Err(self.error("fi_ep_bind", rc));
+            }
+        }
+        // SAFETY: it is bound to all that it needs.
+        let rc = unsafe { sys::fi_enable(ep.as_ptr()) };
+        if rc != 0 {
+            return Err(self.error("fi_enable", rc));
+        }
+        let mut name = vec![0; NAME_BYTES_MAX];
+        let mut len = name.len();
+        // SAFETY: the buffer is as long as it says.
+        let rc = unsafe { sys::fi_getname(ep.fid(), name.as_mut_ptr().cast(), &mut len) };
+        if rc != 0 {
+            return Err(self.error("fi_getname", rc));
+        }
+        name.truncate(len);
+        Ok((ep, name))
+    }
+
+    // ---- posting -----------------------------------------------------------------------------
+
+    fn post(&mut self, post: &Post<'_>, is_read: bool, immediate: Option<Immediate>) {
+        let Some(channel) = self.channels.get_mut(&post.channel).filter(|it| !it.broken) else {
+            return;
+        };
+        let desc = match self.regions.get(&post.region).and_then(|it| it.mr.as_ref()) {
+            // SAFETY: the registration is open.
+            Some(mr) => unsafe { sys::fi_mr_desc(mr.as_ptr()) },
+            None => ptr::null_mut(),
+        };
+        let left = post.pieces.len().max(1) as u32;
+        let posting = Posting { token: post.token, channel: post.channel, lane: post.lane, left };
+        let posting = self.postings.insert(posting) as u32;
+        let queue = &mut channel.lanes[post.lane.index()];
+        let last = post.pieces.len().saturating_sub(1);
+        for (at, piece) in post.pieces.iter().enumerate() {
+            queue.waiting.push_back(Item {
+                posting,
+                is_read,
+                local: post.local.wrapping_add(piece.local as usize).cast(),
+                desc,
+                len: piece.len as usize,
+                remote: post.remote.wrapping_add(piece.remote),
+                key: post.key,
+                immediate: immediate.filter(|_| at == last),
+            });
+        }
+        if post.pieces.is_empty() {
+            let (key, remote) = queue.theirs;
+            queue.waiting.push_back(Item {
+                posting,
+                is_read: false,
+                local: self.mailbox.as_mut_ptr().cast(),
+                // SAFETY: the registration is open.
+                desc: unsafe { sys::fi_mr_desc(queue.mailbox.as_ptr()) },
+                len: MAILBOX_BYTES,
+                remote,
+                key,
+                immediate,
+            });
+        }
+        self.backlog += left as usize;
+        self.push(post.channel, post.lane);
+    }
+
+    /// Gives the provider what waits in a lane, as far as it takes it.
+    fn push(&mut self, id: ChannelId, lane: Lane) {
+        let Some(channel) = self.channels.get_mut(&id) else { return };
+        let queue = &mut channel.lanes[lane.index()];
+        while let Some(item) = queue.waiting.front() {
+            let at = self.free.pop().unwrap_or_else(|| {
+                let at = self.contexts.len() as u32;
+                // SAFETY: all zero is a valid context.
+                let theirs = unsafe { std::mem::zeroed() };
+                self.contexts.push(Box::new(Context { theirs, at, posting: 0, live: false }));
+                at
+            });
+            let context = &mut *self.contexts[at as usize];
+            (context.posting, context.live) = (item.posting, true);
+            let rc = issue(queue, item, context, queue.waiting.len() > 1);
+            if rc == 0 {
+                queue.waiting.pop_front();
+                queue.flying += 1;
+                self.backlog -= 1;
+                continue;
+            }
+            context.live = false;
+            self.free.push(at);
+            if rc != -(sys::FI_EAGAIN as isize) {
+                let what = if item.is_read { "fi_readmsg" } else { "fi_writemsg" };
+                let why = format!("{what}: {}", self.info.library.error(rc as i32));
+                self.break_channel(id, why);
+            }
+            return;
+        }
+    }
+
+    fn break_channel(&mut self, id: ChannelId, why: String) {
+        if let Some(channel) = self.channels.get_mut(&id)
+            && !std::mem::replace(&mut channel.broken, true)
+        {
+            for queue in &mut channel.lanes {
+                self.backlog -= queue.waiting.len();
+                queue.waiting.clear();
+            }
+            self.reports.push(Completion::Broken(id, why));
+        }
+    }
+
+    // ---- completions -------------------------------------------------------------------------
+
+    /// Reads what has completed; whether the queue was seen empty.
+    fn read_queue(&mut self) -> bool {
+        for _ in 0..READS_PER_POLL {
+            // SAFETY: all zero is a valid entry.
+            let mut entries: [sys::fi_cq_data_entry; READ_MAX] = unsafe { std::mem::zeroed() };
+            // SAFETY: the queue is open and has the format of these entries.
+            let count = unsafe {
+                sys::fi_cq_read(self.cq.as_ptr(), entries.as_mut_ptr().cast(), READ_MAX)
+            };
+            if count == -(sys::FI_EAVAIL as isize) {
+                self.read_error();
+                continue;
+            }
+            if count <= 0 {
+                return true;
+            }
+            for entry in &entries[..count as usize] {
+                if entry.flags & u64::from(sys::FI_REMOTE_CQ_DATA) != 0 {
+                    let immediate = Immediate(entry.data as u32);
+                    self.reports.push(Completion::Arrived { from: None, immediate });
+                } else {
+                    self.completed(entry.op_context.cast());
+                }
+            }
+        }
+        false
+    }
+
+    fn read_error(&mut self) {
+        // SAFETY: all zero is a valid entry.
+        let mut entry: sys::fi_cq_err_entry = unsafe { std::mem::zeroed() };
+        // SAFETY: the queue is open.
+        let count = unsafe { sys::fi_cq_readerr(self.cq.as_ptr(), &mut entry, 0) };
+        if count <= 0 || entry.op_context.is_null() {
+            return;
+        }
+        let why = format!("the transfer failed: {}", self.info.library.error(-entry.err));
+        if let Some(posting) = self.take(entry.op_context.cast()) {
+            let Posting { channel, lane, .. } = self.postings[posting];
+            if let Some(it) = self.channels.get_mut(&channel) {
+                it.lanes[lane.index()].flying -= 1;
+            }
+            // Never `Done`: its posting stays until the channel is destroyed.
+            self.break_channel(channel, why);
+        }
+    }
+
+    /// The posting of a piece that has ended; `None` when its endpoint is closed.
+    fn take(&mut self, context: *mut Context) -> Option<usize> {
+        // SAFETY: it is one of ours, which are never freed.
+        let context = unsafe { &mut *context };
+        if !std::mem::take(&mut context.live) {
+            return None;
+        }
+        self.free.push(context.at);
+        Some(context.posting as usize)
+    }
+
+    fn completed(&mut self, context: *mut Context) {
+        let Some(at) = self.take(context) else { return };
+        let posting = &mut self.postings[at];
+        posting.left -= 1;
+        if let Some(channel) = self.channels.get_mut(&posting.channel) {
+            channel.lanes[posting.lane.index()].flying -= 1;
+        }
+        if posting.left == 0 {
+            let token = self.postings.remove(at).token;
+            self.reports.push(Completion::Done(token));
+        }
+    }
+}
+
+/// Gives the provider one piece.
+fn issue(queue: &Queue, item: &Item, context: &mut Context, more: bool) -> isize {
+    let iov = sys::iovec { iov_base: item.local, iov_len: item.len as _ };
+    let rma = sys::fi_rma_iov { addr: item.remote, len: item.len, key: item.key };
+    let mut desc = item.desc;
+    let message = sys::fi_msg_rma {
+        msg_iov: &iov,
+        desc: &mut desc,
+        iov_count: 1,
+        addr: queue.peer,
+        rma_iov: &rma,
+        rma_iov_count: 1,
+        context: ptr::from_mut(context).cast(),
+        data: item.immediate.map_or(0, |it| it.0.into()),
+    };
+    let more = if more { u64::from(sys::FI_MORE) } else { 0 };
+    // SAFETY: the endpoint is open; the fabric keeps the local memory while the piece is under way, and
+    // the context is never freed; the rest is copied by the call (`fi_rma(3)`).
+    unsafe {
+        if item.is_read {
+            let flags = u64::from(sys::FI_COMPLETION) | more;
+            return sys::fi_readmsg(queue.ep.as_ptr(), &message, flags);
+        }
+        let mut flags = u64::from(sys::FI_DELIVERY_COMPLETE) | u64::from(sys::FI_COMPLETION) | more;
+        if item.immediate.is_some() {
+            flags |= u64::from(sys::FI_REMOTE_CQ_DATA);
+        }
+        sys::fi_writemsg(queue.ep.as_ptr(), &message, flags)
+    }
+}
+
+impl Device for Domain {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn traits(&self) -> Traits {
+        self.traits
+    }
+
+    fn port(&self) -> Vec<u8> {
+        self.provider.as_bytes().to_vec()
+    }
+
+    fn register(&mut self, region: RegionId, memory: &Arc<Memory>) -> Result<(), String> {
+        let local = self.info.needs(sys::FI_MR_LOCAL) && !memory.is_empty();
+        let mut access = u64::from(sys::FI_WRITE);
+        if memory.access() != memory::Access::ReadOnly {
+            access |= u64::from(sys::FI_READ);
+        }
+        let place = (memory.as_ptr(), memory.len());
+        let mr = local.then(|| self.mr(place, access, None)).transpose()?;
+        self.regions.insert(region, Registered { memory: Arc::clone(memory), mr });
+        Ok(())
+    }
+
+    fn deregister(&mut self, region: RegionId) {
+        self.regions.remove(&region);
+    }
+
+    fn open(&mut self, channel: ChannelId, port: &[u8]) -> Result<Vec<u8>, String> {
+        if port != self.provider.as_bytes() {
+            return Err(format!(
+                "the peer's rail speaks {}, this one {}; name the same provider on both sides",
+                String::from_utf8_lossy(port),
+                self.provider
+            ));
+        }
+        let mut blob = Vec::new();
+        let mailbox = (self.mailbox.as_mut_ptr().cast(), MAILBOX_BYTES);
+        let access = u64::from(sys::FI_REMOTE_WRITE) | u64::from(sys::FI_WRITE);
+        let mut lane = || {
+            let (ep, name) = self.endpoint()?;
+            let mailbox_mr = self.mr(mailbox, access, Some(&ep))?;
+            // SAFETY: the registration is open.
+            let key = unsafe { sys::fi_mr_key(mailbox_mr.as_ptr()) };
+            blob.extend(key.to_le_bytes());
+            blob.extend(self.base(mailbox.0).to_le_bytes());
+            blob.extend((name.len() as u16).to_le_bytes());
+            blob.extend(name);
+            Ok::<_, String>(Queue {
+                ep,
+                peer: sys::FI_ADDR_UNSPEC,
+                flying: 0,
+                waiting: VecDeque::new(),
+                mailbox: mailbox_mr,
+                theirs: (0, 0),
+            })
+        };
+        let lanes = [lane()?, lane()?];
+        self.channels.insert(channel, Channel { lanes, broken: false });
+        Ok(blob)
+    }
+
+    fn connect(&mut self, channel: ChannelId, theirs: &[u8]) -> Result<(), String> {
+        let wrong = || "what the peer says of its endpoints makes no sense".to_owned();
+        let mut rest = theirs;
+        let mut take = |count: usize| {
+            let (head, tail) = rest.split_at_checked(count)?;
+            rest = tail;
+            Some(head)
+        };
+        let channel = self.channels.get_mut(&channel).ok_or("no such channel")?;
+        for queue in &mut channel.lanes {
+            let mut long = || Some(u64::from_le_bytes(take(8)?.try_into().ok()?));
+            let (key, base) = (long().ok_or_else(wrong)?, long().ok_or_else(wrong)?);
+            let len = take(2).and_then(|it| it.try_into().ok()).map(u16::from_le_bytes);
+            // Some providers read past the end of a name that is too short.
+            let mut name = [0u8; 2 * NAME_BYTES_MAX];
+            let given = len.and_then(|len| take(len.into())).filter(|it| it.len() <= NAME_BYTES_MAX);
+            let given = given.ok_or_else(wrong)?;
+            name[..given.len()].copy_from_slice(given);
+            // SAFETY: the table is open, and the name is longer than any address of a provider.
+            let count = unsafe {
+                let table = self.av.as_ptr();
+                sys::fi_av_insert(table, name.as_ptr().cast(), 1, &mut queue.peer, 0, ptr::null_mut())
+            };
+            if count != 1 {
+                return Err(format!("fi_av_insert: {}", self.info.library.error(count)));
+            }
+            queue.theirs = (key, base);
+        }
+        Ok(())
+    }
+
+    fn destroy(&mut self, id: ChannelId, out: &mut Vec<Completion>) {
+        self.read_queue();
+        if let Some(channel) = self.channels.remove(&id) {
+            for Queue { ep, peer, waiting, mailbox, .. } in channel.lanes {
+                self.backlog -= waiting.len();
+                drop(ep);
+                drop(mailbox);
+                if peer != sys::FI_ADDR_UNSPEC {
+                    let mut peer = peer;
+                    // SAFETY: it was inserted, and no endpoint is left that uses it.
+                    unsafe { sys::fi_av_remove(self.av.as_ptr(), &mut peer, 1, 0) };
+                }
+            }
+            let gone = |posting: &Posting| posting.channel == id;
+            for context in &mut self.contexts {
+                let posting = self.postings.get(context.posting as usize);
+                if context.live && posting.is_some_and(gone) {
+                    context.live = false;
+                    self.stale.push(context.at);
+                }
+            }
+            self.postings.retain(|_, posting| !gone(posting));
+        }
+        self.reports.retain(|it| !matches!(it, Completion::Broken(other, _) if *other == id));
+        out.append(&mut self.reports);
+    }
+
+    fn expose(
+        &mut self,
+        exposure: ExposureId,
+        channel: ChannelId,
+        part: &Part,
+    ) -> Result<Exposing, String> {
+        let region = self.regions.get(&part.region).ok_or("no such region")?;
+        let channel = self.channels.get(&channel).ok_or("no such channel")?;
+        // SAFETY: the part lies in the region, which was checked when the window was granted.
+        let start = unsafe { region.memory.as_ptr().add(part.offset as usize) };
+        let mut access = 0;
+        if part.access.allows(Access::WRITE) {
+            access |= u64::from(sys::FI_REMOTE_WRITE);
+        }
+        if part.access.allows(Access::READ) {
+            access |= u64::from(sys::FI_REMOTE_READ);
+        }
+        let [first, second] = &channel.lanes;
+        let place = (start, part.len as usize);
+        let one = self.mr(place, access, Some(&first.ep))?;
+        let two = match self.info.needs(sys::FI_MR_ENDPOINT) {
+            true => Some(self.mr(place, access, Some(&second.ep))?),
+            false => None,
+        };
+        // SAFETY: the registrations are open.
+        let key = |mr: &Object<sys::fid_mr>| unsafe { sys::fi_mr_key(mr.as_ptr()) };
+        let keys = Keys { keys: [key(&one), key(two.as_ref().unwrap_or(&one))], base: self.base(start) };
+        self.exposures.insert(exposure, [Some(one), two]);
+        Ok(Exposing::Now(keys))
+    }
+
+    fn conceal(&mut self, exposure: ExposureId) {
+        self.exposures.remove(&exposure);
+    }
+
+    fn room(&self, channel: ChannelId, lane: Lane) -> Room {
+        let Some(channel) = self.channels.get(&channel).filter(|it| !it.broken) else {
+            return Room { pieces: 0, immediates: 0 };
+        };
+        let queue = &channel.lanes[lane.index()];
+        let pieces = self.pieces_max.saturating_sub(queue.flying + queue.waiting.len());
+        Room { pieces, immediates: pieces }
+    }
+
+    fn write(&mut self, post: &Post<'_>, immediate: Option<Immediate>) {
+        self.post(post, false, immediate);
+    }
+
+    fn read(&mut self, post: &Post<'_>) {
+        self.post(post, true, None);
+    }
+
+    fn ring(&mut self) {}
+
+    fn poll(&mut self, out: &mut Vec<Completion>) -> bool {
+        if self.read_queue() {
+            self.free.append(&mut self.stale);
+        }
+        if self.backlog > 0 {
+            let channels: Vec<ChannelId> = self.channels.keys().copied().collect();
+            for channel in channels {
+                Lane::ALL.into_iter().for_each(|lane| self.push(channel, lane));
+            }
+        }
+        let any = !self.reports.is_empty();
+        out.append(&mut self.reports);
+        any
+    }
+
+    fn arm(&mut self) -> bool {
+        if !self.reports.is_empty() || self.backlog > 0 {
+            return false;
+        }
+        if self.wait.is_none() {
+            return true;
+        }
+        let mut fids = [self.cq.fid()];
+        // SAFETY: both are open.
+        unsafe { sys::fi_trywait(self.fabric.as_ptr(), fids.as_mut_ptr(), 1) == 0 }
+    }
+
+    fn wait_fd(&self) -> Option<BorrowedFd<'_>> {
+        // SAFETY: the descriptor is open as long as the queue.
+        self.wait.map(|fd| unsafe { BorrowedFd::borrow_raw(fd) })
+    }
+}
+
+impl Drop for Domain {
+    fn drop(&mut self) {
+        // Before what they were made of.
+        self.channels.clear();
+        self.exposures.clear();
+        self.regions.clear();
+    }
+}
+
+impl fmt::Debug for Domain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Domain")
+            .field("name", &self.name)
+            .field("traits", &self.traits)
+            .field("channels", &self.channels.len())
+            .finish_non_exhaustive()
+    }
+}
