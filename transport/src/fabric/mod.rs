@@ -24,11 +24,12 @@ mod epoll;
 mod fuzzing;
 #[cfg(all(test, not(loom)))]
 mod kit;
-#[cfg_attr(not(feature = "conformance"), expect(unreachable_pub, reason = "only tests reach it"))]
+pub mod ofi;
 pub mod rdma;
 pub mod shm;
 pub mod sim;
 pub mod tcp;
+pub mod verbs;
 mod windows;
 
 use std::os::fd::BorrowedFd;

@@ -3,10 +3,11 @@
 use std::collections::{HashMap, VecDeque};
 use std::ffi::c_void;
 use std::fmt;
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::ptr;
 use std::sync::Arc;
 
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use slab::Slab;
 use tranship_ofi_sys as sys;
 
@@ -14,7 +15,7 @@ use super::info::Info;
 use super::object::Object;
 use crate::fabric::RegionId;
 use crate::fabric::rdma::{
-    ChannelId, Completion, Device, ExposureId, Exposing, Keys, Part, Post, Room, Token, Traits,
+    ChannelId, Completion, Device, Exposing, ExposureId, Keys, Part, Post, Room, Token, Traits,
 };
 use crate::immediate::Immediate;
 use crate::lane::Lane;
@@ -43,23 +44,18 @@ pub(super) struct Domain {
     /// Peers are told apart by it: only the same speak with each other.
     provider: String,
     traits: Traits,
-    wait: Option<RawFd>,
+    /// The descriptors of all queues, where the provider has some.
+    watch: Option<OwnedFd>,
     pieces_max: usize,
     regions: HashMap<RegionId, Registered>,
     channels: HashMap<ChannelId, Channel>,
     exposures: HashMap<ExposureId, [Option<Object<sys::fid_mr>>; 2]>,
-    postings: Slab<Posting>,
-    /// What the provider is given for each piece; their addresses stay.
-    contexts: Vec<Box<Context>>,
-    free: Vec<u32>,
-    /// Contexts of endpoints that were closed: free once the queue was seen empty.
-    stale: Vec<u32>,
+    pool: Pool,
     /// Pieces that the provider had no room for.
     backlog: usize,
     mailbox: Box<[u64; MAILBOX_BYTES / 8]>,
     reports: Vec<Completion>,
     // In the order in which they have to be closed.
-    cq: Object<sys::fid_cq>,
     av: Object<sys::fid_av>,
     domain: Object<sys::fid_domain>,
     fabric: Object<sys::fid_fabric>,
@@ -76,9 +72,13 @@ struct Registered {
     mr: Option<Object<sys::fid_mr>>,
 }
 
-/// A way to a peer.
+/// A way to a peer. It has a completion queue of its own: providers get confused by one that outlives
+/// endpoints that were bound to it.
 struct Channel {
     lanes: [Queue; 2],
+    /// After what is bound to it.
+    cq: Object<sys::fid_cq>,
+    wait: Option<RawFd>,
     broken: bool,
 }
 
@@ -115,6 +115,15 @@ struct Posting {
     left: u32,
 }
 
+/// What was posted and has not ended.
+#[derive(Default)]
+struct Pool {
+    postings: Slab<Posting>,
+    /// What the provider is given for each piece; their addresses stay.
+    contexts: Vec<Box<Context>>,
+    free: Vec<u32>,
+}
+
 /// What the provider is given for one piece, and may use while that is under way.
 #[repr(C)]
 struct Context {
@@ -132,18 +141,19 @@ impl Domain {
         let failed = |what: &'static str| {
             let name = name.clone();
             let library = Arc::clone(&info.library);
-            move |rc: i32| format!("{name}: {what}: {}", library.error(rc))
+            move |rc: i32| format!("{name}: {what}: {}", library.error(rc).to_string_lossy())
         };
         if info.domain_attr().cq_data_size < 4 {
             return Err(format!("{name}: carries no immediates of 32 bits"));
         }
         let attr = info.raw().fabric_attr;
         // SAFETY: the attributes are those that the library gave.
-        let fabric = Object::new(|out| unsafe { info.library.fi_fabric(attr, out, ptr::null_mut()) })
-            .map_err(failed("fi_fabric"))?;
+        let fabric =
+            Object::new(|out| unsafe { info.library.fi_fabric(attr, out, ptr::null_mut()) })
+                .map_err(failed("fi_fabric"))?;
         // SAFETY: as above; the fabric is open.
         let domain = Object::new(|out| unsafe {
-            sys::fi_domain(fabric.as_ptr(), info.as_ptr(), out, ptr::null_mut())
+            sys::Fabric::domain(fabric.as_ptr(), info.as_ptr(), out, ptr::null_mut())
         })
         .map_err(failed("fi_domain"))?;
         // SAFETY: all zero is a valid attribute structure.
@@ -151,37 +161,15 @@ impl Domain {
         attr.type_ = info.domain_attr().av_type;
         // SAFETY: the domain is open.
         let av = Object::new(|out| unsafe {
-            sys::fi_av_open(domain.as_ptr(), &mut attr, out, ptr::null_mut())
+            sys::Fabric::av_open(domain.as_ptr(), &mut attr, out, ptr::null_mut())
         })
         .map_err(failed("fi_av_open"))?;
-        let open_cq = |wait_obj| {
-            // SAFETY: all zero is a valid attribute structure.
-            let mut attr: sys::fi_cq_attr = unsafe { std::mem::zeroed() };
-            attr.size = CQ_ENTRIES;
-            attr.format = sys::fi_cq_format_FI_CQ_FORMAT_DATA;
-            attr.wait_obj = wait_obj;
-            // SAFETY: the domain is open.
-            Object::new(|out| unsafe {
-                sys::fi_cq_open(domain.as_ptr(), &mut attr, out, ptr::null_mut())
-            })
-        };
-        let (cq, wakes) = match open_cq(sys::fi_wait_obj_FI_WAIT_FD) {
-            Ok(cq) => (cq, true),
-            Err(_) => {
-                (open_cq(sys::fi_wait_obj_FI_WAIT_NONE).map_err(failed("fi_cq_open"))?, false)
-            }
-        };
-        let wait = wakes.then(|| {
-            let mut fd: RawFd = -1;
-            // SAFETY: the queue was opened with a descriptor to wait for.
-            let rc = unsafe {
-                sys::fi_control(cq.fid(), sys::FI_GETWAIT as i32, ptr::from_mut(&mut fd).cast())
-            };
-            (rc == 0).then_some(fd)
-        });
+        let watch = epoll::create(CreateFlags::CLOEXEC)
+            .map_err(|error| format!("{name}: epoll: {error}; raise ulimit -n"))?;
+        let watch = open_cq(&domain, sys::FI_WAIT_FD).is_ok().then_some(watch);
         let (tx, ep) = (info.tx_attr(), info.ep_attr());
         let whole = usize::MAX == ep.max_order_waw_size;
-        let ordered = tx.msg_order & u64::from(sys::FI_ORDER_WAW) != 0 && whole;
+        let ordered = tx.msg_order & sys::FI_ORDER_WAW != 0 && whole;
         let traits = Traits {
             ordered,
             exact: false,
@@ -193,19 +181,15 @@ impl Domain {
             name,
             provider,
             traits,
-            wait: wait.flatten(),
+            watch,
             pieces_max,
             regions: HashMap::new(),
             channels: HashMap::new(),
             exposures: HashMap::new(),
-            postings: Slab::new(),
-            contexts: Vec::new(),
-            free: Vec::new(),
-            stale: Vec::new(),
+            pool: Pool::default(),
             backlog: 0,
             mailbox: Box::default(),
             reports: Vec::new(),
-            cq,
             av,
             domain,
             fabric,
@@ -214,7 +198,7 @@ impl Domain {
     }
 
     fn error(&self, what: &str, rc: i32) -> String {
-        format!("{what}: {}", self.info.library.error(rc))
+        format!("{what}: {}", self.info.error(rc))
     }
 
     /// Registers memory, for peers or for ourselves; where the provider binds registrations to
@@ -234,12 +218,22 @@ impl Domain {
             // SAFETY: the memory is there until the registration is closed: see `Device`.
             let made = Object::new(|out| unsafe {
                 let domain = self.domain.as_ptr();
-                sys::fi_mr_reg(domain, start.cast(), len, access, 0, key, 0, out, ptr::null_mut())
+                sys::Fabric::mr_reg(
+                    domain,
+                    start.cast(),
+                    len,
+                    access,
+                    0,
+                    key,
+                    0,
+                    out,
+                    ptr::null_mut(),
+                )
             });
             tries += 1;
             match made {
                 Ok(mr) => break mr,
-                Err(rc) if rc == -(sys::FI_ENOKEY as i32) && tries < 8 => {}
+                Err(rc) if rc == -sys::FI_ENOKEY && tries < 8 => {}
                 Err(rc) => {
                     let why = self.error("fi_mr_reg", rc);
                     return Err(format!("{why} (for {len} bytes; `ulimit -l` may be too low)"));
@@ -250,9 +244,9 @@ impl Domain {
             && let Some(ep) = ep
         {
             // SAFETY: both are open.
-            let rc = unsafe { sys::fi_mr_bind(mr.as_ptr(), ep.fid(), 0) };
+            let rc = unsafe { sys::Fabric::mr_bind(mr.as_ptr(), ep.fid(), 0) };
             // SAFETY: as above.
-            let rc = if rc == 0 { unsafe { sys::fi_mr_enable(mr.as_ptr()) } } else { rc };
+            let rc = if rc == 0 { unsafe { sys::Fabric::mr_enable(mr.as_ptr()) } } else { rc };
             if rc != 0 {
                 return Err(self.error("fi_mr_bind", rc));
             }
@@ -266,29 +260,29 @@ impl Domain {
     }
 
     /// One endpoint, and its name.
-    fn endpoint(&self) -> Result<(Object<sys::fid_ep>, Vec<u8>), String> {
+    fn endpoint(&self, cq: &Object<sys::fid_cq>) -> Result<(Object<sys::fid_ep>, Vec<u8>), String> {
         // SAFETY: the domain is open, and the description is that of one of its endpoints.
         let ep = Object::new(|out| unsafe {
-            sys::fi_endpoint(self.domain.as_ptr(), self.info.as_ptr(), out, ptr::null_mut())
+            sys::Fabric::endpoint(self.domain.as_ptr(), self.info.as_ptr(), out, ptr::null_mut())
         })
         .map_err(|rc| self.error("fi_endpoint", rc))?;
-        let both = u64::from(sys::FI_TRANSMIT) | u64::from(sys::FI_RECV);
-        for (object, flags) in [(self.cq.fid(), both), (self.av.fid(), 0)] {
+        let both = sys::FI_TRANSMIT | sys::FI_RECV;
+        for (object, flags) in [(cq.fid(), both), (self.av.fid(), 0)] {
             // SAFETY: all of these are open.
-            let rc = unsafe { sys::fi_ep_bind(ep.as_ptr(), object, flags) };
+            let rc = unsafe { sys::Fabric::ep_bind(ep.as_ptr(), object, flags) };
             if rc != 0 {
                 return Err(self.error("fi_ep_bind", rc));
             }
         }
         // SAFETY: it is bound to all that it needs.
-        let rc = unsafe { sys::fi_enable(ep.as_ptr()) };
+        let rc = unsafe { sys::Fabric::enable(ep.as_ptr()) };
         if rc != 0 {
             return Err(self.error("fi_enable", rc));
         }
         let mut name = vec![0; NAME_BYTES_MAX];
         let mut len = name.len();
         // SAFETY: the buffer is as long as it says.
-        let rc = unsafe { sys::fi_getname(ep.fid(), name.as_mut_ptr().cast(), &mut len) };
+        let rc = unsafe { sys::Fabric::getname(ep.as_ptr(), name.as_mut_ptr().cast(), &mut len) };
         if rc != 0 {
             return Err(self.error("fi_getname", rc));
         }
@@ -304,12 +298,12 @@ impl Domain {
         };
         let desc = match self.regions.get(&post.region).and_then(|it| it.mr.as_ref()) {
             // SAFETY: the registration is open.
-            Some(mr) => unsafe { sys::fi_mr_desc(mr.as_ptr()) },
+            Some(mr) => unsafe { sys::Fabric::mr_desc(mr.as_ptr()) },
             None => ptr::null_mut(),
         };
         let left = post.pieces.len().max(1) as u32;
         let posting = Posting { token: post.token, channel: post.channel, lane: post.lane, left };
-        let posting = self.postings.insert(posting) as u32;
+        let posting = self.pool.postings.insert(posting) as u32;
         let queue = &mut channel.lanes[post.lane.index()];
         let last = post.pieces.len().saturating_sub(1);
         for (at, piece) in post.pieces.iter().enumerate() {
@@ -331,7 +325,7 @@ impl Domain {
                 is_read: false,
                 local: self.mailbox.as_mut_ptr().cast(),
                 // SAFETY: the registration is open.
-                desc: unsafe { sys::fi_mr_desc(queue.mailbox.as_ptr()) },
+                desc: unsafe { sys::Fabric::mr_desc(queue.mailbox.as_ptr()) },
                 len: MAILBOX_BYTES,
                 remote,
                 key,
@@ -347,15 +341,7 @@ impl Domain {
         let Some(channel) = self.channels.get_mut(&id) else { return };
         let queue = &mut channel.lanes[lane.index()];
         while let Some(item) = queue.waiting.front() {
-            let at = self.free.pop().unwrap_or_else(|| {
-                let at = self.contexts.len() as u32;
-                // SAFETY: all zero is a valid context.
-                let theirs = unsafe { std::mem::zeroed() };
-                self.contexts.push(Box::new(Context { theirs, at, posting: 0, live: false }));
-                at
-            });
-            let context = &mut *self.contexts[at as usize];
-            (context.posting, context.live) = (item.posting, true);
+            let context = self.pool.context(item.posting);
             let rc = issue(queue, item, context, queue.waiting.len() > 1);
             if rc == 0 {
                 queue.waiting.pop_front();
@@ -363,11 +349,10 @@ impl Domain {
                 self.backlog -= 1;
                 continue;
             }
-            context.live = false;
-            self.free.push(at);
+            self.pool.take(context);
             if rc != -(sys::FI_EAGAIN as isize) {
                 let what = if item.is_read { "fi_readmsg" } else { "fi_writemsg" };
-                let why = format!("{what}: {}", self.info.library.error(rc as i32));
+                let why = format!("{what}: {}", self.info.error(rc as i32));
                 self.break_channel(id, why);
             }
             return;
@@ -388,54 +373,75 @@ impl Domain {
 
     // ---- completions -------------------------------------------------------------------------
 
-    /// Reads what has completed; whether the queue was seen empty.
-    fn read_queue(&mut self) -> bool {
+    /// Reads what has completed on a channel.
+    fn read_queue(&mut self, id: ChannelId) {
+        let Some(channel) = self.channels.get_mut(&id) else { return };
+        let mut failure = None;
         for _ in 0..READS_PER_POLL {
             // SAFETY: all zero is a valid entry.
             let mut entries: [sys::fi_cq_data_entry; READ_MAX] = unsafe { std::mem::zeroed() };
             // SAFETY: the queue is open and has the format of these entries.
             let count = unsafe {
-                sys::fi_cq_read(self.cq.as_ptr(), entries.as_mut_ptr().cast(), READ_MAX)
+                sys::Fabric::cq_read(channel.cq.as_ptr(), entries.as_mut_ptr().cast(), READ_MAX)
             };
             if count == -(sys::FI_EAVAIL as isize) {
-                self.read_error();
+                // SAFETY: all zero is a valid entry.
+                let mut entry: sys::fi_cq_err_entry = unsafe { std::mem::zeroed() };
+                // SAFETY: the queue is open.
+                let count = unsafe { sys::Fabric::cq_readerr(channel.cq.as_ptr(), &mut entry, 0) };
+                if count <= 0 {
+                    break;
+                }
+                if !entry.op_context.is_null()
+                    && let Some(posting) = self.pool.take(entry.op_context.cast())
+                {
+                    // Never `Done`: its posting stays until the channel is destroyed.
+                    let lane = self.pool.postings[posting].lane;
+                    channel.lanes[lane.index()].flying -= 1;
+                    failure = Some(entry.err);
+                }
                 continue;
             }
             if count <= 0 {
-                return true;
+                break;
             }
             for entry in &entries[..count as usize] {
-                if entry.flags & u64::from(sys::FI_REMOTE_CQ_DATA) != 0 {
+                if entry.flags & sys::FI_REMOTE_CQ_DATA != 0 {
                     let immediate = Immediate(entry.data as u32);
                     self.reports.push(Completion::Arrived { from: None, immediate });
-                } else {
-                    self.completed(entry.op_context.cast());
+                } else if let Some(at) = self.pool.take(entry.op_context.cast()) {
+                    let posting = &mut self.pool.postings[at];
+                    posting.left -= 1;
+                    channel.lanes[posting.lane.index()].flying -= 1;
+                    if posting.left == 0 {
+                        let token = self.pool.postings.remove(at).token;
+                        self.reports.push(Completion::Done(token));
+                    }
                 }
             }
         }
-        false
-    }
-
-    fn read_error(&mut self) {
-        // SAFETY: all zero is a valid entry.
-        let mut entry: sys::fi_cq_err_entry = unsafe { std::mem::zeroed() };
-        // SAFETY: the queue is open.
-        let count = unsafe { sys::fi_cq_readerr(self.cq.as_ptr(), &mut entry, 0) };
-        if count <= 0 || entry.op_context.is_null() {
-            return;
-        }
-        let why = format!("the transfer failed: {}", self.info.library.error(-entry.err));
-        if let Some(posting) = self.take(entry.op_context.cast()) {
-            let Posting { channel, lane, .. } = self.postings[posting];
-            if let Some(it) = self.channels.get_mut(&channel) {
-                it.lanes[lane.index()].flying -= 1;
-            }
-            // Never `Done`: its posting stays until the channel is destroyed.
-            self.break_channel(channel, why);
+        if let Some(error) = failure {
+            self.break_channel(id, format!("a transfer failed: {}", self.info.error(error)));
         }
     }
+}
 
-    /// The posting of a piece that has ended; `None` when its endpoint is closed.
+impl Pool {
+    /// A context for a piece of a posting.
+    fn context(&mut self, posting: u32) -> *mut Context {
+        let at = self.free.pop().unwrap_or_else(|| {
+            let at = self.contexts.len() as u32;
+            // SAFETY: all zero is a valid context.
+            let theirs = unsafe { std::mem::zeroed() };
+            self.contexts.push(Box::new(Context { theirs, at, posting: 0, live: false }));
+            at
+        });
+        let context = &mut *self.contexts[at as usize];
+        (context.posting, context.live) = (posting, true);
+        context
+    }
+
+    /// The posting of a piece that has ended.
     fn take(&mut self, context: *mut Context) -> Option<usize> {
         // SAFETY: it is one of ours, which are never freed.
         let context = unsafe { &mut *context };
@@ -446,23 +452,38 @@ impl Domain {
         Some(context.posting as usize)
     }
 
-    fn completed(&mut self, context: *mut Context) {
-        let Some(at) = self.take(context) else { return };
-        let posting = &mut self.postings[at];
-        posting.left -= 1;
-        if let Some(channel) = self.channels.get_mut(&posting.channel) {
-            channel.lanes[posting.lane.index()].flying -= 1;
+    /// Forgets all of a channel, whose endpoints and queue are closed.
+    fn forget(&mut self, id: ChannelId) {
+        for context in &mut self.contexts {
+            let posting = self.postings.get(context.posting as usize);
+            if context.live && posting.is_some_and(|it| it.channel == id) {
+                context.live = false;
+                self.free.push(context.at);
+            }
         }
-        if posting.left == 0 {
-            let token = self.postings.remove(at).token;
-            self.reports.push(Completion::Done(token));
-        }
+        self.postings.retain(|_, posting| posting.channel != id);
     }
 }
 
+/// A completion queue with this kind of waiting.
+fn open_cq(
+    domain: &Object<sys::fid_domain>,
+    wait: sys::fi_wait_obj,
+) -> Result<Object<sys::fid_cq>, i32> {
+    // SAFETY: all zero is a valid attribute structure.
+    let mut attr: sys::fi_cq_attr = unsafe { std::mem::zeroed() };
+    attr.size = CQ_ENTRIES;
+    attr.format = sys::FI_CQ_FORMAT_DATA;
+    attr.wait_obj = wait;
+    // SAFETY: the domain is open.
+    Object::new(|out| unsafe {
+        sys::Fabric::cq_open(domain.as_ptr(), &mut attr, out, ptr::null_mut())
+    })
+}
+
 /// Gives the provider one piece.
-fn issue(queue: &Queue, item: &Item, context: &mut Context, more: bool) -> isize {
-    let iov = sys::iovec { iov_base: item.local, iov_len: item.len as _ };
+fn issue(queue: &Queue, item: &Item, context: *mut Context, more: bool) -> isize {
+    let iov = libc::iovec { iov_base: item.local, iov_len: item.len };
     let rma = sys::fi_rma_iov { addr: item.remote, len: item.len, key: item.key };
     let mut desc = item.desc;
     let message = sys::fi_msg_rma {
@@ -472,22 +493,22 @@ fn issue(queue: &Queue, item: &Item, context: &mut Context, more: bool) -> isize
         addr: queue.peer,
         rma_iov: &rma,
         rma_iov_count: 1,
-        context: ptr::from_mut(context).cast(),
+        context: context.cast(),
         data: item.immediate.map_or(0, |it| it.0.into()),
     };
-    let more = if more { u64::from(sys::FI_MORE) } else { 0 };
+    let more = if more { sys::FI_MORE } else { 0 };
     // SAFETY: the endpoint is open; the fabric keeps the local memory while the piece is under way, and
     // the context is never freed; the rest is copied by the call (`fi_rma(3)`).
     unsafe {
         if item.is_read {
-            let flags = u64::from(sys::FI_COMPLETION) | more;
-            return sys::fi_readmsg(queue.ep.as_ptr(), &message, flags);
+            let flags = sys::FI_COMPLETION | more;
+            return sys::Fabric::readmsg(queue.ep.as_ptr(), &message, flags);
         }
-        let mut flags = u64::from(sys::FI_DELIVERY_COMPLETE) | u64::from(sys::FI_COMPLETION) | more;
+        let mut flags = sys::FI_DELIVERY_COMPLETE | sys::FI_COMPLETION | more;
         if item.immediate.is_some() {
-            flags |= u64::from(sys::FI_REMOTE_CQ_DATA);
+            flags |= sys::FI_REMOTE_CQ_DATA;
         }
-        sys::fi_writemsg(queue.ep.as_ptr(), &message, flags)
+        sys::Fabric::writemsg(queue.ep.as_ptr(), &message, flags)
     }
 }
 
@@ -506,9 +527,9 @@ impl Device for Domain {
 
     fn register(&mut self, region: RegionId, memory: &Arc<Memory>) -> Result<(), String> {
         let local = self.info.needs(sys::FI_MR_LOCAL) && !memory.is_empty();
-        let mut access = u64::from(sys::FI_WRITE);
+        let mut access = sys::FI_WRITE;
         if memory.access() != memory::Access::ReadOnly {
-            access |= u64::from(sys::FI_READ);
+            access |= sys::FI_READ;
         }
         let place = (memory.as_ptr(), memory.len());
         let mr = local.then(|| self.mr(place, access, None)).transpose()?;
@@ -529,13 +550,16 @@ impl Device for Domain {
             ));
         }
         let mut blob = Vec::new();
+        let wait = if self.watch.is_some() { sys::FI_WAIT_FD } else { sys::FI_WAIT_NONE };
+        let cq = open_cq(&self.domain, wait).map_err(|rc| self.error("fi_cq_open", rc))?;
+        let wait = self.watch.as_ref().map(|watch| watch_queue(watch, &cq)).transpose()?;
         let mailbox = (self.mailbox.as_mut_ptr().cast(), MAILBOX_BYTES);
-        let access = u64::from(sys::FI_REMOTE_WRITE) | u64::from(sys::FI_WRITE);
+        let access = sys::FI_REMOTE_WRITE | sys::FI_WRITE;
         let mut lane = || {
-            let (ep, name) = self.endpoint()?;
+            let (ep, name) = self.endpoint(&cq)?;
             let mailbox_mr = self.mr(mailbox, access, Some(&ep))?;
             // SAFETY: the registration is open.
-            let key = unsafe { sys::fi_mr_key(mailbox_mr.as_ptr()) };
+            let key = unsafe { sys::Fabric::mr_key(mailbox_mr.as_ptr()) };
             blob.extend(key.to_le_bytes());
             blob.extend(self.base(mailbox.0).to_le_bytes());
             blob.extend((name.len() as u16).to_le_bytes());
@@ -550,7 +574,7 @@ impl Device for Domain {
             })
         };
         let lanes = [lane()?, lane()?];
-        self.channels.insert(channel, Channel { lanes, broken: false });
+        self.channels.insert(channel, Channel { lanes, cq, wait, broken: false });
         Ok(blob)
     }
 
@@ -569,16 +593,24 @@ impl Device for Domain {
             let len = take(2).and_then(|it| it.try_into().ok()).map(u16::from_le_bytes);
             // Some providers read past the end of a name that is too short.
             let mut name = [0u8; 2 * NAME_BYTES_MAX];
-            let given = len.and_then(|len| take(len.into())).filter(|it| it.len() <= NAME_BYTES_MAX);
+            let given =
+                len.and_then(|len| take(len.into())).filter(|it| it.len() <= NAME_BYTES_MAX);
             let given = given.ok_or_else(wrong)?;
             name[..given.len()].copy_from_slice(given);
             // SAFETY: the table is open, and the name is longer than any address of a provider.
             let count = unsafe {
                 let table = self.av.as_ptr();
-                sys::fi_av_insert(table, name.as_ptr().cast(), 1, &mut queue.peer, 0, ptr::null_mut())
+                sys::Fabric::av_insert(
+                    table,
+                    name.as_ptr().cast(),
+                    1,
+                    &mut queue.peer,
+                    0,
+                    ptr::null_mut(),
+                )
             };
             if count != 1 {
-                return Err(format!("fi_av_insert: {}", self.info.library.error(count)));
+                return Err(format!("fi_av_insert: {}", self.info.error(count)));
             }
             queue.theirs = (key, base);
         }
@@ -586,27 +618,21 @@ impl Device for Domain {
     }
 
     fn destroy(&mut self, id: ChannelId, out: &mut Vec<Completion>) {
-        self.read_queue();
-        if let Some(channel) = self.channels.remove(&id) {
-            for Queue { ep, peer, waiting, mailbox, .. } in channel.lanes {
+        self.read_queue(id);
+        if let Some(Channel { lanes, cq, .. }) = self.channels.remove(&id) {
+            for Queue { ep, peer, waiting, mailbox, .. } in lanes {
                 self.backlog -= waiting.len();
                 drop(ep);
                 drop(mailbox);
                 if peer != sys::FI_ADDR_UNSPEC {
                     let mut peer = peer;
                     // SAFETY: it was inserted, and no endpoint is left that uses it.
-                    unsafe { sys::fi_av_remove(self.av.as_ptr(), &mut peer, 1, 0) };
+                    unsafe { sys::Fabric::av_remove(self.av.as_ptr(), &mut peer, 1, 0) };
                 }
             }
-            let gone = |posting: &Posting| posting.channel == id;
-            for context in &mut self.contexts {
-                let posting = self.postings.get(context.posting as usize);
-                if context.live && posting.is_some_and(gone) {
-                    context.live = false;
-                    self.stale.push(context.at);
-                }
-            }
-            self.postings.retain(|_, posting| !gone(posting));
+            // With its descriptor, which leaves the watch by that.
+            drop(cq);
+            self.pool.forget(id);
         }
         self.reports.retain(|it| !matches!(it, Completion::Broken(other, _) if *other == id));
         out.append(&mut self.reports);
@@ -624,10 +650,10 @@ impl Device for Domain {
         let start = unsafe { region.memory.as_ptr().add(part.offset as usize) };
         let mut access = 0;
         if part.access.allows(Access::WRITE) {
-            access |= u64::from(sys::FI_REMOTE_WRITE);
+            access |= sys::FI_REMOTE_WRITE;
         }
         if part.access.allows(Access::READ) {
-            access |= u64::from(sys::FI_REMOTE_READ);
+            access |= sys::FI_REMOTE_READ;
         }
         let [first, second] = &channel.lanes;
         let place = (start, part.len as usize);
@@ -637,8 +663,9 @@ impl Device for Domain {
             false => None,
         };
         // SAFETY: the registrations are open.
-        let key = |mr: &Object<sys::fid_mr>| unsafe { sys::fi_mr_key(mr.as_ptr()) };
-        let keys = Keys { keys: [key(&one), key(two.as_ref().unwrap_or(&one))], base: self.base(start) };
+        let key = |mr: &Object<sys::fid_mr>| unsafe { sys::Fabric::mr_key(mr.as_ptr()) };
+        let keys =
+            Keys { keys: [key(&one), key(two.as_ref().unwrap_or(&one))], base: self.base(start) };
         self.exposures.insert(exposure, [Some(one), two]);
         Ok(Exposing::Now(keys))
     }
@@ -667,12 +694,10 @@ impl Device for Domain {
     fn ring(&mut self) {}
 
     fn poll(&mut self, out: &mut Vec<Completion>) -> bool {
-        if self.read_queue() {
-            self.free.append(&mut self.stale);
-        }
-        if self.backlog > 0 {
-            let channels: Vec<ChannelId> = self.channels.keys().copied().collect();
-            for channel in channels {
+        let channels: Vec<ChannelId> = self.channels.keys().copied().collect();
+        for channel in channels {
+            self.read_queue(channel);
+            if self.backlog > 0 {
                 Lane::ALL.into_iter().for_each(|lane| self.push(channel, lane));
             }
         }
@@ -685,18 +710,33 @@ impl Device for Domain {
         if !self.reports.is_empty() || self.backlog > 0 {
             return false;
         }
-        if self.wait.is_none() {
-            return true;
-        }
-        let mut fids = [self.cq.fid()];
-        // SAFETY: both are open.
-        unsafe { sys::fi_trywait(self.fabric.as_ptr(), fids.as_mut_ptr(), 1) == 0 }
+        // SAFETY: all of these are open.
+        let ready = |it: &Channel| unsafe {
+            let mut fids = [it.cq.fid()];
+            sys::Fabric::trywait(self.fabric.as_ptr(), fids.as_mut_ptr(), 1) == 0
+        };
+        self.channels.values().filter(|it| it.wait.is_some()).all(ready)
     }
 
     fn wait_fd(&self) -> Option<BorrowedFd<'_>> {
-        // SAFETY: the descriptor is open as long as the queue.
-        self.wait.map(|fd| unsafe { BorrowedFd::borrow_raw(fd) })
+        self.watch.as_ref().map(AsFd::as_fd)
     }
+}
+
+/// Watches a queue, until it is closed.
+fn watch_queue(watch: &OwnedFd, cq: &Object<sys::fid_cq>) -> Result<RawFd, String> {
+    let mut fd: RawFd = -1;
+    // SAFETY: the queue was opened with a descriptor to wait for.
+    let rc =
+        unsafe { sys::Fabric::control(cq.fid(), sys::FI_GETWAIT, ptr::from_mut(&mut fd).cast()) };
+    if rc != 0 || fd < 0 {
+        return Err("a queue of completions has no descriptor to wait for".to_owned());
+    }
+    // SAFETY: it is open as long as the queue.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
+    epoll::add(watch, borrowed, EventData::new_u64(0), EventFlags::IN)
+        .map_err(|error| format!("epoll: {error}"))?;
+    Ok(fd)
 }
 
 impl Drop for Domain {

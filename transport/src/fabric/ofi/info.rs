@@ -6,9 +6,6 @@ use std::sync::Arc;
 
 use tranship_ofi_sys as sys;
 
-/// The interface that is asked for. Later ones have added to it, nothing here has changed.
-const VERSION: u32 = sys::FI_VERSION(1, 15);
-
 /// The library, and one thing it offers.
 #[derive(Debug)]
 pub(super) struct Info {
@@ -33,10 +30,8 @@ impl Info {
         source: Option<&str>,
     ) -> Result<Vec<Self>, String> {
         let text = |it: &str| CString::new(it).map_err(|_| format!("a zero in {it:?}"));
-        let (provider, source) =
-            (provider.map(text).transpose()?, source.map(text).transpose()?);
-        // SAFETY: null asks for a structure with nothing in it.
-        let hints = unsafe { library.fi_dupinfo(ptr::null()) };
+        let (provider, source) = (provider.map(text).transpose()?, source.map(text).transpose()?);
+        let hints = library.allocinfo();
         if hints.is_null() {
             return Err("libfabric has no memory for its hints".to_owned());
         }
@@ -45,38 +40,45 @@ impl Info {
         // name is a copy that `fi_freeinfo` frees.
         unsafe {
             let it = &mut *hints.raw;
-            it.caps = u64::from(sys::FI_MSG)
-                | u64::from(sys::FI_RMA)
-                | u64::from(sys::FI_READ)
-                | u64::from(sys::FI_WRITE)
-                | u64::from(sys::FI_REMOTE_READ)
-                | u64::from(sys::FI_REMOTE_WRITE);
+            it.caps = sys::FI_MSG
+                | sys::FI_RMA
+                | sys::FI_READ
+                | sys::FI_WRITE
+                | sys::FI_REMOTE_READ
+                | sys::FI_REMOTE_WRITE;
             it.mode = sys::FI_CONTEXT | sys::FI_CONTEXT2;
-            (*it.ep_attr).type_ = sys::fi_ep_type_FI_EP_RDM;
+            (*it.ep_attr).type_ = sys::FI_EP_RDM;
             let domain = &mut *it.domain_attr;
-            domain.threading = sys::fi_threading_FI_THREAD_DOMAIN;
-            domain.mr_mode = MR_MODES as _;
+            domain.threading = sys::FI_THREAD_DOMAIN;
+            domain.mr_mode = MR_MODES;
             domain.cq_data_size = 4;
             if let Some(provider) = &provider {
                 // The shm provider would write to a peer's addresses without asking it.
                 if provider.as_bytes() == b"shm" {
-                    domain.mr_mode &= !(sys::FI_MR_VIRT_ADDR as i32);
+                    domain.mr_mode &= !sys::FI_MR_VIRT_ADDR;
                 }
                 (*it.fabric_attr).prov_name = libc::strdup(provider.as_ptr());
             }
         }
         let mut found = ptr::null_mut();
         let node = source.as_ref().map_or(ptr::null(), |it| it.as_ptr());
-        let flags = if source.is_some() { u64::from(sys::FI_SOURCE) } else { 0 };
+        let flags = if source.is_some() { sys::FI_SOURCE } else { 0 };
         // SAFETY: the hints are complete, and the texts end with a zero.
         let rc = unsafe {
-            library.fi_getinfo(VERSION, node, ptr::null(), flags, hints.raw, &mut found)
+            library.fi_getinfo(
+                library.api_version(),
+                node,
+                ptr::null(),
+                flags,
+                hints.raw,
+                &mut found,
+            )
         };
         if rc != 0 {
             let provider = provider.as_ref().map_or("any provider", |it| it.to_str().unwrap_or(""));
             return Err(format!(
                 "no endpoint of {provider} can do one-sided writes with immediates: {}",
-                library.error(rc)
+                library.error(rc).to_string_lossy()
             ));
         }
         let list = Self { library: Arc::clone(library), raw: found };
@@ -91,6 +93,11 @@ impl Info {
             next = after;
         }
         Ok(all)
+    }
+
+    /// What an error means.
+    pub(super) fn error(&self, rc: i32) -> String {
+        self.library.error(rc).to_string_lossy().into_owned()
     }
 
     pub(super) fn raw(&self) -> &sys::fi_info {
@@ -133,13 +140,13 @@ impl Info {
     }
 
     /// Whether a mode of memory registration is asked of us.
-    pub(super) fn needs(&self, mode: u32) -> bool {
-        self.domain_attr().mr_mode & mode as i32 != 0
+    pub(super) fn needs(&self, mode: i32) -> bool {
+        self.domain_attr().mr_mode & mode != 0
     }
 }
 
 /// What we can do about registrations.
-const MR_MODES: u32 = sys::FI_MR_LOCAL
+const MR_MODES: i32 = sys::FI_MR_LOCAL
     | sys::FI_MR_VIRT_ADDR
     | sys::FI_MR_ALLOCATED
     | sys::FI_MR_PROV_KEY

@@ -15,7 +15,7 @@ impl<T> Object<T> {
     pub(super) fn new(make: impl FnOnce(*mut *mut T) -> i32) -> Result<Self, i32> {
         let mut object = ptr::null_mut();
         match make(&mut object) {
-            0 => NonNull::new(object).map(Self).ok_or(-(sys::FI_ENOMEM as i32)),
+            0 => NonNull::new(object).map(Self).ok_or(-sys::FI_ENOMEM),
             rc => Err(rc),
         }
     }
@@ -33,7 +33,7 @@ impl<T> Object<T> {
 impl<T> Drop for Object<T> {
     fn drop(&mut self) {
         // SAFETY: it is open, and what was made of it has been closed before.
-        let rc = unsafe { sys::fi_close(self.fid()) };
+        let rc = unsafe { sys::Fabric::close(self.fid()) };
         if rc != 0 {
             tracing::warn!("fi_close: error {rc}; something of libfabric's stays open");
         }

@@ -38,4 +38,6 @@ mod words;
 pub(super) use config::Settings;
 pub(super) use fabric::Rdma;
 
-use device::ChannelId;
+pub(super) use device::{
+    ChannelId, Completion, Device, Exposing, ExposureId, Keys, Part, Post, Room, Token, Traits,
+};
