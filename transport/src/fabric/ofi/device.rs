@@ -1,5 +1,6 @@
 //! One domain, and its endpoints.
 
+use std::cell::UnsafeCell;
 use std::collections::{HashMap, VecDeque};
 use std::ffi::c_void;
 use std::fmt;
@@ -12,6 +13,7 @@ use slab::Slab;
 use tranship_ofi_sys as sys;
 
 use super::info::Info;
+use super::near;
 use super::object::Object;
 use crate::fabric::RegionId;
 use crate::fabric::rdma::{
@@ -53,12 +55,16 @@ pub(super) struct Domain {
     pool: Pool,
     /// Pieces that the provider had no room for.
     backlog: usize,
-    mailbox: Box<[u64; MAILBOX_BYTES / 8]>,
     reports: Vec<Completion>,
+    roots: Arc<Roots>,
+}
+
+/// What everything else is made of.
+struct Roots {
     // In the order in which they have to be closed.
-    av: Object<sys::fid_av>,
     domain: Object<sys::fid_domain>,
     fabric: Object<sys::fid_fabric>,
+    mailbox: UnsafeCell<[u64; MAILBOX_BYTES / 8]>,
 }
 
 // SAFETY: libfabric's objects are used by one thread at a time, which is what FI_THREAD_DOMAIN asks;
@@ -72,14 +78,18 @@ struct Registered {
     mr: Option<Object<sys::fid_mr>>,
 }
 
-/// A way to a peer. It has a completion queue of its own: providers get confused by one that outlives
-/// endpoints that were bound to it.
+/// A way to a peer. It has a completion queue and an address table of its own: providers get confused
+/// by those that outlive endpoints that were bound to them, and addresses that come and go.
 struct Channel {
     lanes: [Queue; 2],
-    /// After what is bound to it.
+    // After what is bound to them.
+    av: Object<sys::fid_av>,
     cq: Object<sys::fid_cq>,
     wait: Option<RawFd>,
     broken: bool,
+    /// Whether the other side is in this process.
+    near: bool,
+    _roots: Arc<Roots>,
 }
 
 /// One lane of it.
@@ -156,14 +166,6 @@ impl Domain {
             sys::Fabric::domain(fabric.as_ptr(), info.as_ptr(), out, ptr::null_mut())
         })
         .map_err(failed("fi_domain"))?;
-        // SAFETY: all zero is a valid attribute structure.
-        let mut attr: sys::fi_av_attr = unsafe { std::mem::zeroed() };
-        attr.type_ = info.domain_attr().av_type;
-        // SAFETY: the domain is open.
-        let av = Object::new(|out| unsafe {
-            sys::Fabric::av_open(domain.as_ptr(), &mut attr, out, ptr::null_mut())
-        })
-        .map_err(failed("fi_av_open"))?;
         let watch = epoll::create(CreateFlags::CLOEXEC)
             .map_err(|error| format!("{name}: epoll: {error}; raise ulimit -n"))?;
         let watch = open_cq(&domain, sys::FI_WAIT_FD).is_ok().then_some(watch);
@@ -188,11 +190,8 @@ impl Domain {
             exposures: HashMap::new(),
             pool: Pool::default(),
             backlog: 0,
-            mailbox: Box::default(),
             reports: Vec::new(),
-            av,
-            domain,
-            fabric,
+            roots: Arc::new(Roots { domain, fabric, mailbox: UnsafeCell::default() }),
             info,
         })
     }
@@ -217,7 +216,7 @@ impl Domain {
             let key = random.checked_shr(64 - bits).unwrap_or(0);
             // SAFETY: the memory is there until the registration is closed: see `Device`.
             let made = Object::new(|out| unsafe {
-                let domain = self.domain.as_ptr();
+                let domain = self.roots.domain.as_ptr();
                 sys::Fabric::mr_reg(
                     domain,
                     start.cast(),
@@ -259,15 +258,34 @@ impl Domain {
         if self.info.needs(sys::FI_MR_VIRT_ADDR) { start as u64 } else { 0 }
     }
 
+    fn open_av(&self) -> Result<Object<sys::fid_av>, i32> {
+        // SAFETY: all zero is a valid attribute structure.
+        let mut attr: sys::fi_av_attr = unsafe { std::mem::zeroed() };
+        attr.type_ = self.info.domain_attr().av_type;
+        // SAFETY: the domain is open.
+        Object::new(|out| unsafe {
+            sys::Fabric::av_open(self.roots.domain.as_ptr(), &mut attr, out, ptr::null_mut())
+        })
+    }
+
     /// One endpoint, and its name.
-    fn endpoint(&self, cq: &Object<sys::fid_cq>) -> Result<(Object<sys::fid_ep>, Vec<u8>), String> {
+    fn endpoint(
+        &self,
+        cq: &Object<sys::fid_cq>,
+        av: &Object<sys::fid_av>,
+    ) -> Result<(Object<sys::fid_ep>, Vec<u8>), String> {
         // SAFETY: the domain is open, and the description is that of one of its endpoints.
         let ep = Object::new(|out| unsafe {
-            sys::Fabric::endpoint(self.domain.as_ptr(), self.info.as_ptr(), out, ptr::null_mut())
+            sys::Fabric::endpoint(
+                self.roots.domain.as_ptr(),
+                self.info.as_ptr(),
+                out,
+                ptr::null_mut(),
+            )
         })
         .map_err(|rc| self.error("fi_endpoint", rc))?;
         let both = sys::FI_TRANSMIT | sys::FI_RECV;
-        for (object, flags) in [(cq.fid(), both), (self.av.fid(), 0)] {
+        for (object, flags) in [(cq.fid(), both), (av.fid(), 0)] {
             // SAFETY: all of these are open.
             let rc = unsafe { sys::Fabric::ep_bind(ep.as_ptr(), object, flags) };
             if rc != 0 {
@@ -323,7 +341,7 @@ impl Domain {
             queue.waiting.push_back(Item {
                 posting,
                 is_read: false,
-                local: self.mailbox.as_mut_ptr().cast(),
+                local: self.roots.mailbox.get().cast(),
                 // SAFETY: the registration is open.
                 desc: unsafe { sys::Fabric::mr_desc(queue.mailbox.as_ptr()) },
                 len: MAILBOX_BYTES,
@@ -522,7 +540,7 @@ impl Device for Domain {
     }
 
     fn port(&self) -> Vec<u8> {
-        self.provider.as_bytes().to_vec()
+        [near::process(), self.provider.as_bytes()].concat()
     }
 
     fn register(&mut self, region: RegionId, memory: &Arc<Memory>) -> Result<(), String> {
@@ -542,27 +560,32 @@ impl Device for Domain {
     }
 
     fn open(&mut self, channel: ChannelId, port: &[u8]) -> Result<Vec<u8>, String> {
-        if port != self.provider.as_bytes() {
+        let (process, provider) = port.split_at_checked(near::PROCESS_BYTES).unwrap_or_default();
+        if provider != self.provider.as_bytes() {
             return Err(format!(
                 "the peer's rail speaks {}, this one {}; name the same provider on both sides",
-                String::from_utf8_lossy(port),
+                String::from_utf8_lossy(provider),
                 self.provider
             ));
         }
         let mut blob = Vec::new();
         let wait = if self.watch.is_some() { sys::FI_WAIT_FD } else { sys::FI_WAIT_NONE };
-        let cq = open_cq(&self.domain, wait).map_err(|rc| self.error("fi_cq_open", rc))?;
+        let cq = open_cq(&self.roots.domain, wait).map_err(|rc| self.error("fi_cq_open", rc))?;
         let wait = self.watch.as_ref().map(|watch| watch_queue(watch, &cq)).transpose()?;
-        let mailbox = (self.mailbox.as_mut_ptr().cast(), MAILBOX_BYTES);
+        let av = self.open_av().map_err(|rc| self.error("fi_av_open", rc))?;
+        let mailbox = (self.roots.mailbox.get().cast(), MAILBOX_BYTES);
         let access = sys::FI_REMOTE_WRITE | sys::FI_WRITE;
         let mut lane = || {
-            let (ep, name) = self.endpoint(&cq)?;
+            let (ep, name) = self.endpoint(&cq, &av)?;
             let mailbox_mr = self.mr(mailbox, access, Some(&ep))?;
             // SAFETY: the registration is open.
             let key = unsafe { sys::Fabric::mr_key(mailbox_mr.as_ptr()) };
             blob.extend(key.to_le_bytes());
             blob.extend(self.base(mailbox.0).to_le_bytes());
             blob.extend((name.len() as u16).to_le_bytes());
+            if self.provider == "shm" {
+                near::note(&name);
+            }
             blob.extend(name);
             Ok::<_, String>(Queue {
                 ep,
@@ -574,7 +597,18 @@ impl Device for Domain {
             })
         };
         let lanes = [lane()?, lane()?];
-        self.channels.insert(channel, Channel { lanes, cq, wait, broken: false });
+        self.channels.insert(
+            channel,
+            Channel {
+                lanes,
+                av,
+                cq,
+                wait,
+                broken: false,
+                near: process == near::process(),
+                _roots: Arc::clone(&self.roots),
+            },
+        );
         Ok(blob)
     }
 
@@ -599,7 +633,7 @@ impl Device for Domain {
             name[..given.len()].copy_from_slice(given);
             // SAFETY: the table is open, and the name is longer than any address of a provider.
             let count = unsafe {
-                let table = self.av.as_ptr();
+                let table = channel.av.as_ptr();
                 sys::Fabric::av_insert(
                     table,
                     name.as_ptr().cast(),
@@ -619,19 +653,14 @@ impl Device for Domain {
 
     fn destroy(&mut self, id: ChannelId, out: &mut Vec<Completion>) {
         self.read_queue(id);
-        if let Some(Channel { lanes, cq, .. }) = self.channels.remove(&id) {
-            for Queue { ep, peer, waiting, mailbox, .. } in lanes {
-                self.backlog -= waiting.len();
-                drop(ep);
-                drop(mailbox);
-                if peer != sys::FI_ADDR_UNSPEC {
-                    let mut peer = peer;
-                    // SAFETY: it was inserted, and no endpoint is left that uses it.
-                    unsafe { sys::Fabric::av_remove(self.av.as_ptr(), &mut peer, 1, 0) };
-                }
+        if let Some(channel) = self.channels.remove(&id) {
+            self.backlog -= channel.lanes.iter().map(|queue| queue.waiting.len()).sum::<usize>();
+            if channel.near && self.provider == "shm" {
+                near::bury(channel);
+            } else {
+                // With the descriptor of its queue, which leaves the watch by that.
+                drop(channel);
             }
-            // With its descriptor, which leaves the watch by that.
-            drop(cq);
             self.pool.forget(id);
         }
         self.reports.retain(|it| !matches!(it, Completion::Broken(other, _) if *other == id));
@@ -713,7 +742,7 @@ impl Device for Domain {
         // SAFETY: all of these are open.
         let ready = |it: &Channel| unsafe {
             let mut fids = [it.cq.fid()];
-            sys::Fabric::trywait(self.fabric.as_ptr(), fids.as_mut_ptr(), 1) == 0
+            sys::Fabric::trywait(self.roots.fabric.as_ptr(), fids.as_mut_ptr(), 1) == 0
         };
         self.channels.values().filter(|it| it.wait.is_some()).all(ready)
     }
@@ -742,7 +771,8 @@ fn watch_queue(watch: &OwnedFd, cq: &Object<sys::fid_cq>) -> Result<RawFd, Strin
 impl Drop for Domain {
     fn drop(&mut self) {
         // Before what they were made of.
-        self.channels.clear();
+        let channels: Vec<ChannelId> = self.channels.keys().copied().collect();
+        channels.into_iter().for_each(|channel| self.destroy(channel, &mut Vec::new()));
         self.exposures.clear();
         self.regions.clear();
     }

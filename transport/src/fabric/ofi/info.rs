@@ -56,6 +56,9 @@ impl Info {
                 // The shm provider would write to a peer's addresses without asking it.
                 if provider.as_bytes() == b"shm" {
                     domain.mr_mode &= !sys::FI_MR_VIRT_ADDR;
+                    // Every place costs a page.
+                    (*it.tx_attr).size = 128;
+                    (*it.rx_attr).size = 128;
                 }
                 (*it.fabric_attr).prov_name = libc::strdup(provider.as_ptr());
             }

@@ -16,6 +16,7 @@
 mod config;
 mod device;
 mod info;
+mod near;
 mod object;
 
 pub use config::Config;
