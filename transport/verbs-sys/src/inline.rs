@@ -169,7 +169,10 @@ impl Verbs {
 ///
 /// # Safety
 /// `context` is an open device.
-unsafe fn extended(context: *mut ibv_context, offset: usize) -> Option<*mut verbs_context> {
+pub(crate) unsafe fn extended(
+    context: *mut ibv_context,
+    offset: usize,
+) -> Option<*mut verbs_context> {
     // SAFETY: a device that says so is the last field of a `verbs_context`, whose front grows: `sz` says how much of it
     // there is, counted from the end.
     unsafe {
