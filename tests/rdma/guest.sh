@@ -1,0 +1,111 @@
+# Functions for suites; sourced in the guest by dash. Nothing here may assert on time: the guest is emulated.
+# shellcheck shell=sh
+
+say() { echo "--- $*"; }
+die() {
+	echo "FAILED: $*"
+	exit 1
+}
+
+# until_true SECONDS WHAT COMMAND…: polls the command, since neither sysfs nor procfs can be waited for.
+until_true() {
+	_seconds=$1 _what=$2
+	shift 2
+	_end=$(($(cut -d. -f1 /proc/uptime) + _seconds))
+	until "$@"; do
+		[ "$(cut -d. -f1 /proc/uptime)" -lt $_end ] || die "$_what: not within $_seconds s"
+		sleep 0.1
+	done
+}
+
+load_modules() {
+	# rxe asks for its checksum by name, and nothing loads it for it.
+	for _module in crc32_generic crc32_pclmul rdma_rxe rdma_ucm ib_uverbs veth sch_netem; do
+		modprobe $_module 2>/dev/null || true
+	done
+}
+
+# Rail 1: va, rxea, 10.8.0.1 and vb, rxeb, 10.8.1.2. Rail 2: vc, rxec, 10.8.2.1 and vd, rxed, 10.8.3.2.
+# `ip link set down` flushes these, so each heal sets them again.
+routes() {
+	if [ "$1" = 1 ]; then
+		ip route replace 10.8.1.2/32 dev va src 10.8.0.1
+		ip route replace 10.8.0.1/32 dev vb src 10.8.1.2
+	else
+		ip route replace 10.8.3.2/32 dev vc src 10.8.2.1
+		ip route replace 10.8.2.1/32 dev vd src 10.8.3.2
+	fi
+}
+
+# rxe cannot be moved into a network namespace, so both ends are in one, and what each sends to the other leaves by
+# its veth since the local table is asked last. TCP between the same addresses goes over lo.
+rail() {
+	if [ "$1" = 1 ]; then _x=a _y=b _ax=10.8.0.1 _ay=10.8.1.2; else _x=c _y=d _ax=10.8.2.1 _ay=10.8.3.2; fi
+	ip link add v$_x type veth peer name v$_y
+	echo 0 >/proc/sys/net/ipv4/conf/all/rp_filter
+	for _i in $_x $_y; do
+		ip link set v$_i mtu 4200 up
+		echo 1 >/proc/sys/net/ipv4/conf/v$_i/accept_local
+		echo 0 >/proc/sys/net/ipv4/conf/v$_i/rp_filter
+		ip rule add pref 10 iif v$_i lookup local
+	done
+	ip addr add $_ax/24 dev v$_x
+	ip addr add $_ay/24 dev v$_y
+	if ip rule | grep -q '^0:'; then
+		ip rule add pref 32000 lookup local
+		ip rule del pref 0
+	fi
+	routes "$1"
+	rdma link add rxe$_x type rxe netdev v$_x
+	rdma link add rxe$_y type rxe netdev v$_y
+}
+
+cut_link() { ip link set "v$1" down; }
+heal_link() {
+	ip link set "v$1" up
+	case $1 in a | b) routes 1 ;; *) routes 2 ;; esac
+}
+
+# netem a loss 2%, netem a delay 5ms, netem a corrupt 1%, netem a delay 2ms reorder 75% 50%, netem a duplicate 2%
+netem() {
+	_end=$1
+	shift
+	tc qdisc replace dev "v$_end" root netem "$@"
+}
+calm() { tc qdisc del dev "v$1" root; }
+
+# The index of a device's RoCE v2 address over IPv4.
+gid() {
+	for _file in /sys/class/infiniband/"$1"/ports/1/gid_attrs/types/*; do
+		_n=${_file##*/}
+		[ "$(cat "$_file" 2>/dev/null)" = 'RoCE v2' ] || continue
+		case $(cat /sys/class/infiniband/"$1"/ports/1/gids/"$_n") in
+		0000:0000:0000:0000:0000:ffff:*) echo "$_n" && return ;;
+		esac
+	done
+	return 1
+}
+has_gid() { gid "$1" >/dev/null; }
+active() { ibv_devinfo -d "$1" | grep -q PORT_ACTIVE; }
+sent() { cat /sys/class/infiniband/"$1"/ports/1/hw_counters/sent_pkts; }
+sends_beyond() { [ "$(sent "$1")" -gt "$2" ]; }
+port_listens() { cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | awk -v p=":$(printf %04X "$1")$" '$2 ~ p && $4 == "0A" { f = 1 } END { exit !f }'; }
+
+# pingpong SERVER-DEVICE SERVER-ADDRESS CLIENT-DEVICE ROUNDS: the status is the client's.
+pingpong() {
+	timeout 90 ibv_rc_pingpong -d "$1" -g "$(gid "$1")" -n "$4" >/tmp/server 2>&1 &
+	_server=$!
+	until_true 30 'pingpong listens' port_listens 18515
+	_status=0
+	timeout 90 ibv_rc_pingpong -d "$3" -g "$(gid "$3")" -n "$4" "$2" || _status=$?
+	[ $_status -eq 0 ] || kill $_server 2>/dev/null
+	wait $_server || true
+	return $_status
+}
+
+# run_tests BINARY ARGUMENT…
+run_tests() {
+	_binary=$1
+	shift
+	TMPDIR=/tmp RUST_BACKTRACE=1 "/test/$_binary" "$@"
+}
