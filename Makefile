@@ -9,11 +9,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 # The suites that every fabric and every cold tier must pass.
 FEATURES := tranship-transport/conformance,tranship-cache/conformance
 
-<<<<<<< HEAD
-.PHONY: help demo test unit test-python test-engines test-engines-quick test-s3 loom lint audit deny fmt doc ffi nixl header bindings bench fuzz fuzz-check fuzz-seeds test-asan test-tsan test-netns soak soak-nvme mutants peers sample clean
-=======
-.PHONY: help demo test unit test-python test-engines test-engines-quick test-s3 loom lint audit deny fmt doc ffi nixl header bench fuzz fuzz-check fuzz-seeds test-asan test-tsan test-netns test-rdma soak soak-nvme mutants peers sample clean
->>>>>>> ac3a2f6
+.PHONY: help demo test unit test-python test-engines test-engines-quick test-s3 loom lint audit deny fmt doc ffi nixl header bindings bench fuzz fuzz-check fuzz-seeds test-asan test-tsan test-netns test-rdma soak soak-nvme mutants peers sample clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
