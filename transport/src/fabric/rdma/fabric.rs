@@ -334,7 +334,7 @@ impl Rdma {
         let Some(link) = self.links.get_mut(&peer) else { return };
         match word {
             Word::Hail { version, join, ports, wanted } => {
-                link.hailed(hub, (version, join), &ports, wanted);
+                link.hailed(hub, (version, join), &ports, &wanted);
             }
             Word::Paths { version, join, ports, halves } => {
                 link.offered(hub, (version, join), &ports, halves);

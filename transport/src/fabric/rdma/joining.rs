@@ -94,7 +94,7 @@ impl Link {
         hub: &mut Hub,
         (version, join): (u16, u32),
         theirs: &[Vec<u8>],
-        wanted: Vec<u8>,
+        wanted: &[u8],
     ) {
         let ports = hub.rails.iter().map(|rail| rail.device.port()).collect();
         let mut halves = Vec::new();

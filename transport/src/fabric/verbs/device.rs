@@ -132,7 +132,7 @@ impl Rail {
         let srq = unsafe { verbs.ibv_create_srq(domain.pd.as_ptr(), &mut init) };
         let srq = Object::new(&domain, srq).map_err(failed("ibv_create_srq"))?;
         let words = Words::new(&domain).map_err(failed("ibv_reg_mr"))?;
-        let watch = epoll::create(CreateFlags::CLOEXEC).map_err(|error| error.into());
+        let watch = epoll::create(CreateFlags::CLOEXEC).map_err(io::Error::from);
         let watch: OwnedFd = watch.map_err(failed("epoll"))?;
         // SAFETY: both belong to objects that live as long as the rail.
         let fds = unsafe { [(*events.as_ptr()).fd, (*context).async_fd] };
