@@ -241,7 +241,7 @@ fn nothing_is_left_of_a_thousand_connections() {
         pair.a.connect(&pair.b.addresses()[0], AMPLE).unwrap();
         let (window, to) = pair.offer();
         let sent = pair.write(&to, 1 << 14, &counter);
-        if at % 3 == 0 {
+        if at.is_multiple_of(3) {
             all_done(&sent);
         }
         // With traffic in flight, else.

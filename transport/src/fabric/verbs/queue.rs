@@ -21,9 +21,10 @@ pub(super) const BUDGET: u64 = 64;
 const INLINE_BYTES: u32 = 64;
 /// What has to: the word that tells how many immediates were taken.
 const WORD_BYTES: u32 = 8;
-/// How long a lost packet is waited for: 4.096 µs × 2^14, that is 67 ms, up to seven times.
+/// How long a lost packet is waited for: 4.096 µs × 2^14, that is 67 ms, up to six times more. Soft-RoCE
+/// takes seven for ever.
 const TIMEOUT: u8 = 14;
-const RETRIES: u8 = 7;
+const RETRIES: u8 = 6;
 /// For ever: budgets see to it that there is a receive.
 const RNR_RETRIES: u8 = 7;
 /// 0.64 ms.
