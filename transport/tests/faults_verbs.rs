@@ -2,6 +2,12 @@
 //! cut and links flapping, peers killed. For the virtual machine (`tests/rdma`), as root: two rails, rxea to
 //! rxeb over va and vb, rxec to rxed over vc and vd. TCP goes over lo, which nothing disturbs.
 
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "what was skipped, and what a peer has"
+)]
+
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -257,7 +263,7 @@ fn nothing_is_left_of_many_connections() {
         pair.a.connect(&pair.b.addresses()[0], AMPLE).unwrap();
         let (window, to) = pair.offer();
         let sent = write_all(&pair.a, &pair.source, &to, &counter, AMPLE);
-        if at % 2 == 0 {
+        if at.is_multiple_of(2) {
             sent.iter().for_each(|transfer| assert_eq!(transfer.wait(), Outcome::Done));
         }
         pair.a.disconnect(to.peer());
