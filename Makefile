@@ -9,7 +9,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 # The suites that every fabric and every cold tier must pass.
 FEATURES := tranship-transport/conformance,tranship-cache/conformance
 
-.PHONY: help demo test unit test-python test-engines test-engines-quick test-s3 loom lint audit deny fmt doc ffi nixl header bench fuzz fuzz-check fuzz-seeds test-asan test-tsan test-netns test-rdma test-rdma-faults soak soak-nvme mutants peers sample clean
+.PHONY: help demo test unit test-python test-engines test-engines-quick test-s3 loom lint audit deny fmt doc ffi nixl header bindings bench fuzz fuzz-check fuzz-seeds test-asan test-tsan test-netns test-rdma test-rdma-faults soak soak-nvme mutants peers sample clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -22,6 +22,7 @@ test: lint unit test-python test-engines-quick loom doc audit ## everything that
 
 unit: ## unit, integration and documentation tests
 	scripts/s3-servers moto
+	scripts/rdma-libs
 	$(CARGO) test --workspace --features $(FEATURES)
 
 test-python: ## install the Python package into a fresh environment and test it
@@ -79,6 +80,9 @@ nixl: ## build NIXL's backend into target/nixl, if it fits the NIXL that PYTHON 
 
 header: ## make ffi/include/tranship.h again
 	TRANSHIP_WRITE_HEADER=1 $(CARGO) test -p tranship-ffi --test header
+
+bindings: ## make the bindings of libibverbs and libfabric again, from this machine's headers
+	scripts/bindings
 
 bench: ## measure transport, cache and its tiers on this machine, JSON lines
 	$(CARGO) build --release -p tranship -p tranship-ffi

@@ -16,6 +16,10 @@ pub enum Kind {
     Shm,
     /// Streams over an IP network.
     Tcp,
+    /// RDMA through libibverbs: InfiniBand and RoCE.
+    Verbs,
+    /// RDMA through libfabric: EFA, Slingshot and others.
+    Ofi,
 }
 
 impl Kind {
@@ -26,6 +30,8 @@ impl Kind {
             Self::Sim => "sim",
             Self::Shm => "shm",
             Self::Tcp => "tcp",
+            Self::Verbs => "verbs",
+            Self::Ofi => "ofi",
         }
     }
 }
@@ -39,7 +45,8 @@ impl fmt::Display for Kind {
 /// Where an engine is reached over one fabric, e.g. `shm:/run/user/1000/tranship.sock`.
 ///
 /// `shm:@NAME` is a socket in Linux's abstract namespace (`unix(7)`), `tcp:HOST:PORT` a listening
-/// socket (`tcp://HOST:PORT` means the same), `sim:N` a port of a simulated network.
+/// socket (`tcp://HOST:PORT` means the same); `verbs:HOST:PORT` and `ofi:HOST:PORT` name the socket at
+/// which peers agree on the rails; `sim:N` a port of a simulated network.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Address {
@@ -85,7 +92,7 @@ impl TryFrom<String> for Address {
 
 /// A text that is no address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("address {text:?}: expected FABRIC:ENDPOINT, with FABRIC one of shm, tcp, sim")]
+#[error("address {text:?}: expected FABRIC:ENDPOINT, with FABRIC one of shm, tcp, verbs, ofi, sim")]
 pub struct ParseAddressError {
     /// The text.
     pub text: String,
@@ -101,14 +108,17 @@ impl FromStr for Address {
             "sim" => Kind::Sim,
             "shm" => Kind::Shm,
             "tcp" => Kind::Tcp,
+            "verbs" => Kind::Verbs,
+            "ofi" => Kind::Ofi,
             _ => return Err(wrong()),
         };
         let endpoint = match kind {
-            Kind::Tcp => endpoint.strip_prefix("//").unwrap_or(endpoint),
+            Kind::Tcp | Kind::Verbs | Kind::Ofi => endpoint.strip_prefix("//").unwrap_or(endpoint),
             _ => endpoint,
         };
         // What is left of `tcp:////HOST` would print as another address.
-        if endpoint.is_empty() || kind == Kind::Tcp && endpoint.starts_with('/') {
+        let is_socket = matches!(kind, Kind::Tcp | Kind::Verbs | Kind::Ofi);
+        if endpoint.is_empty() || is_socket && endpoint.starts_with('/') {
             return Err(wrong());
         }
         Ok(Self::new(kind, endpoint))
@@ -152,7 +162,7 @@ mod tests {
     #[test]
     fn addresses_round_trip() {
         for text in
-            ["shm:/run/x.sock", "shm:@tranship-1", "sim:7", "tcp:localhost:7420", "tcp:[::1]:7420"]
+            ["shm:/run/x.sock", "sim:7", "tcp:localhost:7420", "verbs:[::1]:7420", "ofi:node7:7420"]
         {
             let address: Address = text.parse().unwrap();
             assert_eq!(address.to_string(), text);

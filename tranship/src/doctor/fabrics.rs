@@ -1,12 +1,11 @@
 //! The fabrics: which work, and why the others do not.
 
 use std::collections::BTreeMap;
-use std::ffi::CStr;
-use std::fs;
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::io::Errno;
@@ -15,13 +14,14 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
 
+use tranship_dylib::Source;
 use tranship_transport::fabric::tcp;
 
-use super::{Finding, Speed, probe, sys};
+use super::{Finding, Speed, probe, rdma, sys};
 
 pub(super) fn examine(speed: Result<Speed, String>) -> Vec<Finding> {
     let loopback = probe::measure(tcp::Config::new(), tcp::Config::new());
-    vec![shm(speed), tcp(&sys::interfaces(), loopback), verbs(), ofi(), cuda()]
+    vec![shm(speed), tcp(&sys::interfaces(), loopback), rdma::verbs(), rdma::ofi(), cuda()]
 }
 
 /// Shared memory between processes: a sealed memfd, handed over a UNIX socket.
@@ -105,45 +105,17 @@ fn tcp(interfaces: &BTreeMap<String, Ipv4Addr>, speed: Result<Speed, String>) ->
     }
 }
 
-fn verbs() -> Finding {
-    if !sys::library_loads(c"libibverbs.so.1") {
-        return missing("verbs", c"libibverbs.so.1", "install libibverbs1 and ibverbs-providers");
-    }
-    let mut devices: Vec<String> = fs::read_dir("/sys/class/infiniband")
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()))
-        .collect();
-    devices.sort();
-    let devices = match devices.as_slice() {
-        [] => "no RDMA device".to_owned(),
-        _ => devices.join(", "),
-    };
-    Finding::absent(
-        "verbs",
-        format!("libibverbs found, {devices}; this build has no verbs fabric yet"),
-    )
-}
-
-fn ofi() -> Finding {
-    match sys::libfabric_version() {
-        Some((major, minor)) => Finding::absent(
-            "ofi",
-            format!("libfabric {major}.{minor} found; this build has no ofi fabric yet"),
-        ),
-        None => missing("ofi", c"libfabric.so.1", "install libfabric1"),
-    }
-}
-
 fn cuda() -> Finding {
-    if !sys::library_loads(c"libcuda.so.1") {
-        return Finding::absent("cuda", "libcuda.so.1 not found");
+    let source = Source {
+        library: Path::new("libcuda.so.1"),
+        packages: "NVIDIA's driver",
+        oldest: "that of CUDA 12",
+    };
+    match source.open() {
+        Ok(_) => Finding::absent("cuda", "libcuda found; this build has no cuda fabric yet"),
+        Err(error) if error.is_absent() => Finding::absent("cuda", "libcuda.so.1 not found"),
+        Err(error) => Finding::warning("cuda", error.to_string()),
     }
-    Finding::absent("cuda", "libcuda found; this build has no cuda fabric yet")
-}
-
-fn missing(name: &'static str, library: &CStr, remedy: &str) -> Finding {
-    Finding::absent(name, format!("{} not found", library.to_string_lossy())).remedy(remedy)
 }
 
 #[cfg(test)]

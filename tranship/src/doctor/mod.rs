@@ -5,6 +5,7 @@ mod fabrics;
 pub mod host;
 mod limits;
 mod probe;
+mod rdma;
 #[expect(unsafe_code, reason = "probes that the safe wrappers do not have")]
 mod sys;
 

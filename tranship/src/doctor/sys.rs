@@ -1,42 +1,8 @@
 //! The few probes that need a raw call.
 
 use std::collections::BTreeMap;
-use std::ffi::{CStr, c_char, c_void};
+use std::ffi::{CStr, c_char};
 use std::net::Ipv4Addr;
-
-/// A shared library. It stays loaded until the process ends: drivers start threads and register exit
-/// handlers, and unloading them is where they crash.
-struct Library(*mut c_void);
-
-impl Library {
-    fn open(name: &CStr) -> Option<Self> {
-        // SAFETY: the name is a C string. Loading runs the library's initialisers; the ones asked
-        // for here are system libraries that are made to be loaded by any program.
-        let handle = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_LAZY | libc::RTLD_LOCAL) };
-        if handle.is_null() { None } else { Some(Self(handle)) }
-    }
-
-    fn symbol(&self, name: &CStr) -> Option<*mut c_void> {
-        // SAFETY: the handle is never closed and the name is a C string.
-        let symbol = unsafe { libc::dlsym(self.0, name.as_ptr()) };
-        (!symbol.is_null()).then_some(symbol)
-    }
-}
-
-/// Whether the dynamic linker finds a library.
-pub(super) fn library_loads(name: &CStr) -> bool {
-    Library::open(name).is_some()
-}
-
-/// Major and minor version of libfabric, from fi_version(3).
-pub(super) fn libfabric_version() -> Option<(u32, u32)> {
-    let library = Library::open(c"libfabric.so.1")?;
-    let symbol = library.symbol(c"fi_version")?;
-    // SAFETY: `uint32_t fi_version(void)` is the documented signature.
-    let version: extern "C" fn() -> u32 = unsafe { std::mem::transmute(symbol) };
-    let version = version();
-    Some((version >> 16, version & 0xffff))
-}
 
 /// Interfaces that are up, with their first IPv4 address: getifaddrs(3).
 pub(super) fn interfaces() -> BTreeMap<String, Ipv4Addr> {

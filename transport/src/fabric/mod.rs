@@ -24,9 +24,12 @@ mod epoll;
 mod fuzzing;
 #[cfg(all(test, not(loom)))]
 mod kit;
+pub mod ofi;
+pub mod rdma;
 pub mod shm;
 pub mod sim;
 pub mod tcp;
+pub mod verbs;
 mod windows;
 
 use std::os::fd::BorrowedFd;

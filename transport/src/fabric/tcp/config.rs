@@ -125,7 +125,15 @@ impl Config {
         self
     }
 
-    fn check(&self) -> Result<(), String> {
+    /// The host that is listened at, if it is one.
+    pub(in crate::fabric) fn listen_host(&self) -> Option<String> {
+        let (host, _) = self.listen.as_ref()?.rsplit_once(':')?;
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let unspecified = |it: std::net::IpAddr| it.is_unspecified();
+        (!host.parse().is_ok_and(unspecified)).then(|| host.to_owned())
+    }
+
+    pub(super) fn check(&self) -> Result<(), String> {
         if self.streams == 0 || self.streams > STREAMS_MAX {
             return Err(format!("{} streams; give 1 to {STREAMS_MAX}", self.streams));
         }

@@ -242,6 +242,7 @@ impl Tcp {
                 streams: self.hub.config.streams,
                 heartbeat: self.hub.config.heartbeat,
                 credit: CREDIT_BYTES,
+                carries: self.carries,
                 address: if self.listener.is_some() {
                     self.endpoint.clone()
                 } else {
@@ -426,6 +427,10 @@ impl Tcp {
             call.welcome(&Credentials { token, challenge: &fabric.challenge }, streams)
         };
         let until = self.hub.now + self.hub.config.handshake_timeout;
+        if hello.carries != self.carries {
+            tracing::warn!(engine = ?hello.engine, "a caller turned away: it speaks another fabric");
+            return call.reject(Reason::Foreign);
+        }
         match hello.role {
             Role::Latency if self.is_full() => call.reject(Reason::Full),
             Role::Latency => {
@@ -464,9 +469,24 @@ impl Tcp {
             }
             Role::Inquiry => {
                 self.drop_connection(hello);
-                // Whoever does not hear it asks again.
-                let _ = welcome(self, &call, 0);
+                if self.hub.carries {
+                    // What stands on the connection has to come down first.
+                    self.promised.push(call);
+                } else {
+                    // Whoever does not hear it asks again.
+                    let _ = welcome(self, &call, 0);
+                }
             }
+        }
+    }
+
+    /// Tells those who asked about a connection that nothing lands here of it any more.
+    pub(super) fn keep_promises(&mut self) {
+        for call in std::mem::take(&mut self.promised) {
+            let credentials =
+                Credentials { token: &self.hub.config.token, challenge: &self.challenge };
+            // Whoever does not hear it asks again.
+            let _ = call.welcome(&credentials, 0);
         }
     }
 

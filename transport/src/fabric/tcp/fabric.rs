@@ -12,6 +12,7 @@ use rustix::time::Timespec;
 
 use super::call::Call;
 use super::config::Config;
+use super::control::Ended;
 use super::deaf::Deaf;
 use super::dial::{Backoff, Dial, Gathering, Purpose};
 use super::frame::MESSAGE_BYTES_MAX;
@@ -80,6 +81,12 @@ pub(super) struct Tcp {
     /// Whether the last poll wanted messages.
     wants_messages: bool,
     pub(super) closed: bool,
+    /// The fabric that stands on this one, as diallers name it; 0 for none.
+    pub(super) carries: u8,
+    /// Callers that are told of a connection's end in the next turn.
+    pub(super) promised: Vec<Call>,
+    /// Connections that ended, for the fabric that stands on this one.
+    pub(super) ended: Vec<Ended>,
 }
 
 /// A connection that is over, but for messages that the engine has not taken.
@@ -153,6 +160,9 @@ impl Tcp {
             next_tick: Time::ZERO,
             wants_messages: true,
             closed: false,
+            carries: 0,
+            promised: Vec::new(),
+            ended: Vec::new(),
         })
     }
 
@@ -184,6 +194,7 @@ impl Tcp {
             self.links.values_mut().for_each(|link| link.heard = link.heard + deaf);
         }
         self.hub.pace.turn(self.hub.now);
+        self.keep_promises();
         // Before anything is heard: what the last turn has to say about arrivals travels with what
         // was posted since, as the answer to them often is.
         let mut worked = self.pump();
@@ -274,6 +285,10 @@ impl Tcp {
         }
         if let Over::Broken(_) = bulk {
             return self.end(peer, bulk);
+        }
+        if self.hub.carries {
+            // Hanging up says that nothing lands here any more, which is not ours to say.
+            return self.end(peer, Over::Cut);
         }
         // The latency stream is to end, too, and says what can be proven.
         let until = self.hub.now + self.hub.config.heartbeat;
@@ -389,13 +404,25 @@ impl Tcp {
                 Reason::Failed
             }
         };
-        if link.leaving.is_none() {
+        if link.leaving.is_none() && !self.hub.carries {
             // It goes through where the other side is there to hear it.
             link.leave(&mut self.hub, reason, Time::NEVER);
             self.hub.eager.remove(&peer);
         }
         let unproven = link.end_ops(&mut self.hub, reason, gone);
-        let Link { inbox, engine, connection, endpoint, near, .. } = link;
+        let Link { inbox, engine, connection, endpoint, near, streams, .. } = link;
+        if self.hub.carries {
+            let endpoint = endpoint.clone();
+            self.ended.push(Ended {
+                peer,
+                engine,
+                connection,
+                endpoint,
+                near,
+                gone,
+                _streams: streams,
+            });
+        }
         self.endings.push(Ending { peer, inbox, reason });
         if !unproven.is_empty() && !self.closed {
             let (who, at) = ((engine, connection), (endpoint, near));
@@ -513,7 +540,13 @@ impl Fabric for Tcp {
     fn arm(&mut self) -> bool {
         let messages = self.wants_messages && self.links.values().any(|it| !it.inbox.is_empty());
         let endings = self.endings.iter().any(|it| self.wants_messages || it.inbox.is_empty());
-        if !self.hub.reports.is_empty() || !self.hub.eager.is_empty() || messages || endings {
+        let words = !self.hub.asides.is_empty() || !self.promised.is_empty();
+        if !self.hub.reports.is_empty()
+            || !self.hub.eager.is_empty()
+            || messages
+            || endings
+            || words
+        {
             return false;
         }
         let now = self.clock.now();
@@ -555,6 +588,7 @@ impl Fabric for Tcp {
         self.calls.clear();
         self.dials.clear();
         self.gathering.clear();
+        self.promised.clear();
         self.suspects.clear();
         self.hub.windows.clear();
         // Last: that nobody listens any more tells peers that everything here has ended.

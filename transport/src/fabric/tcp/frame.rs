@@ -14,6 +14,8 @@ pub(super) const HEAD_BYTES: usize = 64;
 pub(super) const CHUNK_BYTES_MAX: u32 = 1 << 20;
 /// The longest message.
 pub(super) const MESSAGE_BYTES_MAX: usize = 64 << 10;
+/// The longest aside.
+pub(super) const ASIDE_BYTES_MAX: usize = 16 << 10;
 /// The longest layout.
 pub(super) const LAYOUT_BYTES_MAX: usize = 16 << 10;
 /// The most acknowledgements of one frame.
@@ -127,6 +129,11 @@ pub(super) enum Frame {
     Ping,
     /// The sender has hung up: it lands nothing more and sends nothing more.
     Bye,
+    /// A word from the fabric that stands on this connection to its like.
+    Aside {
+        /// Its length.
+        payload: u32,
+    },
 }
 
 /// The bytes of `body` from `at` on.
@@ -143,7 +150,9 @@ impl Frame {
         match *self {
             Self::Write { place, payload, .. } => (place.layout, payload),
             Self::Read { place, .. } => (place.layout, 0),
-            Self::Data { payload, .. } | Self::Message { payload, .. } => (0, payload),
+            Self::Data { payload, .. }
+            | Self::Message { payload, .. }
+            | Self::Aside { payload } => (0, payload),
             Self::Acks { count } => (count * ACK_BYTES as u32, 0),
             _ => (0, 0),
         }
@@ -226,6 +235,7 @@ impl Frame {
             }
             Self::Ping => 11,
             Self::Bye => 12,
+            Self::Aside { .. } => 13,
         };
         head[0] = kind;
         head[1] = flags;
@@ -283,6 +293,8 @@ impl Frame {
             10 => Self::Credit { bytes: long(24) },
             11 => Self::Ping,
             12 => Self::Bye,
+            13 if payload as usize <= ASIDE_BYTES_MAX => Self::Aside { payload },
+            13 => return Err(Malformed("an aside longer than asides are")),
             _ => return Err(Malformed("a frame of an unknown kind")),
         };
         let payload = if let Self::Read { .. } = frame { 0 } else { payload };

@@ -31,6 +31,10 @@ pub(super) struct Hub {
     pub(super) pieces: Pieces,
     pub(super) through: Vec<Chunk>,
     pub(super) sink: Box<[u8]>,
+    /// Whether another fabric stands on this one.
+    pub(super) carries: bool,
+    /// What peers said to that one.
+    pub(super) asides: Vec<(PeerId, Vec<u8>)>,
 }
 
 impl Hub {
@@ -46,6 +50,8 @@ impl Hub {
             pieces: Pieces::default(),
             through: Vec::new(),
             sink: vec![0; SINK_BYTES].into(),
+            carries: false,
+            asides: Vec::new(),
         }
     }
 

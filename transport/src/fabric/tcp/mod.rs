@@ -27,6 +27,7 @@
 
 mod call;
 mod config;
+mod control;
 mod deaf;
 mod dial;
 mod fabric;
@@ -48,6 +49,9 @@ mod watch;
 mod windows;
 
 pub use config::Config;
+#[cfg(test)]
+pub(super) use control::WORD_BYTES_MAX;
+pub(super) use control::{Control, Ended};
 
 /// Decodes bytes as everything that a peer may send, for fuzzing: whatever they are, nothing is to
 /// panic, and what is understood says the same when it is encoded again.

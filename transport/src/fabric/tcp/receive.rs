@@ -57,6 +57,8 @@ pub(super) enum Landing {
     Unwanted,
     /// To the engine.
     Message { bytes: Vec<u8>, have: usize, immediate: Option<Immediate> },
+    /// To the fabric that stands on this one.
+    Aside { bytes: Vec<u8>, have: usize },
 }
 
 /// A write of several chunks.
@@ -212,6 +214,10 @@ impl Link {
             Frame::Message { immediate, .. } => {
                 Landing::Message { bytes: vec![0; payload as usize], have: 0, immediate }
             }
+            Frame::Aside { .. } if !hub.carries => {
+                return Err(Over::Broken("an aside to a fabric that stands alone"));
+            }
+            Frame::Aside { .. } => Landing::Aside { bytes: vec![0; payload as usize], have: 0 },
             Frame::Signal { immediate, .. } => {
                 hub.reports.push(Event::Arrived { immediate });
                 return Ok(());
@@ -347,7 +353,7 @@ impl Link {
         hub.pieces.clear();
         let leaving = self.leaving.is_some();
         let (base, shape, place, offset) = match landing {
-            Landing::Message { bytes, have, .. } => {
+            Landing::Message { bytes, have, .. } | Landing::Aside { bytes, have } => {
                 let len = (bytes.len() - *have).min(most as usize);
                 return hub.pieces.push(bytes[*have..].as_mut_ptr(), len);
             }
@@ -404,7 +410,9 @@ impl Link {
     /// So many bytes went where [`Link::aim`] said.
     fn advance(&mut self, landing: &mut Landing, bytes: u64) {
         match landing {
-            Landing::Message { have, .. } => *have += bytes as usize,
+            Landing::Message { have, .. } | Landing::Aside { have, .. } => {
+                *have += bytes as usize;
+            }
             Landing::Write { offset, shape, refused, moved, .. } => {
                 *moved |= bytes > 0 && refused.is_none();
                 match shape {
@@ -435,6 +443,7 @@ impl Link {
                     return Err(Over::Broken("more messages than it was granted"));
                 }
             }
+            Landing::Aside { bytes, .. } => hub.asides.push((self.id, bytes)),
             Landing::Unwanted => {}
             Landing::Data { tag, .. } => self.read_on(hub, tag),
             Landing::Write { tag, payload, total, immediate, refused, moved, .. } => {

@@ -1,0 +1,46 @@
+//! What such a fabric is opened with.
+
+use std::time::Duration;
+
+use crate::address::Kind;
+use crate::fabric::tcp;
+
+/// What such a fabric is opened with, beside its rails.
+#[derive(Debug, Clone)]
+pub(in crate::fabric) struct Settings {
+    /// What it is called, and how peers know each other.
+    pub(in crate::fabric) kind: Kind,
+    /// Its connections.
+    pub(in crate::fabric) control: tcp::Config,
+    /// How much of one transfer a path is given at once, bytes.
+    pub(in crate::fabric) stripe_bytes: u64,
+    /// Bytes of bulk that one path has under way.
+    pub(in crate::fabric) flight_bytes_max: u64,
+    /// How long peers have to make their channels before payload goes another way.
+    pub(in crate::fabric) join_timeout: Duration,
+    /// How long a peer may take to stop using a window before its channels are taken away.
+    pub(in crate::fabric) halt_timeout: Duration,
+}
+
+impl Settings {
+    /// The defaults.
+    pub(in crate::fabric) fn new(kind: Kind) -> Self {
+        Self {
+            kind,
+            control: tcp::Config::new(),
+            stripe_bytes: 512 << 10,
+            flight_bytes_max: 4 << 20,
+            join_timeout: Duration::from_secs(5),
+            halt_timeout: Duration::from_millis(500),
+        }
+    }
+
+    /// The number that diallers of this kind show.
+    pub(super) fn number(&self) -> u8 {
+        match self.kind {
+            Kind::Verbs => 1,
+            Kind::Ofi => 2,
+            _ => 255,
+        }
+    }
+}

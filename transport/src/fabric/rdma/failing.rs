@@ -1,0 +1,215 @@
+//! Paths that fail, and peers that go.
+
+use super::device::Completion;
+use super::fabric::{Hub, Rdma};
+use super::link::Link;
+use super::op::{Flight, Kind, News};
+use super::path::State;
+use super::words::Word;
+use crate::fabric::tcp::Ended;
+use crate::fabric::{Event, PeerId, Status};
+use crate::outcome::Reason;
+
+impl Rdma {
+    /// Takes this side of a path down, and tells the peer if `tell`: what was under way there waits
+    /// for its word.
+    pub(super) fn break_path(&mut self, peer: PeerId, number: u8, why: &str, tell: bool) {
+        let Some(link) = self.links.get(&peer) else { return };
+        let Some(path) = link.paths.get(usize::from(number)) else { return };
+        let channel = match path.state {
+            State::Up(channel) | State::Joining { channel: Some(channel), .. } => channel,
+            State::Joining { channel: None, .. } => {
+                let path = &mut self.links.get_mut(&peer).expect("just seen").paths;
+                return path[usize::from(number)].failed(self.hub.now);
+            }
+            State::Down { .. } | State::Shutting => return,
+        };
+        let rail = path.rail;
+        let name = self.hub.rails[usize::from(rail)].device.name();
+        tracing::warn!(engine = ?link.engine, rail = name, path = number, "path down: {why}");
+        let mut last = Vec::new();
+        self.hub.rails[usize::from(rail)].device.destroy(channel, &mut last);
+        self.absorb(&mut last);
+        self.hub.channels.remove(&channel);
+        let Some(link) = self.links.get_mut(&peer) else { return };
+        link.conceal_path(&mut self.hub, number);
+        let path = &mut link.paths[usize::from(number)];
+        path.state = State::Shutting;
+        if tell {
+            let (generation, arrived) = (path.generation, path.arrived);
+            self.hub.tell(peer, &Word::Shut { path: number, generation, arrived });
+        }
+    }
+
+    /// The peer has taken its side of a path down.
+    pub(super) fn shut(&mut self, peer: PeerId, number: u8, generation: u32, arrived: [u64; 2]) {
+        let known = |link: &Link| {
+            let path = link.paths.get(usize::from(number));
+            path.is_some_and(|path| path.generation == generation)
+        };
+        if !self.links.get(&peer).is_some_and(known) {
+            let word = Word::Closed { path: number, generation, arrived: [0; 2] };
+            return self.hub.tell(peer, &word);
+        }
+        self.break_path(peer, number, "the peer took it down", false);
+        let Some(link) = self.links.get_mut(&peer) else { return };
+        let ours = link.paths[usize::from(number)].arrived;
+        self.hub.tell(peer, &Word::Closed { path: number, generation, arrived: ours });
+        link.resolve(&mut self.hub, number, arrived);
+    }
+
+    /// The peer has taken its side of a path down, which we had told it of.
+    pub(super) fn closed(&mut self, peer: PeerId, number: u8, generation: u32, arrived: [u64; 2]) {
+        let Some(link) = self.links.get_mut(&peer) else { return };
+        let path = link.paths.get(usize::from(number));
+        if path.is_some_and(|it| it.generation == generation) {
+            link.resolve(&mut self.hub, number, arrived);
+        }
+    }
+
+    /// A connection has ended, and with it all that stood on it.
+    pub(super) fn ended(&mut self, ended: &Ended) {
+        let peer = ended.peer;
+        let Some(link) = self.links.get(&peer) else { return };
+        let channels: Vec<_> = link
+            .paths
+            .iter()
+            .filter_map(|path| match path.state {
+                State::Up(channel) | State::Joining { channel: Some(channel), .. } => {
+                    Some((path.rail, channel))
+                }
+                _ => None,
+            })
+            .collect();
+        let mut last = Vec::new();
+        for (rail, channel) in &channels {
+            self.hub.rails[usize::from(*rail)].device.destroy(*channel, &mut last);
+        }
+        self.absorb(&mut last);
+        for (_, channel) in channels {
+            self.hub.channels.remove(&channel);
+        }
+        self.has_halted_all(peer);
+        let Some(mut link) = self.links.remove(&peer) else { return };
+        link.conceal_all(&mut self.hub);
+        self.hub.flights.retain(|_, flight| flight.peer != peer);
+        let mut unproven = Vec::new();
+        for (_, op) in &link.ops {
+            let reason = op.cancel.unwrap_or(Reason::PeerGone);
+            let status = if op.is_untouched() {
+                Status::Refused(reason)
+            } else if op.flying == 0 || op.kind == Kind::Read || ended.gone {
+                Status::Stopped(reason)
+            } else {
+                unproven.push(op.id);
+                continue;
+            };
+            self.hub.reports.push(Event::Completed { op: op.id, status });
+        }
+        self.hub.control.doubt(ended, unproven);
+    }
+
+    /// Takes in what devices reported.
+    pub(super) fn absorb(&mut self, completions: &mut Vec<Completion>) {
+        for completion in completions.drain(..) {
+            match completion {
+                Completion::Done(token) => {
+                    if let Some(flight) = self.hub.flight(token)
+                        && let Some(link) = self.links.get_mut(&flight.peer)
+                    {
+                        link.done(&mut self.hub, &flight);
+                        if link.has_queued() {
+                            self.hub.eager(link);
+                        }
+                    }
+                }
+                Completion::Arrived { from, immediate } => {
+                    if let Some((channel, lane)) = from
+                        && let Some(&(peer, path)) = self.hub.channels.get(&channel)
+                        && let Some(link) = self.links.get_mut(&peer)
+                    {
+                        link.paths[usize::from(path)].arrived[lane.index()] += 1;
+                    }
+                    self.hub.reports.push(Event::Arrived { immediate });
+                }
+                Completion::Exposed(..) => self.take_exposure(completion),
+                Completion::Broken(channel, why) => self.broken.push_back((channel, why)),
+                Completion::Port(_) => {}
+            }
+        }
+    }
+
+    /// A rail came up or went down.
+    pub(super) fn port(&mut self, rail: u8, state: &Result<(), String>) {
+        let it = &mut self.hub.rails[usize::from(rail)];
+        it.up = state.is_ok();
+        match state {
+            Ok(()) => {
+                tracing::info!(rail = it.device.name(), "rail up");
+                for path in self.links.values_mut().flat_map(|link| &mut link.paths) {
+                    if let State::Down { retry } = &mut path.state
+                        && path.rail == rail
+                    {
+                        *retry = self.hub.now;
+                    }
+                }
+                self.hub.next_tick = self.hub.now;
+            }
+            Err(why) => {
+                let channels = self.hub.channels.iter().filter(|(_, (peer, path))| {
+                    let link = self.links.get(peer);
+                    link.is_some_and(|it| it.paths[usize::from(*path)].rail == rail)
+                });
+                let broken: Vec<_> = channels.map(|(channel, _)| *channel).collect();
+                self.broken.extend(broken.into_iter().map(|it| (it, why.clone())));
+            }
+        }
+    }
+}
+
+impl Link {
+    /// Both sides of a path are down, and so many immediates of ours came through it: nothing that
+    /// was posted there can land any more, and what is missing is done again elsewhere.
+    fn resolve(&mut self, hub: &mut Hub, number: u8, arrived: [u64; 2]) {
+        let path = &mut self.paths[usize::from(number)];
+        if path.state != State::Shutting {
+            return;
+        }
+        let exact = hub.rails[usize::from(path.rail)].traits.exact;
+        path.under_way = [0; 2];
+        path.failed(hub.now);
+        if let State::Down { retry } = path.state {
+            hub.next_tick = hub.next_tick.min(retry);
+        }
+        let mine = |it: &Flight| (it.peer, it.path) == (self.id, number);
+        let flights: Vec<usize> =
+            hub.flights.iter().filter(|(_, it)| mine(it)).map(|(index, _)| index).collect();
+        for index in flights {
+            let flight = hub.flights.remove(index);
+            match flight.announces {
+                Some(count) if exact && count < arrived[flight.lane.index()] => {
+                    self.landed(hub, &flight);
+                    continue;
+                }
+                announces => {
+                    let Some(op) = self.op(flight.op) else { continue };
+                    op.flying -= 1;
+                    op.spread = true;
+                    op.retake(flight.batch);
+                    if announces.is_some() && exact {
+                        op.news = News::Due;
+                    } else if announces.is_some() {
+                        // It may have been delivered, and must not be twice.
+                        op.cancel.get_or_insert(Reason::Failed);
+                    }
+                }
+            }
+            self.settle(hub, flight.op);
+        }
+        if self.has_ways() {
+            hub.eager(self);
+        } else {
+            self.fall_all(hub);
+        }
+    }
+}

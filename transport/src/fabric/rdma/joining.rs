@@ -1,0 +1,297 @@
+//! Making paths: the dialler hails, and both sides make their half of each channel.
+
+use super::device::ChannelId;
+use super::fabric::{Hub, Rdma};
+use super::link::Link;
+use super::path::{Path, State};
+use super::words::{Half, PATHS_MAX, VERSION, Word};
+use crate::fabric::PeerId;
+use crate::time::Time;
+
+impl Rdma {
+    /// A peer is connected: the side that dialled makes the paths.
+    pub(super) fn connected(&mut self, peer: PeerId) {
+        let Some(engine) = self.hub.control.engine(peer) else { return };
+        let dialled = self.dialled.remove(&peer);
+        let until = self.hub.now + self.hub.settings.join_timeout;
+        let mut link = Link::new(peer, engine, dialled, until);
+        self.hub.next_tick = self.hub.next_tick.min(until);
+        if dialled {
+            link.hail(&mut self.hub, Vec::new());
+        }
+        self.links.insert(peer, link);
+    }
+
+    /// Gives up joins that take too long, and tries paths again that are down; when to look again.
+    pub(super) fn tick_paths(&mut self) -> Time {
+        let now = self.hub.now;
+        let mut next = Time::NEVER;
+        let mut late = Vec::new();
+        for link in self.links.values_mut() {
+            let mut wanted = Vec::new();
+            for (number, path) in link.paths.iter().enumerate() {
+                let rail_is_up = self.hub.rails[usize::from(path.rail)].up;
+                match path.state {
+                    State::Joining { until, .. } if until <= now => {
+                        late.push((link.id, number as u8));
+                    }
+                    State::Joining { until, .. } => next = next.min(until),
+                    State::Down { retry } if link.dialled && rail_is_up => {
+                        if retry <= now {
+                            wanted.push(number as u8);
+                        } else {
+                            next = next.min(retry);
+                        }
+                    }
+                    State::Down { .. } | State::Up(_) | State::Shutting => {}
+                }
+            }
+            if !wanted.is_empty() && link.pending.is_none() {
+                link.hail(&mut self.hub, wanted);
+                next = next.min(now + self.hub.settings.join_timeout);
+            }
+            match link.pending {
+                Some(until) if until <= now => {
+                    tracing::warn!(engine = ?link.engine, "the peer made no paths in time");
+                    link.settled(&mut self.hub);
+                }
+                Some(until) => next = next.min(until),
+                None => {}
+            }
+        }
+        for (peer, number) in late {
+            self.break_path(peer, number, "joining took too long", true);
+        }
+        next
+    }
+}
+
+impl Link {
+    /// Asks the peer for paths; for all, if none is named.
+    fn hail(&mut self, hub: &mut Hub, wanted: Vec<u8>) {
+        self.join = self.join.wrapping_add(1);
+        let until = hub.now + hub.settings.join_timeout;
+        for path in &wanted {
+            self.paths[usize::from(*path)].state = State::Joining { channel: None, until };
+        }
+        let ports = hub.rails.iter().map(|rail| rail.device.port()).collect();
+        hub.tell(self.id, &Word::Hail { version: VERSION, join: self.join, ports, wanted });
+    }
+
+    /// The paths there can be, once the number of the peer's rails is known.
+    fn lay_out(&mut self, hub: &Hub, theirs: usize) {
+        if !self.paths.is_empty() {
+            return;
+        }
+        let ours = hub.rails.len();
+        let count = if theirs == 0 { 0 } else { ours.max(theirs).min(PATHS_MAX) };
+        self.paths = (0..count).map(|path| Path::new((path % ours) as u8)).collect();
+    }
+
+    /// The dialler wants paths.
+    pub(super) fn hailed(
+        &mut self,
+        hub: &mut Hub,
+        (version, join): (u16, u32),
+        theirs: &[Vec<u8>],
+        wanted: Vec<u8>,
+    ) {
+        let ports = hub.rails.iter().map(|rail| rail.device.port()).collect();
+        let mut halves = Vec::new();
+        if version != VERSION {
+            tracing::warn!(
+                engine = ?self.engine,
+                "no rails: the peer speaks version {version} of the words between fabrics, this \
+                 engine {VERSION}; upgrade the older"
+            );
+            self.settled(hub);
+        } else if !self.dialled {
+            self.lay_out(hub, theirs.len());
+            self.join = join;
+            let all = wanted.is_empty();
+            for number in 0..self.paths.len() as u8 {
+                if all || wanted.contains(&number) {
+                    let port = &theirs[usize::from(number) % theirs.len()];
+                    halves.push(self.half(hub, number, port));
+                }
+            }
+        }
+        hub.tell(self.id, &Word::Paths { version: VERSION, join, ports, halves });
+    }
+
+    /// The acceptor's half of one path.
+    fn half(&mut self, hub: &mut Hub, number: u8, port: &[u8]) -> Half {
+        let path = &mut self.paths[usize::from(number)];
+        let generation = path.generation.wrapping_add(1);
+        let blob = match path.state {
+            State::Up(_) | State::Shutting => Err("the path is in use here".to_owned()),
+            State::Joining { channel, .. } => {
+                if let Some(channel) = channel {
+                    hub.discard(path.rail, channel);
+                }
+                Ok(())
+            }
+            State::Down { .. } => Ok(()),
+        };
+        let blob = blob.and_then(|()| {
+            let channel = hub.new_channel(self.id, number);
+            match hub.rails[usize::from(path.rail)].device.open(channel, port) {
+                Ok(blob) => {
+                    let until = hub.now + hub.settings.join_timeout;
+                    path.begin(generation, channel, until);
+                    hub.next_tick = hub.next_tick.min(until);
+                    Ok(blob)
+                }
+                Err(why) => {
+                    hub.channels.remove(&channel);
+                    path.failed(hub.now);
+                    Err(why)
+                }
+            }
+        });
+        Half { path: number, generation, blob }
+    }
+
+    /// The acceptor answers a hail.
+    pub(super) fn offered(
+        &mut self,
+        hub: &mut Hub,
+        (version, join): (u16, u32),
+        theirs: &[Vec<u8>],
+        halves: Vec<Half>,
+    ) {
+        if !self.dialled || join != self.join {
+            return;
+        }
+        if version != VERSION {
+            tracing::warn!(
+                engine = ?self.engine,
+                "no rails: the peer speaks version {version} of the words between fabrics, this \
+                 engine {VERSION}; upgrade the older"
+            );
+            return self.settled(hub);
+        }
+        self.lay_out(hub, theirs.len());
+        let mut answers = Vec::new();
+        for Half { path: number, generation, blob } in halves {
+            let Some(path) = self.paths.get_mut(usize::from(number)) else { continue };
+            if !matches!(path.state, State::Down { .. } | State::Joining { channel: None, .. }) {
+                continue;
+            }
+            let port = &theirs[usize::from(number) % theirs.len()];
+            let until = hub.now + hub.settings.join_timeout;
+            let answer = blob.and_then(|blob| {
+                let channel = hub.new_channel(self.id, number);
+                let device = &mut hub.rails[usize::from(path.rail)].device;
+                let ours = device.open(channel, port).inspect_err(|_| {
+                    hub.channels.remove(&channel);
+                })?;
+                if let Err(why) = hub.rails[usize::from(path.rail)].device.connect(channel, &blob) {
+                    hub.discard(path.rail, channel);
+                    return Err(why);
+                }
+                path.begin(generation, channel, until);
+                hub.next_tick = hub.next_tick.min(until);
+                Ok(ours)
+            });
+            if let Err(why) = &answer {
+                self.path_failed(hub, number, why);
+            }
+            answers.push(Half { path: number, generation, blob: answer });
+        }
+        hub.tell(self.id, &Word::Join { join, halves: answers });
+    }
+
+    /// The dialler's halves.
+    pub(super) fn joined(&mut self, hub: &mut Hub, join: u32, halves: Vec<Half>) {
+        if self.dialled || join != self.join {
+            return;
+        }
+        let mut ready = Vec::new();
+        for Half { path: number, generation, blob } in halves {
+            let Some(path) = self.paths.get_mut(usize::from(number)) else { continue };
+            let State::Joining { channel: Some(channel), .. } = path.state else { continue };
+            if path.generation != generation {
+                continue;
+            }
+            let device = &mut hub.rails[usize::from(path.rail)].device;
+            match blob.and_then(|blob| device.connect(channel, &blob)) {
+                Ok(()) => {
+                    self.path_up(hub, number, channel);
+                    ready.push((number, generation));
+                }
+                Err(why) => {
+                    hub.discard(path.rail, channel);
+                    self.path_failed(hub, number, &why);
+                }
+            }
+        }
+        hub.tell(self.id, &Word::Ready { join, paths: ready });
+        self.settled(hub);
+    }
+
+    /// The acceptor has connected some of the paths.
+    pub(super) fn ready(&mut self, hub: &mut Hub, join: u32, ready: &[(u8, u32)]) {
+        if !self.dialled || join != self.join {
+            return;
+        }
+        for number in 0..self.paths.len() as u8 {
+            let path = &mut self.paths[usize::from(number)];
+            let State::Joining { channel: Some(channel), .. } = path.state else { continue };
+            if ready.contains(&(number, path.generation)) {
+                self.path_up(hub, number, channel);
+            } else {
+                hub.discard(path.rail, channel);
+                self.path_failed(hub, number, "the peer could not connect its half");
+            }
+        }
+        self.settled(hub);
+    }
+
+    fn path_up(&mut self, hub: &mut Hub, number: u8, channel: ChannelId) {
+        let path = &mut self.paths[usize::from(number)];
+        path.joined(channel);
+        let rail = hub.rails[usize::from(path.rail)].device.name();
+        if std::mem::take(&mut self.fallen) {
+            tracing::info!(engine = ?self.engine, rail, "payload is back on a rail");
+        }
+        tracing::debug!(engine = ?self.engine, rail, path = number, "path up");
+        self.queue_all();
+        hub.eager(self);
+    }
+
+    fn path_failed(&mut self, hub: &mut Hub, number: u8, why: &str) {
+        let path = &mut self.paths[usize::from(number)];
+        path.failed(hub.now);
+        if let State::Down { retry } = path.state {
+            hub.next_tick = hub.next_tick.min(retry);
+        }
+        let rail = hub.rails[usize::from(path.rail)].device.name();
+        tracing::warn!(engine = ?self.engine, rail, path = number, "no path: {why}");
+    }
+
+    /// Puts all that has something to post into the queues: there are new paths.
+    pub(super) fn queue_all(&mut self) {
+        let due: Vec<_> = self
+            .ops
+            .iter()
+            .filter(|(_, op)| op.is_due())
+            .map(|(index, op)| (index as u32, op.serial))
+            .collect();
+        for at in due {
+            if !self.is_waiting(at) && !self.spill.contains(&at) {
+                self.queue(at);
+            }
+        }
+    }
+
+    /// It is known which paths there are.
+    pub(super) fn settled(&mut self, hub: &mut Hub) {
+        self.pending = None;
+        if self.has_ways() {
+            self.ask_all(hub);
+        } else {
+            self.fall_all(hub);
+        }
+    }
+}

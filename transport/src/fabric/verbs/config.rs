@@ -1,0 +1,262 @@
+//! How the fabric is opened.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tranship_verbs_sys as sys;
+
+use super::device::{Opening, Rail};
+use super::domain::{Domain, library};
+use super::path::{self, End};
+use super::queue::Abilities;
+use crate::address::Kind;
+use crate::fabric::rdma::{Device, Rdma, Settings};
+use crate::fabric::{Fabric, OpenError, Provider, Setup, tcp};
+
+/// Rails at most.
+const RAILS_MAX: usize = 16;
+/// A full member of the default partition.
+const PKEY_DEFAULT: u16 = 0xffff;
+
+/// How to open the verbs fabric.
+///
+/// ```no_run
+/// use tranship_transport::fabric::verbs;
+///
+/// let fabric = verbs::Config::new().listen("10.0.0.7:7420").device("mlx5_0").token("secret");
+/// ```
+#[derive(Debug, Clone)]
+pub struct Config {
+    settings: Settings,
+    devices: Vec<String>,
+    gid_index: Option<u32>,
+    traffic_class: u8,
+    windows: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Config {
+    /// The defaults: all active ports, each with the best of its addresses, and connections at a port
+    /// of the loopback interface that the system chooses.
+    #[must_use]
+    pub fn new() -> Self {
+        let settings = Settings::new(Kind::Verbs);
+        Self { settings, devices: Vec::new(), gid_index: None, traffic_class: 0, windows: true }
+    }
+
+    /// One more port to use, `NAME` or `NAME:PORT` as `ibv_devices(1)` calls it; all active ones where
+    /// none is named.
+    #[must_use]
+    pub fn device(mut self, name: impl Into<String>) -> Self {
+        self.devices.push(name.into());
+        self
+    }
+
+    /// The address of each port to use, as its place in the table (`show_gids`). Chosen unless told
+    /// otherwise: RoCE v2 over IPv4 before IPv6, before addresses of one link, before RoCE v1.
+    #[must_use]
+    pub fn gid_index(mut self, index: u32) -> Self {
+        self.gid_index = Some(index);
+        self
+    }
+
+    /// The traffic class of packets (DSCP in its upper six bits), which switches go by; 0 unless told
+    /// otherwise.
+    #[must_use]
+    pub fn traffic_class(mut self, class: u8) -> Self {
+        self.traffic_class = class;
+        self
+    }
+
+    /// Whether peers get memory windows of type 2, where the device has them, or registrations of
+    /// their own; windows unless told otherwise.
+    #[must_use]
+    pub fn memory_windows(mut self, use_them: bool) -> Self {
+        self.windows = use_them;
+        self
+    }
+
+    /// Changes how peers are dialled, and known: see [`tcp::Config`].
+    #[must_use]
+    pub fn control(mut self, change: impl FnOnce(tcp::Config) -> tcp::Config) -> Self {
+        self.settings.control = change(self.settings.control);
+        self
+    }
+
+    /// See [`tcp::Config::listen`].
+    #[must_use]
+    pub fn listen(self, endpoint: impl Into<String>) -> Self {
+        self.control(|it| it.listen(endpoint))
+    }
+
+    /// See [`tcp::Config::advertise`].
+    #[must_use]
+    pub fn advertise(self, endpoint: impl Into<String>) -> Self {
+        self.control(|it| it.advertise(endpoint))
+    }
+
+    /// See [`tcp::Config::token`].
+    #[must_use]
+    pub fn token(self, secret: impl AsRef<[u8]>) -> Self {
+        self.control(|it| it.token(secret))
+    }
+
+    /// How long peers have to make their channels before payload goes over TCP; 5 s unless told
+    /// otherwise.
+    #[must_use]
+    pub fn join_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.join_timeout = timeout;
+        self
+    }
+
+    /// The ports that these settings mean.
+    fn rails(&self) -> Result<Vec<Box<dyn Device>>, String> {
+        let verbs = library()?;
+        let answer = verbs.devices();
+        let presence = sys::devices::Presence::judge(Ok(answer.as_ref().map_or_else(
+            |errno| Err(*errno),
+            |list| Ok(list.len()),
+        )));
+        let list = match (answer, presence.remedy()) {
+            (Ok(list), None) => list,
+            (_, remedy) => return Err(format!("{presence}; {}", remedy.unwrap_or_default())),
+        };
+        let mut rails: Vec<Box<dyn Device>> = Vec::new();
+        let mut refused = Vec::new();
+        for at in 0..list.len() {
+            let name = list.name(at);
+            if !self.devices.is_empty() && !self.devices.iter().any(|it| names(it, &name, None)) {
+                continue;
+            }
+            let ports = match list.open(at).and_then(|context| context.attributes()) {
+                Ok(attributes) => attributes.phys_port_cnt,
+                Err(error) => {
+                    refused.push(format!("{name}: {error}"));
+                    continue;
+                }
+            };
+            for port in 1..=ports {
+                let wanted = |it: &String| names(it, &name, Some(port));
+                if !self.devices.is_empty() && !self.devices.iter().any(wanted) {
+                    continue;
+                }
+                if rails.len() == RAILS_MAX {
+                    break;
+                }
+                match self.rail(verbs, &list, at, port) {
+                    Ok(rail) => rails.push(Box::new(rail)),
+                    Err(why) => refused.push(why),
+                }
+            }
+        }
+        for why in &refused {
+            tracing::warn!("no rail: {why}");
+        }
+        if rails.is_empty() {
+            let why = if refused.is_empty() {
+                format!("no device is called {}", self.devices.join(" or "))
+            } else {
+                refused.join("; ")
+            };
+            return Err(why);
+        }
+        Ok(rails)
+    }
+
+    fn rail(
+        &self,
+        verbs: &'static sys::Verbs,
+        list: &sys::devices::Devices<'static>,
+        at: usize,
+        number: u8,
+    ) -> Result<Rail, String> {
+        let name = format!("{}:{number}", list.name(at));
+        let failed = |what: &'static str| {
+            let name = name.clone();
+            move |error: std::io::Error| format!("{name}: {what}: {error}")
+        };
+        let context = list.open(at).map_err(failed("ibv_open_device"))?;
+        let attributes = context.attributes().map_err(failed("ibv_query_device"))?;
+        let port = context.port(number).map_err(failed("ibv_query_port"))?;
+        if !port.is_active() {
+            let remedy = port.remedy().unwrap_or_default();
+            return Err(format!("{name}: the port is {}; {remedy}", port.state_name()));
+        }
+        let choice =
+            path::choose(&port, self.gid_index).map_err(|why| format!("{name}: {why}"))?;
+        let pkey_index = pkey(verbs, &context, number);
+        let roce = match choice.gid.kind {
+            sys::GidType::RoceV1 => 1,
+            sys::GidType::RoceV2 => 2,
+            sys::GidType::Ib => 0,
+        };
+        let end = End {
+            link_layer: port.link_layer,
+            mtu: (port.mtu_bytes / 128).max(2).ilog2() as u8,
+            lid: port.lid,
+            gid: choice.gid.raw,
+            roce,
+        };
+        let able = attributes.device_cap_flags & sys::IBV_DEVICE_MEM_WINDOW_TYPE_2B != 0;
+        tracing::info!(
+            rail = name,
+            gid = choice.gid.index,
+            mtu = port.mtu_bytes,
+            windows = able && self.windows,
+            "rail at {end}: {}",
+            choice.why
+        );
+        let abilities = Abilities {
+            port: number,
+            gid_index: choice.gid.index as u8,
+            pkey_index,
+            traffic_class: self.traffic_class,
+            reads_max: u8::try_from(attributes.max_qp_rd_atom).unwrap_or(u8::MAX).max(1),
+        };
+        let domain = Domain::open(verbs, context).map_err(failed("ibv_alloc_pd"))?;
+        let windows = able && self.windows;
+        Rail::open(Arc::clone(&domain), Opening { name, end, abilities, windows, attributes })
+    }
+
+    fn fabric(&self, setup: &Setup) -> Result<Rdma, String> {
+        Rdma::open(self.settings.clone(), self.rails()?, setup)
+    }
+}
+
+/// Whether `NAME` or `NAME:PORT` means a device, and one of its ports where that is asked.
+fn names(wanted: &str, device: &str, port: Option<u8>) -> bool {
+    match wanted.rsplit_once(':') {
+        Some((name, number)) => {
+            name == device && port.is_none_or(|port| number == port.to_string())
+        }
+        None => wanted == device,
+    }
+}
+
+/// The place of the default partition in a port's table, or of the first there is.
+fn pkey(verbs: &sys::Verbs, context: &sys::devices::Context<'_>, port: u8) -> u16 {
+    let query = |index: u16| {
+        let mut key = 0;
+        // SAFETY: the device is open.
+        let rc = unsafe { verbs.ibv_query_pkey(context.as_ptr(), port, index.into(), &mut key) };
+        (rc == 0).then(|| u16::from_be(key))
+    };
+    (0..128).map_while(|index| Some((index, query(index)?))).find(|(_, key)| *key == PKEY_DEFAULT).map_or(0, |it| it.0)
+}
+
+impl Provider for Config {
+    fn kind(&self) -> Kind {
+        Kind::Verbs
+    }
+
+    fn open(self: Box<Self>, setup: &Setup) -> Result<Box<dyn Fabric>, OpenError> {
+        self.fabric(setup)
+            .map(|fabric| Box::new(fabric) as Box<dyn Fabric>)
+            .map_err(|what| OpenError { kind: Kind::Verbs, what })
+    }
+}

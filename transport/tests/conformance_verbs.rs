@@ -1,0 +1,65 @@
+//! The conformance suite on libibverbs, engines of one process: all rails with memory windows, one rail
+//! with registrations. Needs a device, such as those of the virtual machine (`tests/rdma`).
+//! Deaths of processes are tested beside the fabric.
+
+use std::net::TcpListener;
+use std::time::Duration;
+
+use tranship_transport::conformance::Harness;
+use tranship_transport::fabric::verbs::Config;
+use tranship_transport::{Address, Builder, Engine, Kind};
+
+const CASES: [&str; 2] = ["all rails, memory windows", "one rail, registrations"];
+
+/// Engines over all rails, or one.
+struct Verbs {
+    case: u64,
+}
+
+impl Verbs {
+    fn config(&self) -> Config {
+        let config = Config::new().token("conformance").join_timeout(Duration::from_secs(30));
+        match self.case {
+            0 => config,
+            _ => config.memory_windows(false).device("rxea"),
+        }
+    }
+}
+
+impl Harness for Verbs {
+    const THREADS: bool = true;
+
+    fn cases() -> Vec<u64> {
+        (0..CASES.len() as u64).collect()
+    }
+
+    fn new(case: u64) -> Self {
+        Self { case }
+    }
+
+    fn case(&self) -> u64 {
+        self.case
+    }
+
+    fn builder(&self) -> Builder {
+        Engine::builder().fabric(self.config())
+    }
+
+    fn restart(&self, at: &Address) -> Option<Builder> {
+        Some(Engine::builder().fabric(self.config().listen(at.endpoint.clone())))
+    }
+
+    fn nowhere(&self) -> Address {
+        // A port that was free a moment ago.
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("a bound socket");
+        Address::new(Kind::Verbs, address.to_string())
+    }
+
+    fn report(&self) -> String {
+        let case = self.case;
+        format!("{}; run it again with TRANSHIP_SIM_SEED={case}", CASES[case as usize])
+    }
+}
+
+tranship_transport::conformance!(Verbs);

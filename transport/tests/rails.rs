@@ -1,0 +1,300 @@
+//! Rails that come and go, on simulated NICs: no byte is lost, no immediate comes twice, and nothing
+//! lands where a fence was proven.
+
+use std::time::{Duration, Instant};
+
+use rand::{Rng, SeedableRng};
+use rand_pcg::Pcg64Mcg;
+use tranship_transport::fabric::rdma::sim::{Config, Fault, Net};
+use tranship_transport::{
+    Access, Counter, Engine, HostMemory, Outcome, Region, RemoteWindow, Transfer, Window,
+};
+
+const AMPLE: Duration = Duration::from_secs(20);
+
+/// A writer with some rails and a target with others.
+struct Pair {
+    net: Net,
+    a: Engine,
+    b: Engine,
+    /// The ports of the writer and of the target.
+    ports: [Vec<usize>; 2],
+    source: Region,
+    target: Region,
+}
+
+impl Pair {
+    fn new(seed: u64, rails: [&[bool]; 2], bytes: usize) -> Self {
+        let net = Net::new(seed);
+        let build = |rails: &[bool]| {
+            let config = Config::new(&net).stripe_bytes(16 << 10);
+            let config = rails.iter().fold(config, |config, ordered| config.rail(*ordered));
+            let engine = Engine::builder().fabric(config.clone()).build().unwrap();
+            (engine, config.ports())
+        };
+        let ((a, of_a), (b, of_b)) = (build(rails[0]), build(rails[1]));
+        let source = a.alloc(HostMemory::new(bytes)).unwrap();
+        let target = b.alloc(HostMemory::new(bytes)).unwrap();
+        Self { net, a, b, ports: [of_a, of_b], source, target }
+    }
+
+    fn offer(&self) -> (Window, RemoteWindow) {
+        let whole = 0..self.target.len();
+        let window = self.target.window_with(whole, Access::WRITE | Access::READ).unwrap();
+        let remote = self.a.open(&window.descriptor()).unwrap();
+        (window, remote)
+    }
+
+    fn fill(&self, seed: u64) -> Vec<u8> {
+        let mut bytes = vec![0; self.source.len() as usize];
+        Pcg64Mcg::seed_from_u64(seed).fill_bytes(&mut bytes);
+        self.source.memory().write_at(0, &bytes).unwrap();
+        bytes
+    }
+
+    fn landed(&self) -> Vec<u8> {
+        let mut bytes = vec![0; self.target.len() as usize];
+        self.target.memory().read_at(0, &mut bytes).unwrap();
+        bytes
+    }
+
+    /// Writes everything in parts that each count.
+    fn write(&self, to: &RemoteWindow, part: u64, counter: &Counter) -> Vec<Transfer> {
+        (0..self.source.len())
+            .step_by(part as usize)
+            .map(|at| {
+                let range = at..(at + part).min(self.source.len());
+                self.a
+                    .write(self.source.slice(range.clone()).unwrap(), to.slice(range).unwrap())
+                    .immediate(counter.slot())
+                    .deadline(AMPLE)
+                    .submit()
+                    .unwrap()
+            })
+            .collect()
+    }
+
+    fn carried(&self) -> Vec<u64> {
+        self.ports[0].iter().map(|port| self.net.carried(*port)).collect()
+    }
+}
+
+fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !done() {
+        assert!(began.elapsed() < Duration::from_secs(60), "never came: {what}");
+        std::thread::yield_now();
+    }
+}
+
+fn all_done(sent: &[Transfer]) {
+    for (at, transfer) in sent.iter().enumerate() {
+        assert_eq!(transfer.wait(), Outcome::Done, "transfer {at}");
+    }
+}
+
+/// "Unequal rail counts work", and all rails of both sides carry something.
+#[test]
+fn every_rail_carries_its_part() {
+    for rails in [[&[true; 3][..], &[true; 1]], [&[true; 1], &[true; 4]], [&[true; 2], &[true; 2]]]
+    {
+        let pair = Pair::new(1, rails, 4 << 20);
+        let (_window, to) = pair.offer();
+        let counter = pair.b.counter().unwrap();
+        let bytes = pair.fill(1);
+        all_done(&pair.write(&to, 1 << 20, &counter));
+        assert!(pair.landed() == bytes, "{rails:?}");
+        assert_eq!(counter.wait(4, AMPLE).unwrap(), 4);
+        assert_eq!(pair.carried().iter().sum::<u64>(), 4 << 20, "nothing twice: {rails:?}");
+        assert!(pair.carried().iter().all(|bytes| *bytes > 0), "{rails:?}: {:?}", pair.carried());
+    }
+}
+
+/// "A dead rail's work moves to the others": without losing a byte, and without an immediate too
+/// many or too few.
+#[test]
+fn the_work_of_a_dead_rail_moves_to_the_others() {
+    for seed in 0..20 {
+        let fault = if seed % 2 == 0 { Fault::Cut } else { Fault::Down };
+        let pair = Pair::new(seed, [&[true; 2], &[true; 2]], 2 << 20);
+        let (_window, to) = pair.offer();
+        let counter = pair.b.counter().unwrap();
+        let bytes = pair.fill(seed);
+        let sent = pair.write(&to, 50_000, &counter);
+        let victim = pair.ports[seed as usize / 2 % 2][0];
+        until("some traffic", || pair.carried().iter().sum::<u64>() > seed * 20_000);
+        pair.net.set(victim, Some(fault));
+        all_done(&sent);
+        assert!(pair.landed() == bytes, "seed {seed}");
+        let parts = sent.len() as u64;
+        assert_eq!(counter.wait(parts, AMPLE).unwrap(), parts);
+        // The next go without it, and counts show none too many of before.
+        all_done(&pair.write(&to, 50_000, &counter));
+        assert_eq!(counter.wait(2 * parts, AMPLE).unwrap(), 2 * parts, "seed {seed}");
+    }
+}
+
+/// "Rejoin when a rail returns."
+#[test]
+fn a_rail_that_returns_is_used_again() {
+    let pair = Pair::new(7, [&[true; 2], &[true; 2]], 1 << 20);
+    let (_window, to) = pair.offer();
+    let counter = pair.b.counter().unwrap();
+    all_done(&pair.write(&to, 1 << 16, &counter));
+    for victim in [pair.ports[0][1], pair.ports[1][1]] {
+        pair.net.set(victim, Some(Fault::Down));
+        all_done(&pair.write(&to, 1 << 16, &counter));
+        let before = pair.carried()[1];
+        pair.net.set(victim, None);
+        until("traffic on the rail that returned", || {
+            all_done(&pair.write(&to, 1 << 16, &counter));
+            pair.carried()[1] > before
+        });
+    }
+}
+
+/// "RDMA up → TCP fallback announced, and back": with all rails dead payload goes through the
+/// streams, and through rails again when there are some.
+#[test]
+fn without_rails_payload_goes_over_tcp_and_back() {
+    for seed in 0..6 {
+        let pair = Pair::new(seed, [&[true; 2], &[true; 1]], 1 << 20);
+        let (_window, to) = pair.offer();
+        let counter = pair.b.counter().unwrap();
+        let bytes = pair.fill(seed);
+        let sent = pair.write(&to, 40_000, &counter);
+        until("some traffic", || pair.carried().iter().sum::<u64>() > seed * 30_000);
+        pair.net.set(pair.ports[1][0], Some(Fault::Cut));
+        all_done(&sent);
+        assert!(pair.landed() == bytes, "seed {seed}");
+        let parts = sent.len() as u64;
+        assert_eq!(counter.wait(parts, AMPLE).unwrap(), parts, "seed {seed}");
+        // A path that was not in use is found broken by the first who use it.
+        all_done(&pair.write(&to, 10_000, &counter));
+        all_done(&pair.write(&to, 40_000, &counter));
+        let before = pair.carried();
+        let bytes = pair.fill(seed + 100);
+        all_done(&pair.write(&to, 40_000, &counter));
+        assert!(pair.landed() == bytes);
+        assert_eq!(pair.carried(), before, "there is no rail");
+        pair.net.set(pair.ports[1][0], None);
+        until("traffic on a rail", || {
+            all_done(&pair.write(&to, 40_000, &counter));
+            pair.carried() > before
+        });
+    }
+}
+
+/// "A page may be reused only after an outcome that proves no late write can land in it": the writer's
+/// NIC holds what it was given, whoever owns the window takes it back, and it never lands.
+#[test]
+fn a_writer_that_is_stuck_is_fenced() {
+    let pair = Pair::new(3, [&[true; 2], &[true; 1]], 1 << 20);
+    let (window, to) = pair.offer();
+    let counter = pair.b.counter().unwrap();
+    all_done(&pair.write(&to, 1 << 18, &counter));
+    pair.ports[0].iter().for_each(|port| pair.net.set(*port, Some(Fault::Stuck)));
+    let late = pair.write(&to, 1 << 18, &counter);
+    window.revoke_within(AMPLE).unwrap();
+    pair.target.memory().fill(0..1 << 20, 1).unwrap();
+    pair.ports[0].iter().for_each(|port| pair.net.set(*port, None));
+    for transfer in &late {
+        let outcome = transfer.wait();
+        assert!(outcome.pages_are_free() && !outcome.is_done(), "{outcome}");
+    }
+    assert!(pair.landed().iter().all(|byte| *byte == 1), "a late write landed");
+    // The channels that were taken away come back.
+    let (_window, to) = pair.offer();
+    until("a path", || {
+        let before = pair.carried();
+        all_done(&pair.write(&to, 1 << 18, &counter));
+        pair.carried() > before
+    });
+}
+
+/// A rail that keeps no order cannot tell which immediates came through: what was under way ends as
+/// stopped, never twice, and nothing hangs.
+#[test]
+fn without_order_nothing_is_announced_twice() {
+    for seed in 0..12 {
+        let pair = Pair::new(seed, [&[false; 2], &[false; 2]], 1 << 20);
+        let (_window, to) = pair.offer();
+        let counter = pair.b.counter().unwrap();
+        let sent = pair.write(&to, 10_000, &counter);
+        until("some traffic", || pair.carried().iter().sum::<u64>() > seed * 40_000);
+        pair.net.set(pair.ports[0][0], Some(Fault::Cut));
+        let outcomes: Vec<_> = sent.iter().map(Transfer::wait).collect();
+        let done = outcomes.iter().filter(|it| it.is_done()).count() as u64;
+        assert!(outcomes.iter().all(|it| it.pages_are_free()), "{outcomes:?}");
+        let counted = counter.wait(done, AMPLE).unwrap();
+        assert!(counted <= sent.len() as u64, "{counted} of {}", sent.len());
+    }
+}
+
+/// "Repeated connect/disconnect: no leaked MR, QP, fd or thread (counted)."
+#[test]
+fn nothing_is_left_of_a_thousand_connections() {
+    let count = |what: &str| std::fs::read_dir(format!("/proc/self/{what}")).unwrap().count();
+    let pair = Pair::new(5, [&[true; 2], &[true; 2]], 1 << 16);
+    let counter = pair.b.counter().unwrap();
+    let round = |at: u64| {
+        pair.a.connect(&pair.b.addresses()[0], AMPLE).unwrap();
+        let (window, to) = pair.offer();
+        let sent = pair.write(&to, 1 << 14, &counter);
+        if at % 3 == 0 {
+            all_done(&sent);
+        }
+        // With traffic in flight, else.
+        pair.a.disconnect(to.peer());
+        for transfer in &sent {
+            assert!(transfer.wait().pages_are_free());
+        }
+        window.revoke_within(AMPLE).unwrap();
+        until("the end of the connection", || {
+            pair.net.census() == 0 && pair.a.stats().disconnections == at + 1
+        });
+    };
+    (0..20).for_each(round);
+    let before = (count("fd"), count("task"));
+    (20..1020).for_each(round);
+    until("the last sockets to close", || (count("fd"), count("task")) <= before);
+}
+
+/// Ports fail and return at random while transfers of all kinds run: everything ends, what is done is
+/// there, and counts are right.
+#[test]
+fn whatever_happens_to_the_rails_counts_are_right() {
+    for seed in 0..15 {
+        let mut dice = Pcg64Mcg::seed_from_u64(seed);
+        let pair = Pair::new(seed, [&[true; 3], &[true; 2]], 1 << 20);
+        let (_window, to) = pair.offer();
+        let counter = pair.b.counter().unwrap();
+        let ports: Vec<usize> = pair.ports.concat();
+        let mut expected = 0;
+        for round in 0..6 {
+            let bytes = pair.fill(seed * 100 + round);
+            let sent = pair.write(&to, 3000 + dice.next_u64() % 60_000, &counter);
+            for _ in 0..4 {
+                let port = ports[dice.next_u64() as usize % ports.len()];
+                let fault = match dice.next_u64() % 3 {
+                    0 => Some(Fault::Cut),
+                    1 => Some(Fault::Down),
+                    _ => None,
+                };
+                pair.net.set(port, fault);
+                for _ in 0..dice.next_u64() % 200 {
+                    std::thread::yield_now();
+                }
+            }
+            all_done(&sent);
+            assert!(pair.landed() == bytes, "seed {seed}, round {round}");
+            expected += sent.len() as u64;
+            assert_eq!(counter.wait(expected, AMPLE).unwrap(), expected, "seed {seed}");
+            ports.iter().for_each(|port| pair.net.set(*port, None));
+        }
+        let back =
+            pair.a.read(to.slice(0..1 << 20).unwrap(), pair.source.slice(0..1 << 20).unwrap());
+        assert_eq!(back.deadline(AMPLE).wait(), Outcome::Done);
+        assert_eq!(counter.count(), expected, "seed {seed}: none came twice");
+    }
+}
