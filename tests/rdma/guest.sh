@@ -123,6 +123,13 @@ run_tests() {
 	grep -q '^test result: ok. [1-9]' "/out/$_binary" || die "no test of $_binary matches $*"
 }
 
+# Where each thread of a process is in the kernel.
+threads() {
+	for _task in /proc/"$1"/task/*; do
+		echo "$(cat "$_task/comm"): $(sed 's/^[^ ]* //' "$_task/stack" 2>/dev/null | head -6 | tr '\n' ' ')"
+	done
+}
+
 # run_each BINARY SECONDS ARGUMENT…: each test in a process of its own that may take so long; what fails is printed and
 # kept in /out, and all are run.
 run_each() {
@@ -134,15 +141,23 @@ run_each() {
 	while read -r _name <&3; do
 		_status=0
 		_began=$(cut -d. -f1 /proc/uptime)
-		TMPDIR=/tmp RUST_BACKTRACE=1 timeout -s KILL "$_seconds" \
-			"/test/$_binary" --exact --nocapture "$_name" >/tmp/test 2>&1 </dev/null || _status=$?
+		TMPDIR=/tmp RUST_BACKTRACE=1 "/test/$_binary" --exact --nocapture "$_name" >/tmp/test 2>&1 </dev/null &
+		_process=$!
+		while kill -0 $_process 2>/dev/null && [ "$(cut -d. -f1 /proc/uptime)" -lt $((_began + _seconds)) ]; do
+			sleep 0.1
+		done
+		if kill -0 $_process 2>/dev/null; then
+			echo "rdma: $_name hangs at its limit of $_seconds s, its threads in the kernel:" >>/tmp/test
+			threads $_process >>/tmp/test
+			kill -9 $_process
+		fi
+		wait $_process || _status=$?
 		_took=$(($(cut -d. -f1 /proc/uptime) - _began))
 		if [ $_status -eq 0 ]; then
 			_passed=$((_passed + 1))
 			echo "ok $_name, $_took s$(sed -n 's/.*\(skipped: .*\)/, \1/p' /tmp/test | head -1)"
 		else
 			_failed="$_failed $_name"
-			[ $_status -ne 137 ] || echo "rdma: $_name was ended at its limit of $_seconds s" >>/tmp/test
 			cp /tmp/test "/out/$_name"
 			echo "FAILED $_name, status $_status, $_took s"
 			head -60 /tmp/test
