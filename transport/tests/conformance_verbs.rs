@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tranship_transport::conformance::Harness;
 use tranship_transport::fabric::verbs::Config;
-use tranship_transport::{Address, Builder, Engine, Kind};
+use tranship_transport::{Address, Builder, Engine, HostMemory, Kind};
 
 const CASES: [&str; 2] = ["all rails, memory windows", "one rail, registrations"];
 
@@ -63,3 +63,23 @@ impl Harness for Verbs {
 }
 
 tranship_transport::conformance!(Verbs);
+
+/// Nothing of all this would be worth much if payload went over TCP.
+#[test]
+fn payload_takes_the_rails() {
+    for case in Verbs::cases() {
+        let harness = Verbs::new(case);
+        let build = || harness.builder().build().unwrap();
+        let (a, b) = (build(), build());
+        let alloc = |engine: &Engine| engine.alloc(HostMemory::new(1 << 20)).unwrap();
+        let (source, target) = (alloc(&a), alloc(&b));
+        let window = target.window(0..1 << 20).unwrap();
+        let to = a.open(&window.descriptor()).unwrap();
+        for _ in 0..4 {
+            let from = source.slice(0..1 << 20).unwrap();
+            let write = a.write(from, to.slice(0..1 << 20).unwrap());
+            assert!(write.deadline(Duration::from_secs(60)).wait().is_done());
+        }
+        assert_eq!(a.stats().fallbacks, 0, "{}", harness.report());
+    }
+}

@@ -280,6 +280,11 @@ pub enum Event {
         /// Why.
         reason: Reason,
     },
+    /// Payload to a peer takes a slower way than it was meant to; the log says why.
+    Fallback {
+        /// The connection.
+        peer: PeerId,
+    },
     /// A window is fenced.
     Revoked {
         /// Which.

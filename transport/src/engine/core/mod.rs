@@ -184,6 +184,7 @@ impl Core {
             }
             Event::PeerUp { peer, engine } => self.peer_up(peer, engine),
             Event::PeerDown { peer, reason } => self.peer_down(peer, reason),
+            Event::Fallback { .. } => Tallies::add(&self.tallies.fallbacks, 1),
             Event::Revoked { window } => {
                 if self.revoking.remove(&window).is_some() {
                     Tallies::add(&self.tallies.windows_fenced, 1);

@@ -6,6 +6,7 @@ use std::ffi::c_void;
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::ptr;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
@@ -56,7 +57,7 @@ pub(super) struct Domain {
     /// Pieces that the provider had no room for.
     backlog: usize,
     reports: Vec<Completion>,
-    roots: Arc<Roots>,
+    roots: Rc<Roots>,
 }
 
 /// What everything else is made of.
@@ -68,7 +69,7 @@ struct Roots {
 }
 
 // SAFETY: libfabric's objects are used by one thread at a time, which is what FI_THREAD_DOMAIN asks;
-// contexts and the mailbox are memory of our own.
+// contexts and the mailbox are memory of our own, and all that shares the roots goes along.
 unsafe impl Send for Domain {}
 
 /// Memory of this side.
@@ -89,7 +90,7 @@ struct Channel {
     broken: bool,
     /// Whether the other side is in this process.
     near: bool,
-    _roots: Arc<Roots>,
+    _roots: Rc<Roots>,
 }
 
 /// One lane of it.
@@ -130,6 +131,7 @@ struct Posting {
 struct Pool {
     postings: Slab<Posting>,
     /// What the provider is given for each piece; their addresses stay.
+    #[expect(clippy::vec_box, reason = "the provider keeps their addresses")]
     contexts: Vec<Box<Context>>,
     free: Vec<u32>,
 }
@@ -191,7 +193,7 @@ impl Domain {
             pool: Pool::default(),
             backlog: 0,
             reports: Vec::new(),
-            roots: Arc::new(Roots { domain, fabric, mailbox: UnsafeCell::default() }),
+            roots: Rc::new(Roots { domain, fabric, mailbox: UnsafeCell::default() }),
             info,
         })
     }
@@ -606,7 +608,7 @@ impl Device for Domain {
                 wait,
                 broken: false,
                 near: process == near::process(),
-                _roots: Arc::clone(&self.roots),
+                _roots: Rc::clone(&self.roots),
             },
         );
         Ok(blob)

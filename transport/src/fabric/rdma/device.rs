@@ -1,7 +1,7 @@
 //! The seam below: one rail's hardware.
 
 use std::fmt;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::Arc;
 
 use crate::fabric::RegionId;
@@ -192,6 +192,12 @@ pub(in crate::fabric) trait Device: Send + fmt::Debug {
     /// Prepares for sleep: whatever would make [`Device::poll`] report something makes
     /// [`Device::wait_fd`] readable from now on. `false` when there is something now.
     fn arm(&mut self) -> bool;
+
+    /// The descriptor that the hardware belongs to: once it is closed, as it is when the process dies,
+    /// nothing is read or written through any channel.
+    fn descriptor(&self) -> Option<RawFd> {
+        None
+    }
 
     /// Becomes readable when there is something, if armed. `None` for a device that has to be polled.
     fn wait_fd(&self) -> Option<BorrowedFd<'_>>;

@@ -175,7 +175,10 @@ impl Rdma {
     ) -> Result<Self, String> {
         assert!(!devices.is_empty(), "a fabric without rails");
         let number = settings.number();
-        let mut control = Control::open(settings.control.clone(), number, setup)?;
+        // A process that dies closes its descriptors in the order of their numbers. That a connection
+        // has ended proves that the hardware was let go before.
+        let floor = devices.iter().filter_map(|it| it.descriptor()).max().map_or(0, |it| it + 1);
+        let mut control = Control::open(settings.control.clone(), (number, floor), setup)?;
         let failed = |error| format!("epoll: {error}; raise the limit of open files (ulimit -n)");
         let watch = Epoll::new().map_err(failed)?;
         if let Some(fd) = control.streams().wait_fd() {
@@ -331,7 +334,7 @@ impl Rdma {
         let Some(link) = self.links.get_mut(&peer) else { return };
         match word {
             Word::Hail { version, join, ports, wanted } => {
-                link.hailed(hub, (version, join), &ports, wanted);
+                link.hailed(hub, (version, join), &ports, &wanted);
             }
             Word::Paths { version, join, ports, halves } => {
                 link.offered(hub, (version, join), &ports, halves);

@@ -84,7 +84,7 @@ impl Link {
             return;
         }
         let ours = hub.rails.len();
-        let count = if theirs == 0 { 0 } else { ours.max(theirs).min(PATHS_MAX) };
+        let count = ours.max(theirs).min(PATHS_MAX);
         self.paths = (0..count).map(|path| Path::new((path % ours) as u8)).collect();
     }
 
@@ -94,7 +94,7 @@ impl Link {
         hub: &mut Hub,
         (version, join): (u16, u32),
         theirs: &[Vec<u8>],
-        wanted: Vec<u8>,
+        wanted: &[u8],
     ) {
         let ports = hub.rails.iter().map(|rail| rail.device.port()).collect();
         let mut halves = Vec::new();
@@ -105,7 +105,7 @@ impl Link {
                  engine {VERSION}; upgrade the older"
             );
             self.settled(hub);
-        } else if !self.dialled {
+        } else if !self.dialled && !theirs.is_empty() {
             self.lay_out(hub, theirs.len());
             self.join = join;
             let all = wanted.is_empty();
@@ -169,6 +169,10 @@ impl Link {
                 "no rails: the peer speaks version {version} of the words between fabrics, this \
                  engine {VERSION}; upgrade the older"
             );
+            return self.settled(hub);
+        }
+        if theirs.is_empty() {
+            tracing::warn!(engine = ?self.engine, "no rails: the peer has none");
             return self.settled(hub);
         }
         self.lay_out(hub, theirs.len());

@@ -412,6 +412,7 @@ impl Link {
     /// Gives work to the streams, for want of paths.
     fn fall_back(&mut self, hub: &mut Hub, id: OpId, lane: Lane, work: Work<'_>) -> Posted {
         if !std::mem::replace(&mut self.fallen, true) {
+            hub.reports.push(Event::Fallback { peer: self.id });
             tracing::warn!(
                 engine = ?self.engine,
                 "fallback: no rail leads to the peer, payload goes over TCP; the log says what \

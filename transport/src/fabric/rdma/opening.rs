@@ -11,6 +11,9 @@ use crate::outcome::Reason;
 use crate::time::Time;
 use crate::window::{Access, WindowId};
 
+/// Questions about one window that wait for its exposures.
+const ASKS_MAX: usize = 64;
+
 /// A window of the peer's.
 #[derive(Debug)]
 pub(super) struct Opened {
@@ -333,6 +336,9 @@ impl Link {
             Err(reason) => return hub.tell(self.id, &Word::Denied { ask, reason }),
         };
         let exposed = self.exposed.entry(window).or_default();
+        if exposed.asks.len() >= ASKS_MAX {
+            return hub.tell(self.id, &Word::Denied { ask, reason: Reason::Full });
+        }
         for (number, path) in self.paths.iter().enumerate() {
             let Some(channel) = path.up().filter(|_| part.len > 0) else { continue };
             let (number, generation) = (number as u8, path.generation);

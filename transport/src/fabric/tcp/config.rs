@@ -1,6 +1,7 @@
 //! How the fabric is opened.
 
 use std::fmt;
+use std::os::fd::RawFd;
 use std::time::Duration;
 
 use super::fabric::Tcp;
@@ -31,6 +32,8 @@ pub struct Config {
     pub(super) handshake_timeout: Duration,
     pub(super) backoff: (Duration, Duration),
     pub(super) connections_max: usize,
+    /// The least descriptor of the listener and of connections.
+    pub(super) floor: RawFd,
 }
 
 impl Default for Config {
@@ -53,6 +56,7 @@ impl Config {
             handshake_timeout: Duration::from_secs(5),
             backoff: (Duration::from_millis(50), Duration::from_secs(2)),
             connections_max: 1024,
+            floor: 0,
         }
     }
 

@@ -8,6 +8,8 @@
 //! connection's sockets stay open until the fabric above has taken its own ways down: it drops
 //! [`Ended`] then.
 
+use std::os::fd::RawFd;
+
 use super::config::Config;
 use super::fabric::Tcp;
 use super::frame::{ASIDE_BYTES_MAX, Frame};
@@ -42,10 +44,14 @@ pub(in crate::fabric) struct Ended {
 
 impl Control {
     /// Opens the connections of a fabric of this `kind`, a number that its diallers show: those of
-    /// other kinds are turned away.
-    pub(in crate::fabric) fn open(config: Config, kind: u8, setup: &Setup) -> Result<Self, String> {
+    /// other kinds are turned away. What tells peers of our end has descriptors from `floor` on.
+    pub(in crate::fabric) fn open(
+        config: Config,
+        (kind, floor): (u8, RawFd),
+        setup: &Setup,
+    ) -> Result<Self, String> {
         config.check()?;
-        let mut tcp = Tcp::open(config, setup)?;
+        let mut tcp = Tcp::open(Config { floor, ..config }, setup)?;
         tcp.carries = kind;
         tcp.hub.carries = true;
         Ok(Self { tcp })

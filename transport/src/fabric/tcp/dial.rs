@@ -494,11 +494,19 @@ impl Tcp {
         let mut streams = Vec::with_capacity(sockets.len());
         for (at, socket) in sockets.into_iter().flatten().enumerate() {
             let ready = Ready::Stream(peer, at as u8);
-            if let Err(error) = self.hub.watch.add(&socket, ready, false) {
-                tracing::warn!("a connection cannot be watched: {error}");
-                let reason = Reason::Failed;
-                return self.hub.reports.push(Event::PeerDown { peer, reason });
-            }
+            let raised = socket::raise(socket, self.hub.config.floor);
+            let watched = raised.and_then(|socket| {
+                let watched = self.hub.watch.add(&socket, ready, false);
+                watched.map(|()| socket).map_err(|error| error.to_string())
+            });
+            let socket = match watched {
+                Ok(socket) => socket,
+                Err(error) => {
+                    tracing::warn!("a connection cannot be watched: {error}");
+                    let reason = Reason::Failed;
+                    return self.hub.reports.push(Event::PeerDown { peer, reason });
+                }
+            };
             streams.push(Stream::new(socket, ready, at == 0));
         }
         let engine = terms.engine;

@@ -111,6 +111,7 @@ impl Tcp {
         let (mut listener, mut endpoint) = (None, "dial-only:0".to_owned());
         if let Some(wanted) = &config.listen {
             let (socket, at) = socket::listen(wanted)?;
+            let socket = TcpListener::from(socket::raise(socket.into(), config.floor)?);
             watch.add(&socket, Ready::Caller, false).map_err(failed("epoll"))?;
             endpoint = match &config.advertise {
                 Some(name) => match name.rsplit_once(':') {

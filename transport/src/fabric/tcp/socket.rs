@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use rustix::io::Errno;
 use rustix::net::{
@@ -174,6 +174,15 @@ pub(super) fn dial(to: &SocketAddr) -> Result<OwnedFd, Errno> {
         Ok(()) | Err(Errno::INPROGRESS) => Ok(socket),
         Err(errno) => Err(errno),
     }
+}
+
+/// The same socket with a descriptor of at least `floor`.
+pub(super) fn raise(socket: OwnedFd, floor: RawFd) -> Result<OwnedFd, String> {
+    if socket.as_raw_fd() >= floor {
+        return Ok(socket);
+    }
+    rustix::io::fcntl_dupfd_cloexec(&socket, floor)
+        .map_err(|errno| format!("a descriptor from {floor} on: {errno}; raise ulimit -n"))
 }
 
 /// Whether dialling went well, once the socket is writable.

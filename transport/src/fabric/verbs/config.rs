@@ -118,10 +118,9 @@ impl Config {
     fn rails(&self) -> Result<Vec<Box<dyn Device>>, String> {
         let verbs = library()?;
         let answer = verbs.devices();
-        let presence = sys::devices::Presence::judge(Ok(answer.as_ref().map_or_else(
-            |errno| Err(*errno),
-            |list| Ok(list.len()),
-        )));
+        let presence = sys::devices::Presence::judge(Ok(answer
+            .as_ref()
+            .map_or_else(|errno| Err(*errno), |list| Ok(list.len()))));
         let list = match (answer, presence.remedy()) {
             (Ok(list), None) => list,
             (_, remedy) => return Err(format!("{presence}; {}", remedy.unwrap_or_default())),
@@ -187,8 +186,7 @@ impl Config {
             let remedy = port.remedy().unwrap_or_default();
             return Err(format!("{name}: the port is {}; {remedy}", port.state_name()));
         }
-        let choice =
-            path::choose(&port, self.gid_index).map_err(|why| format!("{name}: {why}"))?;
+        let choice = path::choose(&port, self.gid_index).map_err(|why| format!("{name}: {why}"))?;
         let pkey_index = pkey(verbs, &context, number);
         let roce = match choice.gid.kind {
             sys::GidType::RoceV1 => 1,
@@ -246,7 +244,10 @@ fn pkey(verbs: &sys::Verbs, context: &sys::devices::Context<'_>, port: u8) -> u1
         let rc = unsafe { verbs.ibv_query_pkey(context.as_ptr(), port, index.into(), &mut key) };
         (rc == 0).then(|| u16::from_be(key))
     };
-    (0..128).map_while(|index| Some((index, query(index)?))).find(|(_, key)| *key == PKEY_DEFAULT).map_or(0, |it| it.0)
+    (0..128)
+        .map_while(|index| Some((index, query(index)?)))
+        .find(|(_, key)| *key == PKEY_DEFAULT)
+        .map_or(0, |it| it.0)
 }
 
 impl Provider for Config {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::ptr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,7 +20,7 @@ use super::queue::{Abilities, BUDGET, Cause, DEPTH, Queue};
 use super::word::Words;
 use crate::fabric::RegionId;
 use crate::fabric::rdma::{
-    ChannelId, Completion, Device, ExposureId, Exposing, Part, Post, Room, Traits,
+    ChannelId, Completion, Device, Exposing, ExposureId, Part, Post, Room, Traits,
 };
 use crate::immediate::Immediate;
 use crate::lane::Lane;
@@ -45,7 +45,7 @@ pub(super) struct Rail {
     /// Whether memory windows are used.
     windows: bool,
     regions: HashMap<RegionId, Registered>,
-    exposures: HashMap<ExposureId, Exposure>,
+    exposures: HashMap<ExposureId, (ChannelId, Exposure)>,
     channels: HashMap<ChannelId, Channel>,
     /// Who a completion is for: the high half of its number.
     places: Slab<(ChannelId, Lane)>,
@@ -132,7 +132,7 @@ impl Rail {
         let srq = unsafe { verbs.ibv_create_srq(domain.pd.as_ptr(), &mut init) };
         let srq = Object::new(&domain, srq).map_err(failed("ibv_create_srq"))?;
         let words = Words::new(&domain).map_err(failed("ibv_reg_mr"))?;
-        let watch = epoll::create(CreateFlags::CLOEXEC).map_err(|error| error.into());
+        let watch = epoll::create(CreateFlags::CLOEXEC).map_err(io::Error::from);
         let watch: OwnedFd = watch.map_err(failed("epoll"))?;
         // SAFETY: both belong to objects that live as long as the rail.
         let fds = unsafe { [(*events.as_ptr()).fd, (*context).async_fd] };
@@ -252,19 +252,15 @@ impl Rail {
             if let Some(piece) = post.pieces.get(at) {
                 request.sg_list = &raw mut self.pieces[at];
                 request.num_sge = 1;
-                // SAFETY: plain data of a union.
-                unsafe {
-                    request.wr.rdma.remote_addr = post.remote.wrapping_add(piece.remote);
-                    request.wr.rdma.rkey = post.key as u32;
-                }
+                request.wr.rdma.remote_addr = post.remote.wrapping_add(piece.remote);
+                request.wr.rdma.rkey = post.key as u32;
                 let inline = piece.len <= u64::from(queue.inline_bytes);
                 if inline && opcode != sys::IBV_WR_RDMA_READ {
                     request.send_flags |= sys::IBV_SEND_INLINE;
                 }
             }
             if at + 1 == count {
-                request.wr_id =
-                    u64::from(place) << 32 | u64::from(queue.number_after(count));
+                request.wr_id = u64::from(place) << 32 | u64::from(queue.number_after(count));
                 request.send_flags |= sys::IBV_SEND_SIGNALED;
                 if let Some(Immediate(word)) = immediate {
                     request.opcode = sys::IBV_WR_RDMA_WRITE_WITH_IMM;
@@ -311,8 +307,7 @@ impl Rail {
                 None => self.receive.as_ptr(),
             };
             // SAFETY: the queue exists, and there is room for so many.
-            let count =
-                unsafe { sys::Verbs::poll_cq(cq, POLL_MAX as i32, entries.as_mut_ptr()) };
+            let count = unsafe { sys::Verbs::poll_cq(cq, POLL_MAX as i32, entries.as_mut_ptr()) };
             for entry in &entries[..usize::try_from(count).unwrap_or(0)] {
                 any = true;
                 if at == self.sends.len() {
@@ -340,7 +335,7 @@ impl Rail {
         channel.lanes[lane.index()].end(entry.wr_id as u32, |cause| match cause {
             Cause::Post(token) => reports.push(Completion::Done(token)),
             Cause::Bind(id) => {
-                if let Some(keys) = exposures.get_mut(&id).and_then(Exposure::bound) {
+                if let Some(keys) = exposures.get_mut(&id).and_then(|(_, it)| it.bound()) {
                     reports.push(Completion::Exposed(id, Ok(keys)));
                 }
             }
@@ -426,9 +421,8 @@ fn queue_of(
 ) -> io::Result<Object<sys::ibv_cq>> {
     let (context, events) = (domain.context.as_ptr(), events.as_ptr());
     // SAFETY: both exist.
-    let cq = unsafe {
-        domain.verbs.ibv_create_cq(context, entries as i32, ptr::null_mut(), events, 0)
-    };
+    let cq =
+        unsafe { domain.verbs.ibv_create_cq(context, entries as i32, ptr::null_mut(), events, 0) };
     Object::new(domain, cq)
 }
 
@@ -541,7 +535,9 @@ impl Device for Rail {
             let blob = blob.first_chunk().ok_or(wrong)?;
             let ends = (&self.end, &end);
             queue.connect(&self.domain, &self.abilities, ends, blob).map_err(|error| {
-                format!("connecting to {end}: {error} (ibv_modify_qp; does the network lead there?)")
+                format!(
+                    "connecting to {end}: {error} (ibv_modify_qp; does the network lead there?)"
+                )
             })?;
         }
         tracing::debug!(rail = self.name, peer = %end, mtu = 128u32 << self.end.mtu.min(end.mtu), "connected");
@@ -556,14 +552,17 @@ impl Device for Rail {
             let until = Instant::now() + DRAIN_MAX;
             loop {
                 let any = self.poll_queues();
-                let idle = self.channels.get(&id).is_none_or(|channel| {
-                    channel.lanes.iter().all(Queue::is_flushed)
-                });
+                let idle = self
+                    .channels
+                    .get(&id)
+                    .is_none_or(|channel| channel.lanes.iter().all(Queue::is_flushed));
                 if !any && (idle || Instant::now() >= until) {
                     break;
                 }
             }
         }
+        // Windows hold their queue pair: some drivers wait for them before they destroy it.
+        self.exposures.retain(|_, (channel, _)| *channel != id);
         if let Some(Channel { lanes, places, .. }) = self.channels.remove(&id) {
             for (queue, place) in lanes.into_iter().zip(places) {
                 self.drop_queue(queue, place);
@@ -576,11 +575,11 @@ impl Device for Rail {
     fn expose(
         &mut self,
         exposure: ExposureId,
-        channel: ChannelId,
+        id: ChannelId,
         part: &Part,
     ) -> Result<Exposing, String> {
         let region = self.regions.get(&part.region).ok_or("no such region")?;
-        let channel = self.channels.get_mut(&channel).ok_or("no such channel")?;
+        let channel = self.channels.get_mut(&id).ok_or("no such channel")?;
         // SAFETY: the part lies in the region, which was checked when the window was granted.
         let start = unsafe { region.memory.as_ptr().add(part.offset as usize) };
         let place = (start, part.len as usize);
@@ -591,12 +590,12 @@ impl Device for Rail {
             let made =
                 Exposure::windows(&self.domain, exposure, lanes, places, mr, place, part.access);
             let made = made.map_err(|error| format!("a memory window: {error}"))?;
-            self.exposures.insert(exposure, made);
+            self.exposures.insert(exposure, (id, made));
             return Ok(Exposing::Later);
         }
         let (made, keys) = Exposure::region(&self.domain, place, part.access)
             .map_err(|error| format!("ibv_reg_mr: {error}{}", memlock(&error)))?;
-        self.exposures.insert(exposure, made);
+        self.exposures.insert(exposure, (id, made));
         Ok(Exposing::Now(keys))
     }
 
@@ -657,6 +656,11 @@ impl Device for Rail {
         !self.poll_queues() && self.reports.is_empty() && self.used == 0 && !self.is_starved()
     }
 
+    fn descriptor(&self) -> Option<RawFd> {
+        // SAFETY: the device is open.
+        Some(unsafe { (*self.domain.context.as_ptr()).cmd_fd })
+    }
+
     fn wait_fd(&self) -> Option<BorrowedFd<'_>> {
         Some(self.watch.as_fd())
     }
@@ -665,9 +669,11 @@ impl Device for Rail {
 impl Rail {
     /// Whether some peer's budget is used up: that it has taken something is told by no completion.
     fn is_starved(&self) -> bool {
-        self.channels.values().filter(|it| !it.broken).flat_map(|it| &it.lanes).any(|queue| {
-            queue.immediates(self.words.read(queue.word)) == 0
-        })
+        self.channels
+            .values()
+            .filter(|it| !it.broken)
+            .flat_map(|it| &it.lanes)
+            .any(|queue| queue.immediates(self.words.read(queue.word)) == 0)
     }
 }
 

@@ -116,7 +116,9 @@ fn rank(gid: &sys::Gid) -> Option<(u8, &'static str)> {
         }
         sys::GidType::RoceV2 if !local => Some((1, "RoCE v2 over IPv6 is routed")),
         sys::GidType::RoceV2 => Some((2, "the only RoCE v2 address is of this link alone")),
-        sys::GidType::RoceV1 => Some((3, "there is no RoCE v2 address; v1 does not leave its link")),
+        sys::GidType::RoceV1 => {
+            Some((3, "there is no RoCE v2 address; v1 does not leave its link"))
+        }
         sys::GidType::Ib => None,
     }
 }

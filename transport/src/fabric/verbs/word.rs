@@ -24,9 +24,8 @@ impl Words {
         let access = sys::IBV_ACCESS_LOCAL_WRITE | sys::IBV_ACCESS_REMOTE_WRITE;
         let start = words.as_ptr().cast_mut().cast();
         // SAFETY: the memory outlives the registration: see the order of the fields.
-        let mr = unsafe {
-            domain.verbs.reg_mr(domain.pd.as_ptr(), start, size_of_val(&*words), access)
-        };
+        let mr =
+            unsafe { domain.verbs.reg_mr(domain.pd.as_ptr(), start, size_of_val(&*words), access) };
         let mr = Object::new(domain, mr)?;
         Ok(Self { mr, words, free: (0..WORDS as u16).rev().collect() })
     }

@@ -1,0 +1,352 @@
+//! Real libibverbs with the network failing under it: packets lost, reordered, doubled and damaged, cables
+//! cut and links flapping, peers killed. For the virtual machine (`tests/rdma`), as root: two rails, rxea to
+//! rxeb over va and vb, rxec to rxed over vc and vd. TCP goes over lo, which nothing disturbs.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rand::{Rng, SeedableRng};
+use rand_pcg::Pcg64Mcg;
+use tranship_transport::fabric::verbs::Config;
+use tranship_transport::{
+    Access, Counter, Descriptor, Engine, HostMemory, Outcome, Region, RemoteWindow, Transfer,
+    Window,
+};
+
+/// How long anything may take that nothing makes impossible; the machine is emulated.
+const AMPLE: Duration = Duration::from_secs(60);
+const BYTES: u64 = 1 << 20;
+const PART: u64 = 40_000;
+/// What tells this program that it is the peer of a test.
+const PEER: &str = "TRANSHIP_TEST_PEER";
+
+fn config(devices: [&str; 2]) -> Config {
+    let config = Config::new().join_timeout(Duration::from_secs(20));
+    devices.iter().fold(config, |config, device| config.device(*device))
+}
+
+/// Whether the devices are there; says so if they are not.
+fn can_run() -> bool {
+    let there = ["rxea", "rxeb", "rxec", "rxed"]
+        .iter()
+        .all(|name| Path::new("/sys/class/infiniband").join(name).exists());
+    if !there {
+        eprintln!("skipped: no Soft-RoCE devices rxea to rxed; see tests/rdma");
+    }
+    there
+}
+
+fn sh(line: &str) {
+    let status = Command::new("sh").args(["-c", line]).status().expect("a shell");
+    assert!(status.success(), "{line}: {status}");
+}
+
+/// Everything as it should be.
+fn calm() {
+    for device in ["va", "vb", "vc", "vd"] {
+        sh(&format!("tc qdisc del dev {device} root 2>/dev/null; ip link set {device} up"));
+    }
+    routes();
+}
+
+/// A link that goes down takes its routes along.
+fn routes() {
+    sh("ip route replace 10.8.1.2/32 dev va src 10.8.0.1; ip route replace 10.8.0.1/32 dev vb src 10.8.1.2
+        ip route replace 10.8.3.2/32 dev vc src 10.8.2.1; ip route replace 10.8.2.1/32 dev vd src 10.8.3.2");
+}
+
+fn netem(devices: &[&str], what: &str) {
+    for device in devices {
+        sh(&format!("tc qdisc replace dev {device} root netem {what}"));
+    }
+}
+
+/// Packets that a device has sent.
+fn sent(device: &str) -> u64 {
+    let path = format!("/sys/class/infiniband/{device}/ports/1/hw_counters/sent_pkts");
+    std::fs::read_to_string(path).expect("a counter").trim().parse().expect("a number")
+}
+
+struct Pair {
+    a: Engine,
+    b: Engine,
+    source: Region,
+    target: Region,
+}
+
+impl Pair {
+    fn new() -> Self {
+        calm();
+        let a = Engine::builder().fabric(config(["rxea", "rxec"])).build().unwrap();
+        let b = Engine::builder().fabric(config(["rxeb", "rxed"])).build().unwrap();
+        let source = a.alloc(HostMemory::new(BYTES as usize)).unwrap();
+        let target = b.alloc(HostMemory::new(BYTES as usize)).unwrap();
+        Self { a, b, source, target }
+    }
+
+    fn offer(&self) -> (Window, RemoteWindow) {
+        let window = self.target.window_with(0..BYTES, Access::WRITE | Access::READ).unwrap();
+        let to = self.a.open(&window.descriptor()).unwrap();
+        (window, to)
+    }
+
+    fn landed(&self) -> Vec<u8> {
+        let mut bytes = vec![0; BYTES as usize];
+        self.target.memory().read_at(0, &mut bytes).unwrap();
+        bytes
+    }
+
+    /// Writes everything, `meanwhile` something happens, and all of it is there in the end.
+    fn round(&self, to: &RemoteWindow, seed: u64, counter: &Counter, meanwhile: impl FnOnce()) {
+        let bytes = fill(&self.source, seed);
+        let before = counter.count();
+        let began = Instant::now();
+        let sent = write_all(&self.a, &self.source, to, counter, AMPLE);
+        meanwhile();
+        for (at, transfer) in sent.iter().enumerate() {
+            assert_eq!(transfer.wait(), Outcome::Done, "transfer {at} of seed {seed}");
+        }
+        assert!(began.elapsed() < AMPLE + Duration::from_secs(5), "by its deadline");
+        assert!(self.landed() == bytes, "seed {seed}: other bytes than were sent");
+        let parts = sent.len() as u64;
+        assert_eq!(counter.wait(before + parts, AMPLE).unwrap(), before + parts);
+    }
+}
+
+fn fill(region: &Region, seed: u64) -> Vec<u8> {
+    let mut bytes = vec![0; region.len() as usize];
+    Pcg64Mcg::seed_from_u64(seed).fill_bytes(&mut bytes);
+    region.memory().write_at(0, &bytes).unwrap();
+    bytes
+}
+
+fn write_all(
+    engine: &Engine,
+    source: &Region,
+    to: &RemoteWindow,
+    counter: &Counter,
+    deadline: Duration,
+) -> Vec<Transfer> {
+    (0..BYTES)
+        .step_by(PART as usize)
+        .map(|at| {
+            let range = at..(at + PART).min(BYTES);
+            let write =
+                engine.write(source.slice(range.clone()).unwrap(), to.slice(range).unwrap());
+            write.immediate(counter.slot()).deadline(deadline).submit().unwrap()
+        })
+        .collect()
+}
+
+/// "2 % loss, reorder, duplicate, corrupt": RC repairs it, or another way is taken.
+#[test]
+fn a_bad_network_changes_no_byte() {
+    if !can_run() {
+        return;
+    }
+    let pair = Pair::new();
+    let (_window, to) = pair.offer();
+    let counter = pair.b.counter().unwrap();
+    pair.round(&to, 1, &counter, || {});
+    let faults = ["loss 2%", "delay 4ms 2ms reorder 25%", "duplicate 10%", "corrupt 1%"];
+    for (seed, what) in faults.into_iter().enumerate() {
+        netem(&["va", "vb", "vc", "vd"], what);
+        let before = sent("rxea") + sent("rxec");
+        for turn in 0..2 {
+            pair.round(&to, 10 * seed as u64 + turn, &counter, || {});
+        }
+        eprintln!("{what}: {} packets", sent("rxea") + sent("rxec") - before);
+        calm();
+    }
+}
+
+/// "One of two rails cut": its work moves to the other, and it is used again once it is back.
+#[test]
+fn a_cut_rail_hands_its_work_over_and_returns() {
+    if !can_run() {
+        return;
+    }
+    let pair = Pair::new();
+    let (_window, to) = pair.offer();
+    let counter = pair.b.counter().unwrap();
+    pair.round(&to, 1, &counter, || {});
+    pair.round(&to, 2, &counter, || netem(&["va", "vb"], "loss 100%"));
+    pair.round(&to, 3, &counter, || {});
+    assert_eq!(pair.a.stats().fallbacks, 0, "the other rail does it");
+    calm();
+    let before = sent("rxea");
+    let began = Instant::now();
+    while sent("rxea") < before + 50 {
+        assert!(began.elapsed() < AMPLE, "the rail does not come back");
+        pair.round(&to, 4, &counter, || {});
+    }
+}
+
+/// "3 s cut", "link flap": with all rails dead payload goes over TCP, and back.
+#[test]
+fn flapping_links_lose_nothing() {
+    if !can_run() {
+        return;
+    }
+    let pair = Pair::new();
+    let (_window, to) = pair.offer();
+    let counter = pair.b.counter().unwrap();
+    pair.round(&to, 1, &counter, || {});
+    for turn in 0..3 {
+        pair.round(&to, 10 + turn, &counter, || {
+            sh("ip link set va down; ip link set vc down");
+        });
+        pair.round(&to, 20 + turn, &counter, || {
+            sh("ip link set va up; ip link set vc up");
+            routes();
+        });
+    }
+    pair.round(&to, 30, &counter, || netem(&["va", "vb", "vc", "vd"], "loss 100%"));
+    assert!(pair.a.stats().fallbacks > 0, "there was no rail");
+    calm();
+    let before = sent("rxea") + sent("rxec");
+    let began = Instant::now();
+    while sent("rxea") + sent("rxec") < before + 50 {
+        assert!(began.elapsed() < AMPLE, "the rails do not come back");
+        pair.round(&to, 40, &counter, || {});
+    }
+}
+
+/// "Pages after a fenced abort never change": the owner takes its window back while nothing gets through.
+#[test]
+fn a_window_is_fenced_while_the_cable_is_cut() {
+    if !can_run() {
+        return;
+    }
+    let pair = Pair::new();
+    let (window, to) = pair.offer();
+    let counter = pair.b.counter().unwrap();
+    pair.round(&to, 1, &counter, || {});
+    netem(&["va", "vb", "vc", "vd"], "loss 100%");
+    let late = write_all(&pair.a, &pair.source, &to, &counter, AMPLE);
+    window.revoke_within(AMPLE).unwrap();
+    pair.target.memory().fill(0..BYTES as usize, 7).unwrap();
+    calm();
+    for transfer in &late {
+        let outcome = transfer.wait();
+        assert!(outcome.pages_are_free(), "{outcome}");
+    }
+    let (_window, to) = pair.offer();
+    assert!(pair.landed().iter().all(|byte| *byte == 7), "a late write landed");
+    pair.round(&to, 2, &counter, || {});
+}
+
+/// "Repeated connect/disconnect: no leaked MR, QP, fd or thread (counted)."
+#[test]
+fn nothing_is_left_of_many_connections() {
+    if !can_run() {
+        return;
+    }
+    let pair = Pair::new();
+    let counter = pair.b.counter().unwrap();
+    let count = |what: &str| {
+        let out = Command::new("rdma").args(["resource", "show", what]).output().expect("rdma");
+        String::from_utf8_lossy(&out.stdout).lines().count()
+    };
+    let here = |what: &str| std::fs::read_dir(format!("/proc/self/{what}")).unwrap().count();
+    let census = || [count("qp"), count("mr"), count("cq"), count("pd"), here("fd"), here("task")];
+    let round = |at: u64| {
+        let ended = pair.a.stats().disconnections;
+        pair.a.connect(&pair.b.addresses()[0], AMPLE).unwrap();
+        let (window, to) = pair.offer();
+        let sent = write_all(&pair.a, &pair.source, &to, &counter, AMPLE);
+        if at % 2 == 0 {
+            sent.iter().for_each(|transfer| assert_eq!(transfer.wait(), Outcome::Done));
+        }
+        pair.a.disconnect(to.peer());
+        assert!(sent.iter().all(|transfer| transfer.wait().pages_are_free()));
+        window.revoke_within(AMPLE).unwrap();
+        let gone = || pair.a.stats().disconnections > ended;
+        assert!(pair.a.wait_until(AMPLE, gone), "the connection does not end");
+    };
+    (0..2).for_each(round);
+    let before = census();
+    (2..30).for_each(round);
+    let began = Instant::now();
+    while census().iter().zip(&before).any(|(now, before)| now > before) {
+        assert!(
+            began.elapsed() < AMPLE,
+            "{:?} after {before:?} (qp, mr, cq, pd, fd, task)",
+            census()
+        );
+        std::thread::yield_now();
+    }
+}
+
+/// "Peer kill -9": transfers end by their deadline, and the peer that takes its place is reached.
+#[test]
+fn a_killed_peer_is_noticed_and_replaced() {
+    if std::env::var_os(PEER).is_some() {
+        return serve();
+    }
+    if !can_run() {
+        return;
+    }
+    calm();
+    let a = Engine::builder().fabric(config(["rxea", "rxec"])).build().unwrap();
+    let source = a.alloc(HostMemory::new(BYTES as usize)).unwrap();
+    let counter = a.counter().unwrap();
+    let mut address = "127.0.0.1:0".to_owned();
+    for turn in 0..3 {
+        let (mut child, descriptor) = start_peer(&address);
+        address.clone_from(&descriptor.routes[0].address.endpoint);
+        let to = a.open(&descriptor).unwrap();
+        let began = Instant::now();
+        loop {
+            let from = source.slice(0..PART).unwrap();
+            let write = a.write(from, to.slice(0..PART).unwrap()).deadline(AMPLE);
+            if write.wait().is_done() {
+                break;
+            }
+            assert!(began.elapsed() < AMPLE, "turn {turn}: the peer is not reached");
+        }
+        let sent = write_all(&a, &source, &to, &counter, AMPLE);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let outcomes: Vec<_> = sent.iter().map(Transfer::wait).collect();
+        assert!(began.elapsed() < 2 * AMPLE, "noticed, not waited for");
+        eprintln!("turn {turn}: {:?}", outcomes.last());
+        for transfer in &sent {
+            let began = Instant::now();
+            while !transfer.fenced() {
+                assert!(began.elapsed() < AMPLE, "a dead peer proves all");
+                a.progress();
+            }
+        }
+    }
+}
+
+fn start_peer(listen: &str) -> (Child, Descriptor) {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "a_killed_peer_is_noticed_and_replaced", "--nocapture"])
+        .env(PEER, listen)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let line = lines
+        .map_while(Result::ok)
+        .find_map(|line| line.split_once("descriptor ").map(|(_, json)| json.to_owned()));
+    let descriptor = serde_json::from_str(&line.expect("the peer says what it has")).unwrap();
+    (child, descriptor)
+}
+
+/// The peer: offers a window until it is killed.
+fn serve() {
+    let listen = std::env::var(PEER).unwrap();
+    let fabric = config(["rxeb", "rxed"]).listen(listen);
+    let engine = Engine::builder().fabric(fabric).build().unwrap();
+    let region = engine.alloc(HostMemory::new(BYTES as usize)).unwrap();
+    let window = region.window_with(0..BYTES, Access::WRITE).unwrap();
+    println!("descriptor {}", serde_json::to_string(&window.descriptor()).unwrap());
+    // Ends when the parent does.
+    let _ = std::io::stdin().read(&mut [0]);
+}
