@@ -16,4 +16,4 @@ pub use object::{codec, object_manifest, object_pack};
 pub use pages::pages;
 pub use seeds::seeds;
 pub use text::{config, descriptor, trace, units};
-pub use tranship_transport::fuzzing::{shm, tcp};
+pub use tranship_transport::fuzzing::{rails, shm, tcp};

@@ -6,7 +6,7 @@ use tranship_cache::wire::{
     Request, Reserved, VERSION, Welcome,
 };
 use tranship_cache::{Chain, Identity, Key, Link};
-use tranship_transport::fuzzing::{shm, tcp};
+use tranship_transport::fuzzing::{rails, shm, tcp};
 use tranship_transport::{Access, Address, Descriptor, EngineId, Kind, Route, Slot, WindowId};
 
 use crate::object;
@@ -20,6 +20,8 @@ pub fn seeds() -> Vec<(&'static str, Vec<Vec<u8>>)> {
         ("tcp_layout", tcp_layout),
         ("tcp_greeting", tcp_greeting),
         ("tcp_stranger", tcp_strangers()),
+        ("rails_word", rails::seeds()),
+        ("rails_stranger", vec![(0..200).map(|at| (at * 37 % 251) as u8).collect()]),
         ("cache_request", requests().iter().map(|request| request.encode(7)).collect()),
         ("cache_reply", replies().iter().map(|reply| reply.encode(7)).collect()),
         ("identity", vec![the_identity().encode().expect("a valid identity")]),

@@ -12,3 +12,8 @@ pub mod shm {
 pub mod tcp {
     pub use crate::fabric::tcp::fuzzing::{frame, greeting, layout, seeds, stranger};
 }
+
+/// Fabrics of rails.
+pub mod rails {
+    pub use crate::fabric::rdma::fuzzing::{seeds, stranger, word};
+}

@@ -20,7 +20,7 @@
 
 mod alarm;
 mod epoll;
-#[cfg(feature = "fuzzing")]
+#[cfg(any(feature = "fuzzing", all(not(loom), test)))]
 mod fuzzing;
 #[cfg(all(test, not(loom)))]
 mod kit;

@@ -92,8 +92,22 @@ pub(in crate::fabric) struct Post<'a> {
     /// The hardware's key for this channel and lane.
     pub(in crate::fabric) key: u64,
     /// None is empty or longer than [`Traits::piece_bytes_max`]. Without any, only the immediate is
-    /// delivered, and region and key mean nothing.
+    /// delivered, if there is one, and region and key mean nothing: it ends well if it gets through.
     pub(in crate::fabric) pieces: &'a [Piece],
+}
+
+impl Post<'_> {
+    /// Nothing at all, which shows whether something gets through.
+    pub(in crate::fabric) const NOTHING: Self = Self {
+        channel: ChannelId(0),
+        lane: Lane::Latency,
+        token: Token(0),
+        region: RegionId(u32::MAX),
+        local: std::ptr::null_mut(),
+        remote: 0,
+        key: 0,
+        pieces: &[],
+    };
 }
 
 /// What [`Device::poll`] and [`Device::destroy`] report.

@@ -9,8 +9,8 @@ use slab::Slab;
 
 use super::config::Settings;
 use super::device::{ChannelId, Completion, Device, ExposureId, Token, Traits};
-use super::link::Link;
-use super::op::Flight;
+use super::link::{Link, OpRef};
+use super::op::{Batch, Flight};
 use super::opening::{Exposures, Halting};
 use super::path::Path;
 use super::words::Word;
@@ -64,7 +64,7 @@ pub(super) struct Hub {
     /// What the next poll reports.
     pub(super) reports: Vec<Event>,
     pub(super) flights: Slab<Flight>,
-    pub(super) flights_ever: u32,
+    flights_ever: u32,
     pub(super) channels: HashMap<ChannelId, (PeerId, u8)>,
     channels_ever: u32,
     pub(super) exposures: Exposures,
@@ -144,6 +144,22 @@ impl Hub {
         self.exposures.remove(&exposure);
     }
 
+    /// Something is about to be posted.
+    pub(super) fn launch(
+        &mut self,
+        peer: PeerId,
+        op: OpRef,
+        path: u8,
+        lane: Lane,
+        batch: Batch,
+        announces: Option<u64>,
+    ) -> Token {
+        self.flights_ever = self.flights_ever.wrapping_add(1);
+        let serial = self.flights_ever;
+        let flight = Flight { serial, peer, op, path, lane, batch, announces, posted: self.now };
+        Token(u64::from(serial) << 32 | self.flights.insert(flight) as u64)
+    }
+
     /// Takes out what a token stands for.
     pub(super) fn flight(&mut self, token: Token) -> Option<Flight> {
         let index = (token.0 & u64::from(u32::MAX)) as usize;
@@ -160,7 +176,7 @@ impl Hub {
 
     /// Rings all rails that some paths use.
     pub(super) fn ring(&mut self, paths: &[Path]) {
-        for path in paths.iter().filter(|path| path.up().is_some()) {
+        for path in paths.iter().filter(|path| path.channel().is_some()) {
             self.rails[usize::from(path.rail)].device.ring();
         }
     }

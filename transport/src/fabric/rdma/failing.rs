@@ -16,13 +16,13 @@ impl Rdma {
     pub(super) fn break_path(&mut self, peer: PeerId, number: u8, why: &str, tell: bool) {
         let Some(link) = self.links.get(&peer) else { return };
         let Some(path) = link.paths.get(usize::from(number)) else { return };
-        let channel = match path.state {
-            State::Up(channel) | State::Joining { channel: Some(channel), .. } => channel,
-            State::Joining { channel: None, .. } => {
-                let path = &mut self.links.get_mut(&peer).expect("just seen").paths;
-                return path[usize::from(number)].failed(self.hub.now);
+        let Some(channel) = path.channel() else {
+            if path.is_beginning() {
+                let link = self.links.get_mut(&peer).expect("just seen");
+                link.paths[usize::from(number)].failed(self.hub.now);
+                link.look_whether_settled(&mut self.hub);
             }
-            State::Down { .. } | State::Shutting => return,
+            return;
         };
         let rail = path.rail;
         let name = self.hub.rails[usize::from(rail)].device.name();
@@ -71,16 +71,8 @@ impl Rdma {
     pub(super) fn ended(&mut self, ended: &Ended) {
         let peer = ended.peer;
         let Some(link) = self.links.get(&peer) else { return };
-        let channels: Vec<_> = link
-            .paths
-            .iter()
-            .filter_map(|path| match path.state {
-                State::Up(channel) | State::Joining { channel: Some(channel), .. } => {
-                    Some((path.rail, channel))
-                }
-                _ => None,
-            })
-            .collect();
+        let channels: Vec<_> =
+            link.paths.iter().filter_map(|path| Some((path.rail, path.channel()?))).collect();
         let mut last = Vec::new();
         for (rail, channel) in &channels {
             self.hub.rails[usize::from(*rail)].device.destroy(*channel, &mut last);
@@ -206,6 +198,7 @@ impl Link {
             }
             self.settle(hub, flight.op);
         }
+        self.look_whether_settled(hub);
         if self.has_ways() {
             hub.eager(self);
         } else {

@@ -1,11 +1,13 @@
 //! Making paths: the dialler hails, and both sides make their half of each channel.
 
-use super::device::ChannelId;
+use super::device::{ChannelId, Post};
 use super::fabric::{Hub, Rdma};
 use super::link::Link;
+use super::op::{Batch, PROBE};
 use super::path::{Path, State};
 use super::words::{Half, PATHS_MAX, VERSION, Word};
 use crate::fabric::PeerId;
+use crate::lane::Lane;
 use crate::time::Time;
 
 impl Rdma {
@@ -32,10 +34,12 @@ impl Rdma {
             for (number, path) in link.paths.iter().enumerate() {
                 let rail_is_up = self.hub.rails[usize::from(path.rail)].up;
                 match path.state {
-                    State::Joining { until, .. } if until <= now => {
+                    State::Joining { until, .. } | State::Proving { until, .. } if until <= now => {
                         late.push((link.id, number as u8));
                     }
-                    State::Joining { until, .. } => next = next.min(until),
+                    State::Joining { until, .. } | State::Proving { until, .. } => {
+                        next = next.min(until);
+                    }
                     State::Down { retry } if link.dialled && rail_is_up => {
                         if retry <= now {
                             wanted.push(number as u8);
@@ -124,7 +128,9 @@ impl Link {
         let path = &mut self.paths[usize::from(number)];
         let generation = path.generation.wrapping_add(1);
         let blob = match path.state {
-            State::Up(_) | State::Shutting => Err("the path is in use here".to_owned()),
+            State::Up(_) | State::Proving { .. } | State::Shutting => {
+                Err("the path is in use here".to_owned())
+            }
             State::Joining { channel, .. } => {
                 if let Some(channel) = channel {
                     hub.discard(path.rail, channel);
@@ -221,7 +227,7 @@ impl Link {
             let device = &mut hub.rails[usize::from(path.rail)].device;
             match blob.and_then(|blob| device.connect(channel, &blob)) {
                 Ok(()) => {
-                    self.path_up(hub, number, channel);
+                    self.prove(hub, number, channel);
                     ready.push((number, generation));
                 }
                 Err(why) => {
@@ -231,7 +237,7 @@ impl Link {
             }
         }
         hub.tell(self.id, &Word::Ready { join, paths: ready });
-        self.settled(hub);
+        self.look_whether_settled(hub);
     }
 
     /// The acceptor has connected some of the paths.
@@ -243,23 +249,50 @@ impl Link {
             let path = &mut self.paths[usize::from(number)];
             let State::Joining { channel: Some(channel), .. } = path.state else { continue };
             if ready.contains(&(number, path.generation)) {
-                self.path_up(hub, number, channel);
+                self.prove(hub, number, channel);
             } else {
                 hub.discard(path.rail, channel);
                 self.path_failed(hub, number, "the peer could not connect its half");
             }
         }
-        self.settled(hub);
+        self.look_whether_settled(hub);
+    }
+
+    /// Tries whether something gets through: connecting alone says nothing about the network.
+    fn prove(&mut self, hub: &mut Hub, number: u8, channel: ChannelId) {
+        let path = &mut self.paths[usize::from(number)];
+        let until = hub.now + hub.settings.join_timeout;
+        path.state = State::Proving { channel, left: Lane::ALL.len() as u8, until };
+        hub.next_tick = hub.next_tick.min(until);
+        for lane in Lane::ALL {
+            let token = hub.launch(self.id, PROBE, number, lane, Batch::default(), None);
+            let post = Post { channel, lane, token, ..Post::NOTHING };
+            hub.rails[usize::from(path.rail)].device.write(&post, None);
+        }
+        hub.rails[usize::from(path.rail)].device.ring();
+    }
+
+    /// Something got through in one lane of a path.
+    pub(super) fn proved(&mut self, hub: &mut Hub, number: u8) {
+        let Some(path) = self.paths.get_mut(usize::from(number)) else { return };
+        let State::Proving { channel, left, .. } = &mut path.state else { return };
+        *left -= 1;
+        if *left == 0 {
+            let channel = *channel;
+            self.path_up(hub, number, channel);
+            self.look_whether_settled(hub);
+        }
     }
 
     fn path_up(&mut self, hub: &mut Hub, number: u8, channel: ChannelId) {
         let path = &mut self.paths[usize::from(number)];
-        path.joined(channel);
+        path.state = State::Up(channel);
         let rail = hub.rails[usize::from(path.rail)].device.name();
         if std::mem::take(&mut self.fallen) {
             tracing::info!(engine = ?self.engine, rail, "payload is back on a rail");
         }
         tracing::debug!(engine = ?self.engine, rail, path = number, "path up");
+        self.ask_all(hub);
         self.queue_all();
         hub.eager(self);
     }
@@ -289,12 +322,18 @@ impl Link {
         }
     }
 
+    /// Once it is known of all paths what became of them, or one is up, payload waits no longer.
+    pub(super) fn look_whether_settled(&mut self, hub: &mut Hub) {
+        let begins = self.paths.iter().any(Path::is_beginning);
+        if self.pending.is_some() && (self.is_up() || !begins) {
+            self.settled(hub);
+        }
+    }
+
     /// It is known which paths there are.
     pub(super) fn settled(&mut self, hub: &mut Hub) {
         self.pending = None;
-        if self.has_ways() {
-            self.ask_all(hub);
-        } else {
+        if !self.has_ways() {
             self.fall_all(hub);
         }
     }

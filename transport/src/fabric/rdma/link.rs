@@ -4,9 +4,9 @@ use std::collections::{HashMap, VecDeque};
 
 use slab::Slab;
 
-use super::device::{Post, Room, Token};
+use super::device::{Post, Room};
 use super::fabric::Hub;
-use super::op::{Cut, Flight, Kind, News, Op, Position};
+use super::op::{Cut, Flight, Kind, News, Op, PROBE, Position};
 use super::opening::{Exposed, Opened, Opening};
 use super::path::{Path, State};
 use crate::address::EngineId;
@@ -278,18 +278,18 @@ impl Link {
         };
         let path = &mut self.paths[usize::from(number)];
         let channel = path.up().expect("it was chosen among those that are up");
-        let rail = &mut hub.rails[usize::from(path.rail)];
+        let traits = hub.rails[usize::from(path.rail)].traits;
         let cut = Cut {
             pieces: room.pieces,
             bytes: hub.settings.stripe_bytes,
-            piece_bytes: rail.traits.piece_bytes_max,
+            piece_bytes: traits.piece_bytes_max,
         };
         let before = op.flying;
         let batch = op.cut(cut, &mut hub.pieces);
         op.spread |= op.path.is_some_and(|other| other != number);
         op.path = Some(number);
         let last = !op.has_more() && op.news == News::Due && room.immediates > 0;
-        let behind = match (op.kind, rail.traits.ordered) {
+        let behind = match (op.kind, traits.ordered) {
             (Kind::Read, _) => before == 0 && batch.bytes == 0,
             (_, true) => !op.spread || before == 0,
             (_, false) => before == 0 && hub.pieces.len() <= 1,
@@ -306,28 +306,18 @@ impl Link {
         path.under_way[lane.index()] += batch.bytes;
         let (keys, generation) = (opened, path.generation);
         let keys = keys.and_then(|it| it.keys(usize::from(number), generation));
-        hub.flights_ever = hub.flights_ever.wrapping_add(1);
-        let flight = Flight {
-            serial: hub.flights_ever,
-            peer: self.id,
-            op: at,
-            path: number,
-            lane,
-            batch,
-            announces,
-            posted: hub.now,
-        };
-        let token = u64::from(flight.serial) << 32 | hub.flights.insert(flight) as u64;
+        let token = hub.launch(self.id, at, number, lane, batch, announces);
         let post = Post {
             channel,
             lane,
-            token: Token(token),
+            token,
             region: op.local.region,
             local: op.local.ptr,
             remote: keys.map_or(0, |it| it.base.wrapping_add(op.remote.offset)),
             key: keys.map_or(0, |it| it.keys[lane.index()]),
             pieces: &hub.pieces,
         };
+        let rail = &mut hub.rails[usize::from(path.rail)];
         match op.kind {
             Kind::Read if batch.bytes > 0 => rail.device.read(&post),
             _ => rail.device.write(&post, immediate),
@@ -344,6 +334,9 @@ impl Link {
         if let Some(path) = self.paths.get_mut(usize::from(path)) {
             path.under_way[lane.index()] -= batch.bytes;
             path.done(batch.bytes, posted, hub.now);
+        }
+        if flight.op == PROBE {
+            return self.proved(hub, flight.path);
         }
         self.landed(hub, flight);
     }

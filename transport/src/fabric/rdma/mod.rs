@@ -26,12 +26,14 @@ mod config;
 pub(super) mod device;
 mod fabric;
 mod failing;
+#[cfg(any(feature = "fuzzing", all(not(loom), test)))]
+pub(crate) mod fuzzing;
 mod joining;
 mod link;
 mod op;
 mod opening;
 mod path;
-#[cfg(any(feature = "conformance", all(not(loom), test)))]
+#[cfg(any(feature = "conformance", feature = "fuzzing", all(not(loom), test)))]
 pub mod sim;
 mod words;
 

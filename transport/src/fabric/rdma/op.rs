@@ -66,11 +66,14 @@ pub(super) struct Position {
 }
 
 /// Bytes that are posted at once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Batch {
     pub(super) start: Position,
     pub(super) bytes: u64,
 }
+
+/// What is no operation's: it shows that something gets through.
+pub(super) const PROBE: (u32, u32) = (u32::MAX, u32::MAX);
 
 /// A batch under way.
 #[derive(Debug)]

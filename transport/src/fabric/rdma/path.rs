@@ -43,6 +43,8 @@ pub(super) enum State {
     Down { retry: Time },
     /// Both sides are making their channels.
     Joining { channel: Option<ChannelId>, until: Time },
+    /// Both sides have connected; whether something gets through is being tried, in so many lanes.
+    Proving { channel: ChannelId, left: u8, until: Time },
     /// In use.
     Up(ChannelId),
     /// This side has taken its channel down and waits for the peer's word that it has, too.
@@ -63,6 +65,20 @@ impl Path {
         }
     }
 
+    /// Its channel, whether or not it is in use.
+    pub(super) fn channel(&self) -> Option<ChannelId> {
+        match self.state {
+            State::Up(channel) | State::Proving { channel, .. } => Some(channel),
+            State::Joining { channel, .. } => channel,
+            State::Down { .. } | State::Shutting => None,
+        }
+    }
+
+    /// Whether it is not known yet what becomes of it.
+    pub(super) fn is_beginning(&self) -> bool {
+        matches!(self.state, State::Joining { .. } | State::Proving { .. })
+    }
+
     /// Its channel, if it is in use.
     pub(super) fn up(&self) -> Option<ChannelId> {
         match self.state {
@@ -78,11 +94,6 @@ impl Path {
         self.arrived = [0; 2];
         self.announced = [0; 2];
         self.rate = Rate::default();
-    }
-
-    /// It is in use from now on.
-    pub(super) fn joined(&mut self, channel: ChannelId) {
-        self.state = State::Up(channel);
     }
 
     /// It is to be left alone for a while.
