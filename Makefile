@@ -116,7 +116,7 @@ test-netns: ## two hosts as network namespaces with the cable cut and healed, as
 		$(CARGO) test -p tranship-tests --test netns --test netns_daemon -- --ignored --test-threads 1
 
 test-rdma: ## real libibverbs over Soft-RoCE in an emulated guest, as root the first time
-	tests/rdma/run boot tcp
+	tests/rdma/run boot tcp verbs
 
 test-rdma-faults: ## the same with links cut and packets lost, and two guests with the cable pulled
 	tests/rdma/run faults
