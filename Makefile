@@ -9,7 +9,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 # The suites that every fabric and every cold tier must pass.
 FEATURES := tranship-transport/conformance,tranship-cache/conformance
 
-.PHONY: help demo test unit test-python test-engines test-engines-quick test-s3 loom lint audit deny fmt doc ffi nixl header bindings bench fuzz fuzz-check fuzz-seeds test-asan test-tsan test-netns test-rdma soak soak-nvme mutants peers sample clean
+.PHONY: help demo test unit test-python test-engines test-engines-quick test-s3 loom lint audit deny fmt doc ffi nixl header bindings bench fuzz fuzz-check fuzz-seeds test-asan test-tsan test-netns test-rdma test-rdma-faults soak soak-nvme mutants peers sample clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -116,7 +116,11 @@ test-netns: ## two hosts as network namespaces with the cable cut and healed, as
 		$(CARGO) test -p tranship-tests --test netns --test netns_daemon -- --ignored --test-threads 1
 
 test-rdma: ## real libibverbs over Soft-RoCE in an emulated guest, as root the first time
-	tests/rdma/run boot tcp
+	tests/rdma/run boot tcp verbs
+
+test-rdma-faults: ## the same with links cut and packets lost, and two guests with the cable pulled
+	tests/rdma/run faults
+	tests/rdma/pair cable
 
 # Optimised, with the assertions of a debug build, and in a directory of their own.
 soak: ## run SCHEDULES (1000000) seeded fault schedules on the simulated network, the first of them FROM (0)

@@ -44,10 +44,10 @@ rail() {
 	ip link add v$_x type veth peer name v$_y
 	echo 0 >/proc/sys/net/ipv4/conf/all/rp_filter
 	for _i in $_x $_y; do
-		ip link set v$_i mtu 4200 up
-		echo 1 >/proc/sys/net/ipv4/conf/v$_i/accept_local
-		echo 0 >/proc/sys/net/ipv4/conf/v$_i/rp_filter
-		ip rule add pref 10 iif v$_i lookup local
+		ip link set "v$_i" mtu 4200 up
+		echo 1 >"/proc/sys/net/ipv4/conf/v$_i/accept_local"
+		echo 0 >"/proc/sys/net/ipv4/conf/v$_i/rp_filter"
+		ip rule add pref 10 iif "v$_i" lookup local
 	done
 	ip addr add $_ax/24 dev v$_x
 	ip addr add $_ay/24 dev v$_y
@@ -73,6 +73,10 @@ netem() {
 	tc qdisc replace dev "v$_end" root netem "$@"
 }
 calm() { tc qdisc del dev "v$1" root; }
+# How many packets an end's netem has let through, and how many it has dropped.
+passed() { tc -s qdisc show dev "v$1" | sed -n 's/.* bytes \([0-9]*\) pkt .*/\1/p'; }
+dropped() { tc -s qdisc show dev "v$1" | sed -n 's/.*(dropped \([0-9]*\),.*/\1/p'; }
+drops_beyond() { [ "$(dropped "$1")" -gt "$2" ]; }
 
 # The index of a device's RoCE v2 address over IPv4.
 gid() {
@@ -87,8 +91,10 @@ gid() {
 }
 has_gid() { gid "$1" >/dev/null; }
 active() { ibv_devinfo -d "$1" | grep -q PORT_ACTIVE; }
-sent() { cat /sys/class/infiniband/"$1"/ports/1/hw_counters/sent_pkts; }
-sends_beyond() { [ "$(sent "$1")" -gt "$2" ]; }
+inactive() { ! active "$1"; }
+# counted DEVICE COUNTER, counts_beyond DEVICE COUNTER NUMBER: sent_pkts, rcvd_pkts, duplicate_request, rcvd_seq_err, …
+counted() { cat "/sys/class/infiniband/$1/ports/1/hw_counters/$2"; }
+counts_beyond() { [ "$(counted "$1" "$2")" -gt "$3" ]; }
 port_listens() { cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | awk -v p=":$(printf %04X "$1")$" '$2 ~ p && $4 == "0A" { f = 1 } END { exit !f }'; }
 
 # pingpong SERVER-DEVICE SERVER-ADDRESS CLIENT-DEVICE ROUNDS: the status is the client's.
@@ -103,9 +109,63 @@ pingpong() {
 	return $_status
 }
 
-# run_tests BINARY ARGUMENT…
+# run_tests BINARY ARGUMENT…: what it says is kept in /out line by line, for when the limit ends the guest.
 run_tests() {
 	_binary=$1
 	shift
-	TMPDIR=/tmp RUST_BACKTRACE=1 "/test/$_binary" "$@"
+	{
+		TMPDIR=/tmp RUST_BACKTRACE=1 "/test/$_binary" "$@" 2>&1
+		echo $? >/tmp/status
+	} | tee "/out/$_binary"
+	_status=$(cat /tmp/status)
+	[ "$_status" -eq 0 ] || die "$_binary: $_status"
+	# A filter that no longer names a rule must not pass.
+	grep -q '^test result: ok. [1-9]' "/out/$_binary" || die "no test of $_binary matches $*"
+}
+
+# Where each thread of a process is in the kernel.
+threads() {
+	for _task in /proc/"$1"/task/*; do
+		echo "$(cat "$_task/comm"): $(sed 's/^[^ ]* //' "$_task/stack" 2>/dev/null | head -6 | tr '\n' ' ')"
+	done
+}
+
+# run_each BINARY SECONDS ARGUMENT…: each test in a process of its own that may take so long; what fails is printed and
+# kept in /out, and all are run.
+run_each() {
+	_binary=$1 _seconds=$2
+	shift 2
+	TMPDIR=/tmp "/test/$_binary" --list "$@" | sed -n 's/: test$//p' >/tmp/names
+	[ -s /tmp/names ] || die "no test of $_binary matches $*"
+	_passed=0 _skipped=0 _failed=
+	while read -r _name <&3; do
+		_status=0
+		_began=$(cut -d. -f1 /proc/uptime)
+		TMPDIR=/tmp RUST_BACKTRACE=1 "/test/$_binary" --exact --nocapture "$_name" >/tmp/test 2>&1 </dev/null &
+		_process=$!
+		while kill -0 $_process 2>/dev/null && [ "$(cut -d. -f1 /proc/uptime)" -lt $((_began + _seconds)) ]; do
+			sleep 0.1
+		done
+		if kill -0 $_process 2>/dev/null; then
+			echo "rdma: $_name hangs at its limit of $_seconds s, its threads in the kernel:" >>/tmp/test
+			threads $_process >>/tmp/test
+			kill -9 $_process
+		fi
+		wait $_process || _status=$?
+		_took=$(($(cut -d. -f1 /proc/uptime) - _began))
+		if [ $_status -eq 0 ]; then
+			_why=$(sed -n 's/.*\(skipped: .*\)/\1/p' /tmp/test | head -1)
+			if [ -n "$_why" ]; then _skipped=$((_skipped + 1)); else _passed=$((_passed + 1)); fi
+			echo "ok $_name, $_took s${_why:+, $_why}"
+		else
+			_failed="$_failed $_name"
+			cp /tmp/test "/out/$_name"
+			echo "FAILED $_name, status $_status, $_took s"
+			head -60 /tmp/test
+		fi
+	done 3</tmp/names
+	echo "$_binary: $_passed passed, $_skipped skipped"
+	[ -z "$_failed" ] || die "these of $_binary did not pass:$_failed"
+	# A machine on which everything is skipped shows nothing.
+	[ $_passed -gt 0 ] || die "no test of $_binary was run"
 }

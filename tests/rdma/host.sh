@@ -20,9 +20,28 @@ fail() {
 	exit 1
 }
 
+# Ends what runs and removes what was made, however the script ends.
+cleanup() {
+	local job
+	for job in $(jobs -p); do
+		kill -TERM -- "-$job" 2>/dev/null || true
+		wait "$job" 2>/dev/null || true
+	done
+	rm -rf "$work" "$unfinished"
+}
+
+work=$(mktemp -d)
+# What is made for the cache is made here and renamed when it is whole.
+unfinished=$cache/.unfinished.$$
+trap cleanup EXIT
+trap 'exit 129' HUP
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
 install_packages() {
-	command -v dpkg-query >/dev/null && command -v apt-get >/dev/null ||
+	if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
 		skip 'the guest is made of Debian packages and there is no apt here'
+	fi
 	local missing=() name
 	for name in "${packages[@]}"; do
 		[[ $(dpkg-query -W -f '${db:Status-Status}' "$name" 2>/dev/null || true) == installed ]] || missing+=("$name")
@@ -37,30 +56,25 @@ install_packages() {
 
 # Sets `kernel` to a folder with `root/` (the package, unpacked and not installed), `vmlinux` and `version`.
 find_kernel() {
-	local package work offset
+	local package offset
 	package=$(apt-cache depends linux-image-amd64 2>/dev/null | awk '/Depends: linux-image-/ { print $2; exit }')
 	[[ $package == linux-image-6.1.* ]] ||
 		skip "the guest needs Debian 12's kernel 6.1 and apt offers '${package:-none}': 6.12 corrupts data under loss"
 	kernel=$cache/$package
 	[[ -e $kernel/vmlinux ]] && return
 	mkdir -p "$cache"
-	# Made beside its place and renamed, so that an interrupted run leaves nothing half done.
-	work=$(mktemp -d "$cache/.kernel.XXXXXX")
-	chmod 755 "$work"
-	(cd "$work" && apt-get -qq download "$package" 2>/dev/null) || {
-		rm -rf "$work"
-		skip "apt could not download $package"
-	}
-	dpkg -x "$work"/*.deb "$work/root"
-	rm "$work"/*.deb
-	echo "${package#linux-image-}" >"$work/version"
+	mkdir "$unfinished"
+	(cd "$unfinished" && apt-get -qq download "$package" 2>/dev/null) || skip "apt could not download $package"
+	dpkg -x "$unfinished"/*.deb "$unfinished/root"
+	rm "$unfinished"/*.deb
+	echo "${package#linux-image-}" >"$unfinished/version"
 	# An uncompressed kernel boots by PVH: unpacking itself costs it seconds where every instruction is emulated.
 	while IFS=: read -r offset _; do
-		tail -c +$((offset + 1)) "$work"/root/boot/vmlinuz-* | xz -dcq --single-stream >"$work/vmlinux" 2>/dev/null || true
-		[[ $(head -c 4 "$work/vmlinux") == $'\x7fELF' ]] && break
-	done < <(LC_ALL=C grep -aboP '\xfd7zXZ\x00' "$work"/root/boot/vmlinuz-*)
-	[[ $(head -c 4 "$work/vmlinux") == $'\x7fELF' ]] || fail "no xz kernel inside $package: find_kernel must learn its format"
-	mv -T "$work" "$kernel" 2>/dev/null || rm -rf "$work"
+		tail -c +$((offset + 1)) "$unfinished"/root/boot/vmlinuz-* | xz -dcq --single-stream >"$unfinished/vmlinux" 2>/dev/null || true
+		[[ $(head -c 4 "$unfinished/vmlinux") == $'\x7fELF' ]] && break
+	done < <(LC_ALL=C grep -aboP '\xfd7zXZ\x00' "$unfinished"/root/boot/vmlinuz-*)
+	[[ $(head -c 4 "$unfinished/vmlinux") == $'\x7fELF' ]] || fail "no xz kernel inside $package: find_kernel must learn its format"
+	mv -T "$unfinished" "$kernel" 2>/dev/null || rm -r "$unfinished" # another run was faster
 }
 
 # The shared libraries of program $1, copied below $2.
@@ -81,8 +95,9 @@ find_base() {
 	version=$(<"$kernel/version")
 	key=$(cat "$here/host.sh" "$here/init" <(dpkg-query -W "${packages[@]}") | sha256sum | cut -c 1-16)
 	base=$cache/base-$version-$key.cpio
-	[[ -e $base ]] && return
-	tree=$(mktemp -d)
+	[[ -e $base ]] && touch "$base" && return
+	find "$cache" -maxdepth 1 -name 'base-*' -mtime +7 -delete
+	tree=$work/base
 	mkdir -p "$tree"/{bin,sbin,usr/bin,lib64,lib/modules/"$version",proc,sys,dev,tmp,run,root,test,out}
 	mkdir -p "$tree"/etc/libibverbs.d "$tree"/usr/lib/x86_64-linux-gnu/libibverbs
 	cp /bin/busybox "$tree/bin/busybox"
@@ -114,16 +129,15 @@ find_base() {
 	install -m 755 "$here/init" "$tree/init"
 	echo 'root:x:0:0::/root:/bin/sh' >"$tree/etc/passwd"
 	echo '127.0.0.1 localhost' >"$tree/etc/hosts"
-	archive "$tree" >"$base.$$"
-	mv "$base.$$" "$base"
-	rm -rf "$tree"
+	archive "$tree" >"$unfinished"
+	mv "$unfinished" "$base"
 }
 
 # Packs suite $1 into initramfs $2; what follows are arguments for its tests. Sets `limit`.
 pack() {
-	local suite=$1 image=$2 tree line package features target binary
+	local suite=$1 image=$2 tree=$work/suite line package features target binary
 	shift 2
-	tree=$(mktemp -d)
+	rm -rf "$tree"
 	mkdir -p "$tree/test"
 	cp "$here/guest.sh" "$here/suites/$suite/run.sh" "$tree/test/"
 	limit=${TRANSHIP_RDMA_LIMIT:-$(cat "$here/suites/$suite/limit" 2>/dev/null || echo 120)}
@@ -133,7 +147,8 @@ pack() {
 			line=$(cd "$root" && CARGO_PROFILE_DEV_DEBUG=0 CARGO_PROFILE_TEST_DEBUG=0 "${CARGO:-cargo}" test --no-run \
 				-q -p "$package" --features "$features" --test "$target" --message-format=json </dev/null |
 				grep "\"name\":\"$target\"" | grep '"executable":"') || fail "test $target of $package does not build"
-			binary=$(sed 's/.*"executable":"\([^"]*\)".*/\1/' <<<"$line" | tail -1)
+			binary=${line##*\"executable\":\"}
+			binary=${binary%%\"*}
 			strip -o "$tree/test/$target" "$binary"
 			copy_libraries "$binary" "$tree"
 		done <"$here/suites/$suite/tests"
@@ -150,7 +165,21 @@ pack() {
 	} >"$tree/test/arguments"
 	# In the base lib64 is where the loader is; a second archive may add to it.
 	{ cat "$base"; archive "$tree"; } >"$image"
-	rm -rf "$tree"
+}
+
+# Sets `out` to an empty folder for what suite $1 keeps.
+empty_out() {
+	out=${TRANSHIP_RDMA_OUT:-${CARGO_TARGET_DIR:-$root/target}/rdma}/$1
+	rm -rf "$out"
+	mkdir -p "$out"
+}
+
+# Starts a function as a job with a process group of its own, by which `cleanup` ends all of it. Sets `job`.
+start() {
+	set -m
+	"$@" &
+	job=$!
+	set +m
 }
 
 # An unpinned TSC under emulation once ran ten times too fast; HPET is slower and never wrong.
@@ -168,12 +197,12 @@ clock() {
 boot() {
 	local image=$1 out=$2 words=$3 status=0
 	shift 3
-	timeout -k 5 "$limit" qemu-system-x86_64 -accel tcg,thread=multi,tb-size=512 -cpu max -M pc \
+	timeout --foreground -k 5 "$limit" qemu-system-x86_64 -accel tcg,thread=multi,tb-size=512 -cpu max -M pc \
 		-smp "${TRANSHIP_RDMA_CPUS:-2}" -m "${TRANSHIP_RDMA_MIB:-2048}" \
-		-nodefaults -nographic -serial stdio -no-reboot -device isa-debug-exit,iobase=0xf4,iosize=1 \
+		-nodefaults -display none -serial stdio -no-reboot -device isa-debug-exit,iobase=0xf4,iosize=1 \
 		-virtfs "local,path=$out,mount_tag=out,security_model=none,multidevs=remap" "$@" \
 		-kernel "$kernel/vmlinux" -initrd "$image" \
-		-append "console=ttyS0 quiet panic=-1 mitigations=off nokaslr $(clock) $words" </dev/null || status=$?
+		-append "console=ttyS0 quiet panic=-1 mitigations=off nokaslr log_buf_len=4M $(clock) $words" </dev/null || status=$?
 	# The guest leaves by isa-debug-exit, which makes every status of its own odd.
 	if ((status == 124 || status == 137)); then
 		echo "rdma: the guest was ended at its limit of $limit s: raise it with TRANSHIP_RDMA_LIMIT or see what hangs"
