@@ -119,7 +119,7 @@ test-rdma: ## real libibverbs over Soft-RoCE in an emulated guest, as root the f
 	tests/rdma/run boot tcp verbs
 
 test-rdma-faults: ## the same with links cut and packets lost, and two guests with the cable pulled
-	tests/rdma/run faults
+	tests/rdma/run faults faults_verbs
 	tests/rdma/pair cable
 
 # Optimised, with the assertions of a debug build, and in a directory of their own.

@@ -68,7 +68,8 @@ stats! {
     disconnections,
     /// Windows fenced.
     windows_fenced,
-    /// Windows that are reached over a slower fabric because the faster one did not lead there.
+    /// Windows that are reached over a slower fabric because the faster one did not lead there, and
+    /// peers whose payload goes over TCP because no rail leads there.
     fallbacks,
 }
 
