@@ -53,7 +53,7 @@ pub enum StartError {
          one with --token-file or TRANSHIP_TOKEN, or let everybody in with --insecure"
     )]
     Open(Address),
-    /// The secret of the tcp fabric cannot be had.
+    /// The secret of the fabrics between hosts cannot be had.
     #[error(transparent)]
     Token(#[from] config::TokenError),
     /// The directory of a socket is not safe.
@@ -312,7 +312,7 @@ impl fmt::Debug for Daemon {
 fn unix(address: &Address) -> Result<PathBuf, StartError> {
     match address {
         Address::Unix(path) => Ok(path.clone()),
-        Address::Tcp { .. } => Err(StartError::NotUnix(address.clone())),
+        other => Err(StartError::NotUnix(other.clone())),
     }
 }
 

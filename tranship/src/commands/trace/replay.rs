@@ -50,7 +50,7 @@ pub struct Args {
     /// [default: start one for the replay]
     #[arg(long = "connect", visible_alias = "to", value_name = "ADDRESSES")]
     pub to: Option<Addresses>,
-    /// File with the secret of the tcp fabric [default: tcp.token_file of the configuration]
+    /// File with the secret of the fabrics between hosts [default: tcp.token_file of the configuration]
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
     /// Tenant to act for; its token is taken from the configuration
