@@ -210,7 +210,7 @@ impl Daemon {
             admin_socket: admin.admin_socket().to_owned(),
             metrics: admin.metrics(),
             admin: Some(admin),
-            listen: listen(&engine),
+            listen: listen(&engine).into_iter().map(|(_, at)| at).collect::<Vec<_>>().join(","),
             engine,
             tiers,
             events,
@@ -316,12 +316,13 @@ fn unix(address: &Address) -> Result<PathBuf, StartError> {
     }
 }
 
-fn listen(engine: &Engine) -> String {
+/// The fabrics, and where clients connect over them.
+fn listen(engine: &Engine) -> Vec<(Kind, String)> {
     let address = |endpoint: &Endpoint| match endpoint.kind {
-        Kind::Shm => format!("unix://{}", endpoint.endpoint),
-        kind => format!("{kind}://{}", endpoint.endpoint),
+        Kind::Shm => (Kind::Shm, format!("unix://{}", endpoint.endpoint)),
+        kind => (kind, format!("{kind}://{}", endpoint.endpoint)),
     };
-    engine.addresses().iter().map(address).collect::<Vec<_>>().join(",")
+    engine.addresses().iter().map(address).collect()
 }
 
 fn memory(tenants: &[server::TenantConfig]) -> TierInfo {
@@ -348,6 +349,7 @@ fn observe(server: &Server) -> Observe {
         sessions: Arc::new(server.sessions()),
         now: Arc::new(server.clock()),
         clock: Arc::new(move || clock.now()),
+        listen: listen(server.engine()),
         since: Instant::now(),
         started: Default::default(),
     }
