@@ -79,7 +79,7 @@ impl Dial {
         let secret = self.secret.clone().or_else(|| variable(SECRET_VAR));
         let control = |control: tcp::Config| {
             let control = control.dial_only();
-            secret.iter().fold(control, |control, secret| control.token(secret))
+            secret.iter().fold(control, tcp::Config::token)
         };
         builder = match address {
             Address::Unix(_) => builder,
