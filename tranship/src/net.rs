@@ -90,8 +90,7 @@ pub(crate) fn ofi(
 ) -> ofi::Config {
     let settings = &config.ofi;
     let advertise = settings.advertise.as_ref();
-    let fabric =
-        ofi::Config::new().control(|it| control(it, config, listen, advertise, secret));
+    let fabric = ofi::Config::new().control(|it| control(it, config, listen, advertise, secret));
     let text = |text: &'_ Maybe<Text>| text.as_ref().map(|it| it.as_str().to_owned());
     let fabric = text(&settings.provider).into_iter().fold(fabric, ofi::Config::provider);
     let fabric = text(&settings.domain).into_iter().fold(fabric, ofi::Config::domain);
@@ -99,10 +98,13 @@ pub(crate) fn ofi(
 }
 
 /// The tcp fabric: listening, or only to dial with.
-fn tcp(config: &Config, listen: Option<&Address>, secret: Option<&Secret>) -> tcp::Config {
+pub(crate) fn tcp(
+    config: &Config,
+    listen: Option<&Address>,
+    secret: Option<&Secret>,
+) -> tcp::Config {
     let settings = &config.tcp;
-    let fabric =
-        control(tcp::Config::new(), config, listen, settings.advertise.as_ref(), secret);
+    let fabric = control(tcp::Config::new(), config, listen, settings.advertise.as_ref(), secret);
     match settings.streams.as_ref().and_then(|n| u8::try_from(*n).ok()) {
         Some(streams) => fabric.streams(streams),
         None => fabric,
