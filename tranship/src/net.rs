@@ -3,10 +3,10 @@
 use std::fmt;
 
 use tranship_cache::client::{self, Client};
-use tranship_transport::fabric::{shm, tcp};
+use tranship_transport::fabric::{Provider, ofi, shm, tcp, verbs};
 use tranship_transport::{Drive, Kind, Polling};
 
-use crate::config::{self, Address, Addresses, Config, Secret};
+use crate::config::{self, Address, Addresses, Config, Maybe, Names, Secret, Text};
 use crate::output;
 
 /// An engine that listens where the configuration says.
@@ -27,17 +27,102 @@ pub(crate) fn engine(config: &Config, token: Option<&Secret>) -> tranship_transp
                 .connections_max(config.limits.max_clients as usize);
             engine.fabric(shm)
         }
-        Address::Tcp { .. } => engine.fabric(tcp(config, Some(address), token)),
+        _ => between_hosts(engine, config, (address, true), token),
     })
 }
 
+/// What takes one more fabric: the builder of an engine, or that of a client.
+pub(crate) trait TakesFabric {
+    /// With this one.
+    fn with(self, provider: impl Provider + 'static) -> Self;
+}
+
+impl TakesFabric for tranship_transport::Builder {
+    fn with(self, provider: impl Provider + 'static) -> Self {
+        self.fabric(provider)
+    }
+}
+
+impl TakesFabric for client::Builder {
+    fn with(self, provider: impl Provider + 'static) -> Self {
+        self.fabric(provider)
+    }
+}
+
+/// Adds the fabric of an address of another kind than shared memory: listening there, or only to
+/// dial with.
+pub(crate) fn between_hosts<B: TakesFabric>(
+    builder: B,
+    config: &Config,
+    (address, listen): (&Address, bool),
+    secret: Option<&Secret>,
+) -> B {
+    let listen = Some(address).filter(|_| listen);
+    match address {
+        Address::Unix(_) => builder,
+        Address::Tcp { .. } => builder.with(tcp(config, listen, secret)),
+        Address::Verbs { .. } => builder.with(verbs(config, listen, secret)),
+        Address::Ofi { .. } => builder.with(ofi(config, listen, secret)),
+    }
+}
+
+/// The verbs fabric.
+pub(crate) fn verbs(
+    config: &Config,
+    listen: Option<&Address>,
+    secret: Option<&Secret>,
+) -> verbs::Config {
+    let settings = &config.verbs;
+    let advertise = settings.advertise.as_ref();
+    let fabric = verbs::Config::new()
+        .control(|it| control(it, config, listen, advertise, secret))
+        .traffic_class(u8::try_from(settings.traffic_class).unwrap_or(u8::MAX));
+    let devices = settings.devices.as_ref().into_iter().flat_map(Names::iter);
+    let fabric = devices.fold(fabric, verbs::Config::device);
+    settings.gid_index.as_ref().copied().into_iter().fold(fabric, verbs::Config::gid_index)
+}
+
+/// The ofi fabric.
+pub(crate) fn ofi(
+    config: &Config,
+    listen: Option<&Address>,
+    secret: Option<&Secret>,
+) -> ofi::Config {
+    let settings = &config.ofi;
+    let advertise = settings.advertise.as_ref();
+    let fabric = ofi::Config::new().control(|it| control(it, config, listen, advertise, secret));
+    let text = |text: &'_ Maybe<Text>| text.as_ref().map(|it| it.as_str().to_owned());
+    let fabric = text(&settings.provider).into_iter().fold(fabric, ofi::Config::provider);
+    let fabric = text(&settings.domain).into_iter().fold(fabric, ofi::Config::domain);
+    text(&settings.source).into_iter().fold(fabric, ofi::Config::source)
+}
+
 /// The tcp fabric: listening, or only to dial with.
-fn tcp(config: &Config, listen: Option<&Address>, secret: Option<&Secret>) -> tcp::Config {
+pub(crate) fn tcp(
+    config: &Config,
+    listen: Option<&Address>,
+    secret: Option<&Secret>,
+) -> tcp::Config {
     let settings = &config.tcp;
-    let mut fabric = match listen {
-        Some(Address::Tcp { host, port }) => {
-            let advertised = match settings.advertise.as_ref() {
-                Some(Address::Tcp { host, port }) => Some(format!("{host}:{port}")),
+    let fabric = control(tcp::Config::new(), config, listen, settings.advertise.as_ref(), secret);
+    match settings.streams.as_ref().and_then(|n| u8::try_from(*n).ok()) {
+        Some(streams) => fabric.streams(streams),
+        None => fabric,
+    }
+}
+
+/// What the connections of all fabrics between hosts have in common.
+fn control(
+    fabric: tcp::Config,
+    config: &Config,
+    listen: Option<&Address>,
+    advertise: Option<&Address>,
+    secret: Option<&Secret>,
+) -> tcp::Config {
+    let fabric = match listen.and_then(Address::socket) {
+        Some((host, port)) => {
+            let advertised = match advertise.and_then(Address::socket) {
+                Some((host, port)) => Some(format!("{host}:{port}")),
                 // A wildcard is no address for others.
                 _ if host == "0.0.0.0" || host == "[::]" => {
                     let name = rustix::system::uname();
@@ -45,17 +130,13 @@ fn tcp(config: &Config, listen: Option<&Address>, secret: Option<&Secret>) -> tc
                 }
                 _ => None,
             };
-            let fabric = tcp::Config::new().listen(format!("{host}:{port}"));
+            let fabric = fabric.listen(format!("{host}:{port}"));
             advertised.into_iter().fold(fabric, tcp::Config::advertise)
         }
-        _ => tcp::Config::new().dial_only(),
+        None => fabric.dial_only(),
     };
-    if let Some(secret) = secret {
-        fabric = fabric.token(secret.reveal());
-    }
-    if let Some(streams) = settings.streams.as_ref().and_then(|n| u8::try_from(*n).ok()) {
-        fabric = fabric.streams(streams);
-    }
+    let secret = secret.map(Secret::reveal);
+    let fabric = secret.into_iter().fold(fabric, tcp::Config::token);
     fabric.connections_max(config.limits.max_clients as usize)
 }
 
@@ -63,7 +144,7 @@ fn tcp(config: &Config, listen: Option<&Address>, secret: Option<&Secret>) -> tc
 #[derive(Debug, Clone)]
 pub(crate) struct Dial {
     pub(crate) to: Addresses,
-    /// What the tcp fabric must prove.
+    /// What a fabric between hosts must prove.
     pub(crate) secret: Option<Secret>,
     pub(crate) config: Config,
 }
@@ -103,10 +184,7 @@ impl Dial {
 
     fn builder(&self, address: &Address) -> client::Builder {
         let builder = Client::builder().drive(Drive::Caller);
-        match address {
-            Address::Unix(_) => builder,
-            Address::Tcp { .. } => builder.fabric(tcp(&self.config, None, self.secret.as_ref())),
-        }
+        between_hosts(builder, &self.config, (address, false), self.secret.as_ref())
     }
 }
 
@@ -133,7 +211,13 @@ impl fmt::Display for Fallback<'_> {
         let preferred = &self.passed[0].0;
         let used = self.used;
         write!(f, "using {used} in place of {preferred}")?;
-        if (preferred.fabric(), used.fabric()) == (Kind::Shm, Kind::Tcp) {
+        let slower = match (preferred.fabric(), used.fabric()) {
+            (Kind::Shm, used) => used != Kind::Shm,
+            (Kind::Verbs, used) => used == Kind::Tcp,
+            // What libfabric finds may be tcp as well.
+            _ => false,
+        };
+        if slower {
             f.write_str(", which is slower")?;
         }
         for (_, error) in self.passed {

@@ -8,13 +8,27 @@ use std::str::FromStr;
 use tranship_transport::{Address as Endpoint, Kind};
 
 /// The address of a daemon: `unix:///run/user/0/tranship.sock` (`shm:/run/user/0/tranship.sock` means
-/// the same) or `tcp://host:7420`.
+/// the same), `tcp://host:7420`, `verbs://host:7421` or `ofi://host:7422`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Address {
     /// A UNIX socket of this machine.
     Unix(PathBuf),
     /// A host name or IP address (IPv6 in brackets), and a port.
     Tcp {
+        /// The host as written.
+        host: String,
+        /// The port.
+        port: u16,
+    },
+    /// The same, where peers agree on the rails of libibverbs.
+    Verbs {
+        /// The host as written.
+        host: String,
+        /// The port.
+        port: u16,
+    },
+    /// The same, where peers agree on the rails of libfabric.
+    Ofi {
         /// The host as written.
         host: String,
         /// The port.
@@ -32,6 +46,19 @@ impl Address {
         match self {
             Self::Unix(_) => Kind::Shm,
             Self::Tcp { .. } => Kind::Tcp,
+            Self::Verbs { .. } => Kind::Verbs,
+            Self::Ofi { .. } => Kind::Ofi,
+        }
+    }
+
+    /// The host as written and the port, for those that have them.
+    #[must_use]
+    pub fn socket(&self) -> Option<(&str, u16)> {
+        match self {
+            Self::Unix(_) => None,
+            Self::Tcp { host, port } | Self::Verbs { host, port } | Self::Ofi { host, port } => {
+                Some((host, *port))
+            }
         }
     }
 
@@ -40,14 +67,16 @@ impl Address {
     pub fn endpoint(&self) -> Endpoint {
         match self {
             Self::Unix(path) => Endpoint::new(Kind::Shm, path.display().to_string()),
-            Self::Tcp { host, port } => Endpoint::new(Kind::Tcp, format!("{host}:{port}")),
+            Self::Tcp { host, port } | Self::Verbs { host, port } | Self::Ofi { host, port } => {
+                Endpoint::new(self.fabric(), format!("{host}:{port}"))
+            }
         }
     }
 
     /// Whether only this host reaches it, as far as its text tells.
     #[must_use]
     pub fn is_local(&self) -> bool {
-        let Self::Tcp { host, .. } = self else { return true };
+        let Some((host, _)) = self.socket() else { return true };
         let ip = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
         host == "localhost" || ip.is_ok_and(|ip| ip.is_loopback())
     }
@@ -79,7 +108,9 @@ pub fn runtime_dir() -> PathBuf {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
     /// Of no fabric that there is.
-    #[error("{0:?}: expected unix:///PATH (or shm:/PATH) or tcp://HOST:PORT")]
+    #[error(
+        "{0:?}: expected unix:///PATH (or shm:/PATH), or tcp, verbs or ofi, as in tcp://HOST:PORT"
+    )]
     Scheme(String),
     /// A UNIX address without an absolute path.
     #[error("{0:?}: the socket path must be absolute, as in unix:///run/tranship.sock")]
@@ -92,9 +123,14 @@ pub enum AddressError {
         /// Its length in bytes.
         length: usize,
     },
-    /// A TCP address without a host or a valid port.
-    #[error("{0:?}: expected tcp://HOST:PORT with a port from 0 to 65535")]
-    Port(String),
+    /// An address without a host or a valid port.
+    #[error("{text:?}: expected {fabric}://HOST:PORT with a port from 0 to 65535")]
+    Port {
+        /// The address.
+        text: String,
+        /// The fabric it is of.
+        fabric: Kind,
+    },
     /// A list with nothing in it, or nothing between two commas.
     #[error("{0:?}: expected addresses, separated by commas")]
     Empty(String),
@@ -117,15 +153,24 @@ impl FromStr for Address {
                 _ => Ok(Self::Unix(path.into())),
             };
         }
-        let rest =
-            text.strip_prefix("tcp:").ok_or_else(|| AddressError::Scheme(text.to_owned()))?;
+        let (fabric, rest) = match text.split_once(':') {
+            Some(("tcp", rest)) => (Kind::Tcp, rest),
+            Some(("verbs", rest)) => (Kind::Verbs, rest),
+            Some(("ofi", rest)) => (Kind::Ofi, rest),
+            _ => return Err(AddressError::Scheme(text.to_owned())),
+        };
         let rest = rest.strip_prefix("//").unwrap_or(rest);
         rest.rsplit_once(':')
             .filter(|(host, _)| !host.is_empty() && (!host.contains(':') || host.ends_with(']')))
             .and_then(|(host, port)| {
-                Some(Self::Tcp { host: host.to_owned(), port: port.parse().ok()? })
+                let (host, port) = (host.to_owned(), port.parse().ok()?);
+                Some(match fabric {
+                    Kind::Verbs => Self::Verbs { host, port },
+                    Kind::Ofi => Self::Ofi { host, port },
+                    _ => Self::Tcp { host, port },
+                })
             })
-            .ok_or_else(|| AddressError::Port(text.to_owned()))
+            .ok_or_else(|| AddressError::Port { text: text.to_owned(), fabric })
     }
 }
 
@@ -133,7 +178,9 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unix(path) => write!(f, "unix://{}", path.display()),
-            Self::Tcp { host, port } => write!(f, "tcp://{host}:{port}"),
+            Self::Tcp { host, port } | Self::Verbs { host, port } | Self::Ofi { host, port } => {
+                write!(f, "{}://{host}:{port}", self.fabric())
+            }
         }
     }
 }
@@ -182,21 +229,36 @@ mod tests {
 
     #[test]
     fn reads_what_it_prints() {
-        for text in ["unix:///run/user/0/tranship.sock", "tcp://host:7420", "tcp://[::1]:7420"] {
-            assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
+        for text in [
+            "unix:///run/user/0/tranship.sock",
+            "tcp://host:7420",
+            "tcp://[::1]:7420",
+            "verbs://host:7421",
+            "ofi://[::1]:7422",
+        ] {
+            let address = text.parse::<Address>().unwrap();
+            assert_eq!(address.to_string(), text);
+            // The transport reads it the same way.
+            let endpoint = text.replace("unix:", "shm:").parse::<Endpoint>().unwrap();
+            assert_eq!(endpoint.kind, address.fabric());
+            let there = endpoint.endpoint.trim_start_matches("//");
+            assert_eq!(there, address.endpoint().endpoint.trim_start_matches("//"));
         }
     }
 
     #[test]
     fn refuses_with_the_reason() {
         let reason = |text: &str| text.parse::<Address>().unwrap_err().to_string();
-        assert!(reason("/run/x.sock").contains("expected unix:///PATH (or shm:/PATH) or tcp://"));
+        assert!(reason("/run/x.sock").contains("expected unix:///PATH (or shm:/PATH), or tcp"));
         assert!(reason("unix://x.sock").contains("must be absolute"));
         let long = format!("unix:///{}", "x".repeat(107));
         assert!(reason(&long).contains("of 108 bytes is too long; 107 are possible"));
         assert!(reason("tcp://host").contains("tcp://HOST:PORT"));
         assert!(reason("tcp://::1:80").contains("tcp://HOST:PORT"));
         assert!(reason("tcp://host:70000").contains("0 to 65535"));
+        assert!(reason("verbs://mlx5_0").contains("verbs://HOST:PORT"));
+        assert!(reason("ofi://:1").contains("ofi://HOST:PORT"));
+        assert!(reason("rdma://host:1").contains("verbs or ofi"));
     }
 
     #[test]
@@ -207,9 +269,14 @@ mod tests {
         same("shm:/run/x.sock", "unix:///run/x.sock");
         same("shm:///run/x.sock", "unix:///run/x.sock");
         same("tcp:host:1", "tcp://host:1");
+        same("verbs:host:1", "verbs://host:1");
+        same("ofi:host:1", "ofi://host:1");
+        let differ = ["tcp://host:1", "verbs://host:1", "ofi://host:1"];
+        let endpoints = differ.map(|text| text.parse::<Address>().unwrap().endpoint().to_string());
+        assert_eq!(endpoints, ["tcp:host:1", "verbs:host:1", "ofi:host:1"]);
         let tcp = "tcp://[::1]:7420".parse::<Address>().unwrap();
         assert_eq!(tcp.endpoint().to_string(), "tcp:[::1]:7420");
-        assert!("verbs:mlx5_0:1".parse::<Address>().is_err());
+        assert!("cuda:h:1".parse::<Address>().is_err());
     }
 
     #[test]
@@ -218,6 +285,8 @@ mod tests {
         assert!(local("unix:///x") && local("tcp://127.9.0.1:1") && local("tcp://[::1]:1"));
         assert!(local("tcp://localhost:1"));
         assert!(!local("tcp://0.0.0.0:1") && !local("tcp://[::]:1") && !local("tcp://node7:1"));
+        assert!(local("verbs://127.0.0.1:1") && !local("verbs://node7:1"));
+        assert!(local("ofi://localhost:1") && !local("ofi://0.0.0.0:1"));
     }
 
     #[test]
@@ -233,7 +302,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_panics(text in "(unix://|tcp://)?.{0,120}") {
+        fn no_text_panics(text in "(unix://|tcp://|verbs://|ofi://)?.{0,120}") {
             let _ = text.parse::<Address>();
         }
     }

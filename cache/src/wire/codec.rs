@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use tranship_transport::{Access, Address, Descriptor, EngineId, Kind, Route, WindowId};
+use tranship_transport::{Access, Address, Descriptor, EngineId, Route, WindowId};
 
 use super::TEXT_BYTES_MAX;
 use crate::key::{KEY_BYTES, Key};
@@ -221,9 +221,8 @@ impl Writer {
         self.u32(descriptor.window.generation);
         self.u64(descriptor.len);
         self.u8(descriptor.access.bits());
-        let known =
-            |route: &&Route| matches!(route.address.kind, Kind::Sim | Kind::Shm | Kind::Tcp);
-        let routes: Vec<_> = descriptor.routes.iter().filter(known).take(ROUTES_MAX).collect();
+        // Whoever does not know a fabric passes over the routes that lead over it.
+        let routes = &descriptor.routes[..descriptor.routes.len().min(ROUTES_MAX)];
         self.count(routes.len());
         for route in routes {
             self.text(&route.address.to_string());

@@ -374,7 +374,14 @@ mod tests {
             window: WindowId { slot: 3, generation: 4 },
             len: 1 << 40,
             access: Access::READ | Access::WRITE | Access::MAP,
-            routes: vec![Route { address: Address::new(Kind::Shm, "/run/x"), key: 5, base: 6 }],
+            routes: [
+                Address::new(Kind::Shm, "/run/x"),
+                Address::new(Kind::Tcp, "node7:7420"),
+                Address::new(Kind::Verbs, "node7:7421"),
+                Address::new(Kind::Ofi, "[::1]:7422"),
+            ]
+            .map(|address| Route { address, key: 5, base: 6 })
+            .to_vec(),
         };
         let reply = Reply::Welcome(Welcome { version: 1, server: "s".into(), session: 9, arena });
         assert_eq!(Reply::decode(&reply.encode(2)).unwrap(), (2, reply));

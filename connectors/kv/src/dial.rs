@@ -5,24 +5,30 @@ use std::time::Duration;
 use tranship_cache::client::daemon::{Address, AddressError};
 use tranship_cache::client::{Client, Error};
 use tranship_cache::identity::Identity;
-use tranship_transport::fabric::tcp;
+use tranship_transport::fabric::{ofi, tcp, verbs};
 
 /// Environment variable with the daemon's address.
 pub const ADDRESS_VAR: &str = "TRANSHIP_ADDRESS";
-/// Environment variable with the secret of the tcp fabric.
+/// Environment variable with the secret of the fabrics between hosts.
 pub const SECRET_VAR: &str = "TRANSHIP_TOKEN";
+/// Environment variable with the libfabric provider, that of the daemon; the best unless it is set.
+const PROVIDER_VAR: &str = "TRANSHIP_OFI_PROVIDER";
+/// Environment variable with the provider's only domain to use; all unless it is set.
+const DOMAIN_VAR: &str = "TRANSHIP_OFI_DOMAIN";
+/// Environment variable with the RDMA devices to use, with commas in between; all unless it is set.
+const DEVICES_VAR: &str = "TRANSHIP_VERBS_DEVICES";
 
 /// A daemon, and as whom to speak to it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Dial {
-    /// As `unix:///PATH` or `tcp://HOST:PORT`; none for [`ADDRESS_VAR`], else the socket that
+    /// As `unix:///PATH`, `tcp://HOST:PORT`, `verbs://HOST:PORT` or `ofi://HOST:PORT`; none for [`ADDRESS_VAR`], else the socket that
     /// `tranship serve` listens at unless told otherwise.
     pub address: Option<String>,
     /// Whose blocks.
     pub tenant: String,
     /// The tenant's token; empty for none.
     pub tenant_token: String,
-    /// The secret of the tcp fabric; none for [`SECRET_VAR`], if that is set.
+    /// The secret of the fabrics between hosts; none for [`SECRET_VAR`], if that is set.
     pub secret: Option<String>,
     /// What the client calls itself; none for its process.
     pub name: Option<String>,
@@ -70,15 +76,33 @@ impl Dial {
         if let Some(name) = &self.name {
             builder = builder.name(name);
         }
-        if let Address::Tcp { .. } = address {
-            let mut fabric = tcp::Config::new().dial_only();
-            if let Some(secret) = self.secret.clone().or_else(|| variable(SECRET_VAR)) {
-                fabric = fabric.token(secret);
+        let secret = self.secret.clone().or_else(|| variable(SECRET_VAR));
+        let control = |control: tcp::Config| {
+            let control = control.dial_only();
+            secret.iter().fold(control, tcp::Config::token)
+        };
+        builder = match address {
+            Address::Unix(_) => builder,
+            Address::Tcp { .. } => builder.fabric(control(tcp::Config::new())),
+            Address::Verbs { .. } => {
+                let fabric = verbs::Config::new().control(control);
+                builder.fabric(devices().into_iter().fold(fabric, verbs::Config::device))
             }
-            builder = builder.fabric(fabric);
-        }
+            Address::Ofi { .. } => {
+                let fabric = ofi::Config::new().control(control);
+                let fabric = variable(PROVIDER_VAR).into_iter().fold(fabric, ofi::Config::provider);
+                builder.fabric(variable(DOMAIN_VAR).into_iter().fold(fabric, ofi::Config::domain))
+            }
+        };
         Ok(builder.connect(&address.endpoint())?)
     }
+}
+
+/// The RDMA devices that were named.
+fn devices() -> Vec<String> {
+    let list = variable(DEVICES_VAR).unwrap_or_default();
+    let names = list.split(',').map(str::trim).filter(|name| !name.is_empty());
+    names.map(str::to_owned).collect()
 }
 
 fn variable(name: &str) -> Option<String> {

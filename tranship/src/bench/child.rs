@@ -10,10 +10,10 @@ use tranship_transport::{Address, Engine};
 
 use super::Error;
 
-/// A process that ends, at the latest, when this is dropped.
+/// The process that answers; one of ours ends, at the latest, when this is dropped.
 #[derive(Debug)]
 pub struct Other {
-    child: Child,
+    child: Option<Child>,
     address: Address,
 }
 
@@ -36,12 +36,24 @@ impl Other {
         let read = BufReader::new(stdout).read_line(&mut line);
         let address = read.and_then(|_| line.trim_end().parse().map_err(io::Error::other));
         match address {
-            Ok(address) => Ok(Self { child, address }),
+            Ok(address) => Ok(Self { child: Some(child), address }),
             Err(source) => {
                 end(&mut child);
                 Err(Error::Child { what: "told no address", source })
             }
         }
+    }
+
+    /// A server that somebody has started elsewhere.
+    #[must_use]
+    pub fn at(address: Address) -> Self {
+        Self { child: None, address }
+    }
+
+    /// Whether it was started here, and so runs on this host.
+    #[must_use]
+    pub fn is_ours(&self) -> bool {
+        self.child.is_some()
     }
 
     /// Where it is reached.
@@ -53,7 +65,9 @@ impl Other {
 
 impl Drop for Other {
     fn drop(&mut self) {
-        end(&mut self.child);
+        if let Some(child) = &mut self.child {
+            end(child);
+        }
     }
 }
 

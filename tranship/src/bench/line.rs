@@ -197,15 +197,17 @@ impl Latency {
     }
 }
 
-/// Bytes a second, and how many the memory would have allowed.
+/// Bytes a second, and how many the limit would have allowed, where there is one.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Throughput {
     /// 10⁹ payload bytes a second.
     pub gb_per_s: f64,
-    /// The same of a streaming copy in the same run.
-    pub limit_gb_per_s: f64,
+    /// The same of the limit in the same run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit_gb_per_s: Option<f64>,
     /// The first as part of the second, round by round; the median.
-    pub ratio: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ratio: Option<f64>,
 }
 
 impl Throughput {
@@ -213,10 +215,16 @@ impl Throughput {
     #[must_use]
     pub fn of(operation: &Measured, limit: &Measured) -> Self {
         Self {
-            gb_per_s: operation.gb_per_s(),
-            limit_gb_per_s: limit.gb_per_s(),
-            ratio: operation.ratio_to(limit),
+            limit_gb_per_s: Some(limit.gb_per_s()),
+            ratio: Some(operation.ratio_to(limit)),
+            ..Self::alone(operation)
         }
+    }
+
+    /// Of an operation whose limit is not known.
+    #[must_use]
+    pub fn alone(operation: &Measured) -> Self {
+        Self { gb_per_s: operation.gb_per_s(), limit_gb_per_s: None, ratio: None }
     }
 }
 

@@ -52,8 +52,8 @@ impl Args {
         context.start_logging(&context.config_with(None)?)?;
         let settings = Settings {
             capacity: Some(self.capacity.unwrap_or(MEMORY)),
-            polling: None,
             below: Some(BELOW),
+            ..Settings::default()
         };
         let server = Server::start(context, &settings)?;
         if let Some(ready) = server.ready().filter(|_| !context.output.is_json()) {

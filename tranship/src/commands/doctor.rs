@@ -1,5 +1,7 @@
 //! `tranship doctor`
 
+mod peer;
+
 use std::time::Duration;
 
 use super::bench::probe;
@@ -13,41 +15,57 @@ use crate::units::human;
 
 /// Arguments of `doctor`.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// What else it can look at.
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Show how a daemon is reached from here: fabric, rails, and how long an answer takes
+    Peer(peer::Args),
+}
 
 impl Args {
-    #[expect(clippy::unused_self, reason = "every command has the same shape")]
     pub(super) fn run(&self, context: &Context) -> Result<Exit, Error> {
-        let loaded = context.config_with(None)?;
-        let mut report =
-            Report::examine(&loaded.config, probe::shm().map_err(|error| error.to_string()));
-        add_tiers(&mut report, &loaded.config);
-        let exit = if report.can_serve() { Exit::Done } else { Exit::Failure };
-        if context.output.is_json() {
-            context.output.object("doctor", &report)?;
-            return Ok(exit);
+        match &self.command {
+            Some(Command::Peer(peer)) => peer.run(context),
+            None => examine(context),
         }
-        let host = &report.host;
-        context.output.line(format_args!(
-            "tranship {} · {} {} {} · {} cores · {}",
-            host.version,
-            host.system,
-            host.kernel.split('-').next().unwrap_or_default(),
-            host.arch,
-            host.cores,
-            host.memory.as_ref().map_or("memory unknown".to_owned(), |memory| {
-                human::size(memory.total.bytes())
-            }),
-        ))?;
-        context.output.table(&table("fabric", &report.fabrics))?;
-        context.output.line("")?;
-        context.output.table(&table("limit", &report.limits))?;
-        if !report.tiers.is_empty() {
-            context.output.line("")?;
-            context.output.table(&table("tier", &report.tiers))?;
-        }
-        Ok(exit)
     }
+}
+
+fn examine(context: &Context) -> Result<Exit, Error> {
+    let loaded = context.config_with(None)?;
+    let mut report =
+        Report::examine(&loaded.config, probe::shm().map_err(|error| error.to_string()));
+    add_tiers(&mut report, &loaded.config);
+    let exit = if report.can_serve() { Exit::Done } else { Exit::Failure };
+    if context.output.is_json() {
+        context.output.object("doctor", &report)?;
+        return Ok(exit);
+    }
+    let host = &report.host;
+    context.output.line(format_args!(
+        "tranship {} · {} {} {} · {} cores · {}",
+        host.version,
+        host.system,
+        host.kernel.split('-').next().unwrap_or_default(),
+        host.arch,
+        host.cores,
+        host.memory
+            .as_ref()
+            .map_or("memory unknown".to_owned(), |memory| { human::size(memory.total.bytes()) }),
+    ))?;
+    context.output.table(&table("fabric", &report.fabrics))?;
+    context.output.line("")?;
+    context.output.table(&table("limit", &report.limits))?;
+    if !report.tiers.is_empty() {
+        context.output.line("")?;
+        context.output.table(&table("tier", &report.tiers))?;
+    }
+    Ok(exit)
 }
 
 fn add_tiers(report: &mut Report, config: &Config) {

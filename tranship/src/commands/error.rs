@@ -42,7 +42,7 @@ pub enum Error {
     /// Administration at an address that this command cannot reach.
     #[error("{0}: administration is reached over UNIX sockets only; use unix:///PATH")]
     NotUnix(Address),
-    /// The secret of the tcp fabric cannot be had.
+    /// The secret of the fabrics between hosts cannot be had.
     #[error(transparent)]
     Token(#[from] config::TokenError),
     /// No daemon can be reached.

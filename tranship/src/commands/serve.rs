@@ -105,6 +105,11 @@ fn announce(context: &Context, daemon: &Daemon) -> Result<(), Error> {
 }
 
 impl Ready {
+    /// Where engines connect: addresses with commas in between.
+    pub(crate) fn listen(&self) -> &str {
+        &self.listen
+    }
+
     fn of(daemon: &Daemon) -> Self {
         Self {
             pid: std::process::id(),

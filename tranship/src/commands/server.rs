@@ -36,6 +36,20 @@ struct Failure {
     exit: u8,
 }
 
+/// What such a daemon speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Over {
+    /// Shared memory of this host.
+    #[default]
+    Shm,
+    /// TCP over the loopback interface.
+    Tcp,
+    /// RDMA by libibverbs.
+    Verbs,
+    /// RDMA by libfabric.
+    Ofi,
+}
+
 /// What is not as configured.
 #[derive(Debug, Default)]
 pub(crate) struct Settings {
@@ -45,6 +59,8 @@ pub(crate) struct Settings {
     pub(crate) polling: Option<Polling>,
     /// Tiers below memory, in the daemon's directory.
     pub(crate) below: Option<Below>,
+    /// The fabric that clients speak.
+    pub(crate) over: Over,
 }
 
 /// Tiers below memory, which take every block.
@@ -62,14 +78,20 @@ impl Server {
     /// Starts a daemon as configured but for its sockets and what is given here, and waits until it
     /// is ready.
     pub(crate) fn start(context: &Context, settings: &Settings) -> Result<Self, Error> {
-        let Settings { capacity, polling, below } = settings;
+        let Settings { capacity, polling, below, over } = settings;
         let failed = |source| Error::System { doing: "start a daemon", source };
         let directory = tempfile::Builder::new().prefix("tranship-").tempdir().map_err(failed)?;
-        let address = Address::Unix(directory.path().join("tranship.sock"));
+        let (host, port) = ("127.0.0.1".to_owned(), 0);
+        let listen = match over {
+            Over::Shm => Address::Unix(directory.path().join("tranship.sock")),
+            Over::Tcp => Address::Tcp { host, port },
+            Over::Verbs => Address::Verbs { host, port },
+            Over::Ofi => Address::Ofi { host, port },
+        };
         let admin = Address::Unix(directory.path().join("admin.sock"));
         let mut command = Command::new(std::env::current_exe().map_err(failed)?);
         command.args(["serve", "--json", "--metrics=off"]);
-        command.arg(format!("--listen={address}")).arg(format!("--admin={admin}"));
+        command.arg(format!("--listen={listen}")).arg(format!("--admin={admin}"));
         command.arg(format!("--parent={}", std::process::id()));
         if let Some(capacity) = capacity {
             command.arg(format!("--capacity={capacity}"));
@@ -106,6 +128,9 @@ impl Server {
         let failure = Arc::default();
         let stderr = child.stderr.take().map(|stderr| pass_on(stderr, Arc::clone(&failure)));
         let ready = child.stdout.take().and_then(|stdout| wait(context, stdout));
+        // With the port that was found.
+        let found = ready.as_ref().and_then(|ready: &Ready| ready.listen().parse().ok());
+        let address = found.unwrap_or(listen);
         let mut server = Self { child, address, ready, failure, stderr, directory };
         if server.ready.is_some() { Ok(server) } else { Err(server.failed()) }
     }

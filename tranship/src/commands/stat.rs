@@ -92,6 +92,10 @@ impl Args {
             human::time(Duration::from_millis(stats.uptime_ms)),
             human::count(sessions),
         ))?;
+        let listen: Vec<_> = stats.listen.iter().map(|at| at.replacen("://", " ", 1)).collect();
+        if !listen.is_empty() {
+            context.output.line(format_args!("listening  {}", listen.join(", ")))?;
+        }
         let mut table = Table::new([
             "tenant", "blocks", "used", "capacity", "lookups", "hits", "evicted", "refused",
         ]);
@@ -215,6 +219,7 @@ fn object(stats: &pb::StatsResponse) -> Value {
         "version": stats.version,
         "state": state(stats),
         "uptime_ms": stats.uptime_ms,
+        "listen": stats.listen,
         "clients": stats.server.as_ref().map_or(0, |server| server.sessions),
         "tenants": stats.tenants.iter().map(tenant).collect::<Vec<_>>(),
         "tiers": stats.tiers.iter().map(tiers::object).collect::<Vec<_>>(),

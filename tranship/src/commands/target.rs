@@ -19,7 +19,7 @@ pub struct Target {
     /// serve.listen of the configuration; bench starts a daemon of its own]
     #[arg(long = "connect", visible_alias = "to", value_name = "ADDRESSES")]
     pub to: Option<Addresses>,
-    /// File with the secret of the tcp fabric [default: tcp.token_file of the configuration]
+    /// File with the secret of the fabrics between hosts [default: tcp.token_file of the configuration]
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
     /// Give up after this long
@@ -40,7 +40,7 @@ pub struct AdminTarget {
     /// administration; reaches other hosts
     #[arg(long, visible_alias = "to", value_name = "ADDRESSES", conflicts_with = "admin")]
     pub connect: Option<Addresses>,
-    /// File with the secret of the tcp fabric [default: tcp.token_file of the configuration]
+    /// File with the secret of the fabrics between hosts [default: tcp.token_file of the configuration]
     #[arg(long, value_name = "FILE", requires = "connect")]
     pub token_file: Option<PathBuf>,
     /// Give up after this long

@@ -25,6 +25,6 @@ pub use section::{Field, Section, Setting, settings};
 pub use token::{TokenError, token};
 pub use tranship_cache::client::daemon::{Address, AddressError, Addresses, runtime_dir};
 pub use value::{
-    CodecName, DiskIo, FilePath, HugePages, IngestName, LogFormat, LogLevel, Maybe, Name, Pairs,
-    Percent, PolicyName, Polling, Secret, Url, Value,
+    CodecName, DiskIo, FilePath, HugePages, IngestName, LogFormat, LogLevel, Maybe, Name, Names,
+    Pairs, Percent, PolicyName, Polling, Secret, Text, Url, Value,
 };

@@ -5,11 +5,12 @@ use std::ops::RangeInclusive;
 
 use tranship_cache::tier::nvme;
 use tranship_cache::tier::nvme::disk::PAGE_BYTES;
+use tranship_transport::Kind;
 
 use super::section::{config, section};
 use super::value::{
-    CodecName, DiskIo, FilePath, HugePages, IngestName, LogFormat, LogLevel, Maybe, Name, Pairs,
-    Percent, PolicyName, Polling, Secret, Url,
+    CodecName, DiskIo, FilePath, HugePages, IngestName, LogFormat, LogLevel, Maybe, Name, Names,
+    Pairs, Percent, PolicyName, Polling, Secret, Text, Url,
 };
 use super::{Address, Addresses, Error};
 use crate::doctor::host;
@@ -23,6 +24,8 @@ config! {
     policy: Policy,
     transport: Transport,
     tcp: Tcp,
+    verbs: Verbs,
+    ofi: Ofi,
     limits: Limits,
     log: Log,
 }
@@ -119,9 +122,9 @@ section! {
 }
 
 section! {
-    /// The tcp fabric, between hosts.
+    /// The tcp fabric, between hosts, and the connections of verbs and ofi, which are tcp too.
     Tcp {
-        /// File with the secret that both ends must have
+        /// File with the secret that both ends must have, whichever of tcp, verbs and ofi they speak
         token_file, also "token-file": Maybe<FilePath> = Maybe::Unset,
         /// The secret itself; on a command line everybody on the host sees it
         token: Maybe<Secret> = Maybe::Unset,
@@ -131,6 +134,34 @@ section! {
         advertise: Maybe<Address> = Maybe::Unset,
         /// Streams that carry payload to one peer, or auto
         streams: Maybe<u32> = Maybe::Unset,
+    }
+}
+
+section! {
+    /// The verbs fabric, RDMA by libibverbs; open where serve.listen or --connect has verbs://HOST:PORT.
+    Verbs {
+        /// Devices to use, NAME or NAME:PORT with commas in between, or auto: every active port
+        devices: Maybe<Names> = Maybe::Unset,
+        /// Place in the table of GIDs of the address to use, or auto
+        gid_index: Maybe<u32> = Maybe::Unset,
+        /// Traffic class of packets, DSCP in its upper six bits
+        traffic_class: u32 = 0,
+        /// Address that peers are told to connect to, or auto: the one that is listened at
+        advertise: Maybe<Address> = Maybe::Unset,
+    }
+}
+
+section! {
+    /// The ofi fabric, RDMA by libfabric; open where serve.listen or --connect has ofi://HOST:PORT.
+    Ofi {
+        /// Provider as fi_info(1) calls it, the same at both ends, or auto: the best there is
+        provider: Maybe<Text> = Maybe::Unset,
+        /// Only this domain of the provider: an interface or a device, or auto: all of them
+        domain: Maybe<Text> = Maybe::Unset,
+        /// Address of this host that providers of IP networks use, or auto: that of serve.listen
+        source: Maybe<Text> = Maybe::Unset,
+        /// Address that peers are told to connect to, or auto: the one that is listened at
+        advertise: Maybe<Address> = Maybe::Unset,
     }
 }
 
@@ -174,6 +205,10 @@ fn default_capacity() -> Size {
 
 /// How many streams carry payload to one peer.
 const STREAMS: RangeInclusive<u32> = 1..=32;
+/// The last place in a table of GIDs that a queue pair can name.
+const GID_INDEX_MAX: u32 = 255;
+/// The field of a packet has eight bits.
+const TRAFFIC_CLASS_MAX: u32 = 255;
 /// What the smallest block takes; a number without its unit is mostly below.
 const CAPACITY_MIN_BYTES: u64 = 4096;
 
@@ -216,8 +251,28 @@ impl Config {
                     .to_owned(),
             );
         }
-        if let Some(address @ Address::Unix(_)) = advertise.as_ref() {
-            return conflict(format!("tcp.advertise is {address}; expected tcp://HOST:PORT"));
+        let advertised = [
+            (Kind::Tcp, advertise),
+            (Kind::Verbs, &self.verbs.advertise),
+            (Kind::Ofi, &self.ofi.advertise),
+        ];
+        for (fabric, address) in advertised {
+            if let Some(address) = address.as_ref().filter(|address| address.fabric() != fabric) {
+                return conflict(format!(
+                    "{fabric}.advertise is {address}; expected {fabric}://HOST:PORT"
+                ));
+            }
+        }
+        let Verbs { gid_index, traffic_class, .. } = &self.verbs;
+        if let Some(index) = gid_index.as_ref().filter(|index| **index > GID_INDEX_MAX) {
+            return conflict(format!(
+                "verbs.gid_index is {index}; use 0 to {GID_INDEX_MAX}, or auto (show_gids lists them)"
+            ));
+        }
+        if *traffic_class > TRAFFIC_CLASS_MAX {
+            return conflict(format!(
+                "verbs.traffic_class is {traffic_class}; use 0 to {TRAFFIC_CLASS_MAX}"
+            ));
         }
         if streams.as_ref().is_some_and(|&streams| !STREAMS.contains(&streams)) {
             return conflict(format!(

@@ -1,4 +1,4 @@
-//! The secret of the tcp fabric, from wherever it was put.
+//! The secret of the fabrics between hosts, from wherever it was put.
 
 use std::fs::File;
 use std::io::{self, Read};

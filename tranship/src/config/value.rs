@@ -10,7 +10,7 @@ use super::{Address, Addresses};
 use crate::suggest;
 use crate::units::{Size, Span};
 
-pub use text::{FilePath, Name, Pairs, Secret, Url};
+pub use text::{FilePath, Name, Names, Pairs, Secret, Text, Url};
 pub use words::{CodecName, DiskIo, HugePages, IngestName, LogFormat, LogLevel, Polling};
 
 /// A value that a person writes as text.
@@ -60,11 +60,11 @@ macro_rules! plain {
 explained! {
     Size: "a size such as 4GiB",
     Span: "a duration such as 50us",
-    Address: "unix:///PATH or tcp://HOST:PORT",
+    Address: "unix:///PATH, tcp://HOST:PORT, verbs://HOST:PORT or ofi://HOST:PORT",
 }
 
 impl Value for Addresses {
-    const FORM: &'static str = "unix:///PATH, tcp://HOST:PORT, or both with a comma in between";
+    const FORM: &'static str = "unix:///PATH, tcp://HOST:PORT, verbs://HOST:PORT, ofi://HOST:PORT, or several with commas in between";
     const LIST: bool = true;
 
     fn read(text: &str) -> Result<Self, String> {
@@ -162,8 +162,10 @@ maybe! {
     FilePath: "off", "a path or off";
     Url: "off", "s3://BUCKET/PREFIX, gs://…, az://…, a directory, or off";
     Pairs: "off", "NAME=VALUE, several with commas in between, or off";
+    Names: "auto", "NAME, several with commas in between, or auto";
+    Text: "auto", "text or auto";
     Name: "auto", "a name of letters, digits and -_., or auto";
-    Address: "auto", "tcp://HOST:PORT or auto";
+    Address: "auto", "an address such as tcp://HOST:PORT, or auto";
 }
 
 /// A share of a whole, 0 to 100 percent, written `95%`.
@@ -231,6 +233,9 @@ mod tests {
         round_trip::<Maybe<Url>>("s3://bucket/prefix");
         round_trip::<Maybe<Name>>("auto");
         round_trip::<IngestName>("hot");
+        round_trip::<Maybe<Names>>("mlx5_0:1,mlx5_1");
+        round_trip::<Maybe<Text>>("tcp;ofi_rxm");
+        round_trip::<Maybe<Text>>("auto");
     }
 
     #[test]
@@ -245,6 +250,10 @@ mod tests {
         assert!(policy.ends_with("or gdsf; did you mean \"s3fifo\"?"), "{policy}");
         let policy = PolicyName::read("opt").unwrap_err();
         assert!(policy.contains("only tranship trace simulate can run it"), "{policy}");
+        assert_eq!(
+            Maybe::<Names>::read("mlx5_0,").unwrap_err(),
+            "\"mlx5_0,\": expected NAME, several with commas in between"
+        );
         assert_eq!(u32::read("-1").unwrap_err(), "\"-1\": expected a whole number");
     }
 

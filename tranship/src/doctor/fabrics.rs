@@ -18,10 +18,17 @@ use tranship_dylib::Source;
 use tranship_transport::fabric::tcp;
 
 use super::{Finding, Speed, probe, rdma, sys};
+use crate::config::Config;
 
-pub(super) fn examine(speed: Result<Speed, String>) -> Vec<Finding> {
+pub(super) fn examine(config: &Config, speed: Result<Speed, String>) -> Vec<Finding> {
     let loopback = probe::measure(tcp::Config::new(), tcp::Config::new());
-    vec![shm(speed), tcp(&sys::interfaces(), loopback), rdma::verbs(), rdma::ofi(), cuda()]
+    vec![
+        shm(speed),
+        tcp(&sys::interfaces(), loopback),
+        rdma::verbs(config),
+        rdma::ofi(config),
+        cuda(),
+    ]
 }
 
 /// Shared memory between processes: a sealed memfd, handed over a UNIX socket.
@@ -149,7 +156,8 @@ mod tests {
 
     #[test]
     fn every_fabric_is_reported_once() {
-        let names: Vec<_> = examine(Ok(SPEED)).iter().map(|finding| finding.name).collect();
+        let names: Vec<_> =
+            examine(&Config::default(), Ok(SPEED)).iter().map(|finding| finding.name).collect();
         assert_eq!(names, ["shm", "tcp", "verbs", "ofi", "cuda"]);
     }
 }

@@ -124,7 +124,7 @@ impl Report {
     pub fn examine(config: &Config, shm: Result<Speed, String>) -> Self {
         Self {
             host: host::Host::examine(),
-            fabrics: fabrics::examine(shm),
+            fabrics: fabrics::examine(config, shm),
             limits: limits::examine(config),
             tiers: Vec::new(),
         }

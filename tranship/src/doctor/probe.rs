@@ -12,8 +12,8 @@ use super::Speed;
 
 /// Time for each of the two figures.
 const TIME: Duration = Duration::from_millis(60);
-/// How long any single thing may take.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long any single thing may take: libfabric needs a second to get going on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Large writes run at the speed of the fabric, small ones show what a message costs.
 const LARGE_BYTES: u64 = 1 << 20;
 const SMALL_BYTES: u64 = 64;

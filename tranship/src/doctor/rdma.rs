@@ -8,7 +8,9 @@ use tranship_verbs_sys::Verbs;
 use tranship_verbs_sys::devices::{Devices, Presence};
 use tranship_verbs_sys::port::Port;
 
-use super::Finding;
+use super::{Finding, Speed, probe};
+use crate::config::{Address, Config};
+use crate::net;
 
 /// Bytes that an immediate of ours needs; verbs carry no more.
 const IMMEDIATE_BYTES: usize = 4;
@@ -19,18 +21,22 @@ struct Device {
     ports: Result<Vec<Port>, String>,
 }
 
-/// libibverbs, its devices, and their ports.
-pub(super) fn verbs() -> Finding {
+/// libibverbs, its devices, and their ports; what they do as configured.
+pub(super) fn verbs(config: &Config) -> Finding {
+    let (host, port) = ("127.0.0.1".to_owned(), 0);
+    let listen = Address::Verbs { host, port };
+    let open = || net::verbs(config, Some(&listen), None);
+    let attempt = || probe::measure(open(), open());
     let library = match Verbs::load() {
         Ok(library) => library,
-        Err(error) => return judge_verbs(&Presence::judge(Err(&error)), &[]),
+        Err(error) => return judge_verbs(&Presence::judge(Err(&error)), &[], attempt),
     };
     match library.devices() {
         Ok(devices) => {
             let presence = Presence::judge(Ok(Ok(devices.len())));
-            judge_verbs(&presence, &examine(&devices))
+            judge_verbs(&presence, &examine(&devices), attempt)
         }
-        Err(errno) => judge_verbs(&Presence::judge(Ok(Err(errno))), &[]),
+        Err(errno) => judge_verbs(&Presence::judge(Ok(Err(errno))), &[], attempt),
     }
 }
 
@@ -47,7 +53,12 @@ fn examine(devices: &Devices<'_>) -> Vec<Device> {
     (0..devices.len()).map(device).collect()
 }
 
-fn judge_verbs(presence: &Presence, devices: &[Device]) -> Finding {
+/// `attempt` opens the fabric twice and moves bytes; it is made where it may succeed.
+fn judge_verbs(
+    presence: &Presence,
+    devices: &[Device],
+    attempt: impl FnOnce() -> Result<Speed, String>,
+) -> Finding {
     if !matches!(presence, Presence::Devices(_)) {
         let finding = match presence {
             Presence::Unusable(_) | Presence::Failed(_) => {
@@ -84,8 +95,19 @@ fn judge_verbs(presence: &Presence, devices: &[Device]) -> Finding {
     remedies.dedup();
     let said = said.join("; ");
     match active {
-        true => Finding::absent("verbs", format!("{said}; this build has no verbs fabric yet")),
+        true => judge_attempt("verbs", &said, attempt()),
         false => Finding::warning("verbs", said).remedy(remedies.join("; ")),
+    }
+}
+
+/// A fabric that should work.
+fn judge_attempt(name: &'static str, said: &str, attempt: Result<Speed, String>) -> Finding {
+    match attempt {
+        Ok(speed) => Finding::ready(name, format!("{speed} on this host; {said}")).measured(speed),
+        Err(why) => {
+            Finding::warning(name, format!("{said}; a transfer on this host failed: {why}"))
+                .remedy(format!("tranship bench transport --fabric {name} -vv shows more"))
+        }
     }
 }
 
@@ -99,8 +121,11 @@ fn addresses(port: &Port) -> String {
     }
 }
 
-/// libfabric, and the providers that could carry a fabric.
-pub(super) fn ofi() -> Finding {
+/// libfabric, and the providers that could carry a fabric; what it does as configured.
+pub(super) fn ofi(config: &Config) -> Finding {
+    let (host, port) = ("127.0.0.1".to_owned(), 0);
+    let listen = Address::Ofi { host, port };
+    let open = || net::ofi(config, Some(&listen), None);
     match Fabric::load() {
         Err(error) if error.is_absent() => Finding::absent("ofi", "libfabric is not installed")
             .remedy("install libfabric1 (Debian, Ubuntu) or libfabric (RHEL)"),
@@ -111,12 +136,17 @@ pub(super) fn ofi() -> Finding {
             let providers = library
                 .providers()
                 .map_err(|error| library.error(error).to_string_lossy().into_owned());
-            judge_ofi(&release(library.version()), providers)
+            let attempt = || probe::measure(open(), open());
+            judge_ofi(&release(library.version()), providers, attempt)
         }
     }
 }
 
-fn judge_ofi(version: &str, providers: Result<Vec<Provider>, String>) -> Finding {
+fn judge_ofi(
+    version: &str,
+    providers: Result<Vec<Provider>, String>,
+    attempt: impl FnOnce() -> Result<Speed, String>,
+) -> Finding {
     let providers = match providers {
         Ok(providers) => providers,
         Err(why) => {
@@ -146,10 +176,7 @@ fn judge_ofi(version: &str, providers: Result<Vec<Provider>, String>) -> Finding
     }
     let list: Vec<String> =
         domains.iter().map(|(name, domains)| format!("{name} ({})", domains.join(", "))).collect();
-    Finding::absent(
-        "ofi",
-        format!("libfabric {version}: {}; this build has no ofi fabric yet", list.join(", ")),
-    )
+    judge_attempt("ofi", &format!("libfabric {version}: {}", list.join(", ")), attempt())
 }
 
 #[cfg(test)]
@@ -167,8 +194,22 @@ mod tests {
         Port { number, state, link_layer: 2, mbps: 400_000, mtu_bytes: 4096, lid: 0, gids }
     }
 
-    fn of_ports(ports: Result<Vec<Port>, String>) -> Finding {
-        judge_verbs(&Presence::Devices(1), &[Device { name: "mlx5_0".to_owned(), ports }])
+    const SPEED: Speed = Speed { gb_per_s: 48.25, one_way_us: 1.72 };
+
+    fn works() -> Result<Speed, String> {
+        Ok(SPEED)
+    }
+
+    fn never() -> Result<Speed, String> {
+        panic!("nothing is there to be tried")
+    }
+
+    fn of_ports(
+        ports: Result<Vec<Port>, String>,
+        attempt: impl FnOnce() -> Result<Speed, String>,
+    ) -> Finding {
+        let devices = [Device { name: "mlx5_0".to_owned(), ports }];
+        judge_verbs(&Presence::Devices(1), &devices, attempt)
     }
 
     #[test]
@@ -179,7 +220,7 @@ mod tests {
             Presence::judge(Ok(Err(38))),
             Presence::judge(Ok(Ok(0))),
         ]
-        .map(|presence| judge_verbs(&presence, &[]));
+        .map(|presence| judge_verbs(&presence, &[], never));
         let details = rows.each_ref().map(|row| row.detail.as_str());
         assert_eq!(
             details,
@@ -193,26 +234,30 @@ mod tests {
 
     #[test]
     fn an_active_port_is_described() {
-        let row = of_ports(Ok(vec![port(1, IBV_PORT_ACTIVE)]));
-        assert!(
-            row.detail.starts_with(
-                "device mlx5_0 port 1 Ethernet, 400 Gbit/s, MTU 4096, GIDs 3 RoCE v2 10.0.0.7"
-            ),
-            "{}",
-            row.detail
+        let row = of_ports(Ok(vec![port(1, IBV_PORT_ACTIVE)]), works);
+        assert_eq!((row.state, row.speed.map(|it| it.gb_per_s)), (State::Ready, Some(48.25)));
+        assert_eq!(
+            row.detail,
+            "48.2 GB/s, 1.7 µs on this host; device mlx5_0 port 1 Ethernet, 400 Gbit/s, MTU 4096, \
+             GIDs 3 RoCE v2 10.0.0.7"
         );
-        let both = of_ports(Ok(vec![port(1, IBV_PORT_DOWN), port(2, IBV_PORT_ACTIVE)]));
+        let failed = || Err("ibv_reg_mr: out of memory".to_owned());
+        let row = of_ports(Ok(vec![port(1, IBV_PORT_ACTIVE)]), failed);
+        assert_eq!(row.state, State::Warning, "a port is not enough");
+        assert!(row.detail.ends_with("failed: ibv_reg_mr: out of memory"), "{}", row.detail);
+        assert!(row.remedy.is_some_and(|remedy| remedy.contains("--fabric verbs")));
+        let both = of_ports(Ok(vec![port(1, IBV_PORT_DOWN), port(2, IBV_PORT_ACTIVE)]), works);
         assert!(both.detail.contains("port 1 is down (down)"), "{}", both.detail);
         assert_ne!(both.state, State::Warning, "one of them will do");
     }
 
     #[test]
     fn a_device_without_a_port_that_works_is_a_warning() {
-        let row = of_ports(Ok(vec![port(1, IBV_PORT_INIT)]));
+        let row = of_ports(Ok(vec![port(1, IBV_PORT_INIT)]), never);
         assert_eq!(row.state, State::Warning);
         assert_eq!(row.detail, "device mlx5_0 port 1 is down (waiting for a subnet manager)");
         assert!(row.remedy.is_some_and(|remedy| remedy.contains("opensm")));
-        let row = of_ports(Err("Permission denied".to_owned()));
+        let row = of_ports(Err("Permission denied".to_owned()), never);
         assert_eq!(row.state, State::Warning);
         assert!(row.remedy.is_some_and(|remedy| remedy.contains("/dev/infiniband")));
     }
@@ -233,15 +278,19 @@ mod tests {
             provider("tcp;ofi_rxm", "eth0", 8),
             provider("mute", "x", 0),
         ];
-        let row = judge_ofi("1.17", Ok(all));
+        let row = judge_ofi("1.17", Ok(all.clone()), works);
+        assert_eq!(row.state, State::Ready);
         assert!(
-            row.detail.starts_with("libfabric 1.17: efa (rdmap0), tcp;ofi_rxm (eth0, lo);"),
+            row.detail.ends_with("; libfabric 1.17: efa (rdmap0), tcp;ofi_rxm (eth0, lo)"),
             "{}",
             row.detail
         );
-        let row = judge_ofi("1.17", Ok(vec![provider("mute", "x", 0)]));
+        let row = judge_ofi("1.17", Ok(all), || Err("no rail".to_owned()));
+        assert_eq!(row.state, State::Warning);
+        assert!(row.remedy.is_some_and(|remedy| remedy.contains("--fabric ofi")));
+        let row = judge_ofi("1.17", Ok(vec![provider("mute", "x", 0)]), never);
         assert!(row.detail.contains("no provider"), "{}", row.detail);
-        let row = judge_ofi("1.17", Err("out of memory".to_owned()));
+        let row = judge_ofi("1.17", Err("out of memory".to_owned()), never);
         assert_eq!(row.state, State::Warning);
     }
 }

@@ -53,7 +53,7 @@ pub enum StartError {
          one with --token-file or TRANSHIP_TOKEN, or let everybody in with --insecure"
     )]
     Open(Address),
-    /// The secret of the tcp fabric cannot be had.
+    /// The secret of the fabrics between hosts cannot be had.
     #[error(transparent)]
     Token(#[from] config::TokenError),
     /// The directory of a socket is not safe.
@@ -210,7 +210,7 @@ impl Daemon {
             admin_socket: admin.admin_socket().to_owned(),
             metrics: admin.metrics(),
             admin: Some(admin),
-            listen: listen(&engine),
+            listen: listen(&engine).into_iter().map(|(_, at)| at).collect::<Vec<_>>().join(","),
             engine,
             tiers,
             events,
@@ -312,16 +312,17 @@ impl fmt::Debug for Daemon {
 fn unix(address: &Address) -> Result<PathBuf, StartError> {
     match address {
         Address::Unix(path) => Ok(path.clone()),
-        Address::Tcp { .. } => Err(StartError::NotUnix(address.clone())),
+        other => Err(StartError::NotUnix(other.clone())),
     }
 }
 
-fn listen(engine: &Engine) -> String {
+/// The fabrics, and where clients connect over them.
+fn listen(engine: &Engine) -> Vec<(Kind, String)> {
     let address = |endpoint: &Endpoint| match endpoint.kind {
-        Kind::Shm => format!("unix://{}", endpoint.endpoint),
-        kind => format!("{kind}://{}", endpoint.endpoint),
+        Kind::Shm => (Kind::Shm, format!("unix://{}", endpoint.endpoint)),
+        kind => (kind, format!("{kind}://{}", endpoint.endpoint)),
     };
-    engine.addresses().iter().map(address).collect::<Vec<_>>().join(",")
+    engine.addresses().iter().map(address).collect()
 }
 
 fn memory(tenants: &[server::TenantConfig]) -> TierInfo {
@@ -348,6 +349,7 @@ fn observe(server: &Server) -> Observe {
         sessions: Arc::new(server.sessions()),
         now: Arc::new(server.clock()),
         clock: Arc::new(move || clock.now()),
+        listen: listen(server.engine()),
         since: Instant::now(),
         started: Default::default(),
     }

@@ -134,6 +134,10 @@ fn in_dram<'a, const N: usize>(
 fn daemon(page: &mut Page<'_>, observe: &Observe) -> fmt::Result {
     let version = [("version", env!("CARGO_PKG_VERSION"))];
     page.gauge("build_info", None, "Version of the daemon", [(version, 1)])?;
+    let fabrics = observe.listen.iter();
+    let fabrics =
+        fabrics.map(|(kind, at)| ([("fabric", kind.name()), ("address", at.as_str())], 1));
+    page.gauge("fabric_info", None, "Fabrics that are open", fabrics)?;
     let uptime = observe.since.elapsed().as_secs();
     page.gauge("uptime", SECONDS, "Time since the daemon started", [(ALONE, uptime)])?;
     let state = observe.state();

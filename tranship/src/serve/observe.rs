@@ -9,7 +9,7 @@ use tranship_cache::server::{ServerStats, SessionInfo};
 use tranship_cache::tier::Tier;
 use tranship_cache::tier::cold::{Figures, Health};
 use tranship_cache::{Millis, Store};
-use tranship_transport::{Stats, Time};
+use tranship_transport::{Kind, Stats, Time};
 
 /// Reads a value from its owner.
 pub(crate) type Source<T> = Arc<dyn Fn() -> T + Send + Sync>;
@@ -29,6 +29,8 @@ pub(crate) struct Observe {
     pub(crate) now: Source<Millis>,
     /// The engine's clock, by which sessions are dated.
     pub(crate) clock: Source<Time>,
+    /// The fabrics that are open, and where clients connect over them.
+    pub(crate) listen: Vec<(Kind, String)>,
     /// Since when the daemon runs.
     pub(crate) since: Instant,
     /// Whether the daemon has finished starting.

@@ -84,11 +84,17 @@ impl Scene {
 
     /// Starts a daemon in the runtime directory, and waits until it is ready.
     pub(crate) fn serve(&self, args: &[&str]) -> Daemon {
+        self.serve_with(args, &[])
+    }
+
+    /// The same, with variables in its environment.
+    pub(crate) fn serve_with(&self, args: &[&str], variables: &[(&str, &str)]) -> Daemon {
         let mut command = self.command(&["serve", "--json", "--metrics", "off"]);
         if !args.contains(&"--capacity") {
             command.args(["--capacity", "16MiB"]);
         }
         command.args(["--log-level", "error"]).args(args).stdout(Stdio::piped());
+        command.envs(variables.iter().copied());
         let mut child = command.spawn().expect("the binary starts");
         let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
         let told = |line: std::io::Result<String>| -> Value {
@@ -112,9 +118,14 @@ pub(crate) struct Daemon {
 impl Daemon {
     /// Where it listens over TCP, with the port that was found.
     pub(crate) fn tcp(&self) -> String {
+        self.listen("tcp")
+    }
+
+    /// Where it listens over a fabric, with the port that was found.
+    pub(crate) fn listen(&self, fabric: &str) -> String {
         let listen = self.ready["listen"].as_str().expect("text");
-        let mut tcp = listen.split(',').filter(|address| address.starts_with("tcp://"));
-        tcp.next().expect("it listens over tcp").to_owned()
+        let over = |address: &&str| address.split_once("://").is_some_and(|(it, _)| it == fabric);
+        listen.split(',').find(over).expect("it listens over the fabric").to_owned()
     }
 
     /// Asks it to end; its exit code.
@@ -132,6 +143,26 @@ impl Daemon {
 impl Drop for Daemon {
     fn drop(&mut self) {
         self.kill();
+    }
+}
+
+/// A process that is killed when this is dropped.
+pub(crate) struct Ended(pub(crate) Child);
+
+impl Ended {
+    /// The first line of its standard output, which is piped.
+    pub(crate) fn line(&mut self) -> String {
+        let mut line = String::new();
+        let stdout = self.0.stdout.as_mut().expect("piped");
+        BufReader::new(stdout).read_line(&mut line).expect("UTF-8");
+        line
+    }
+}
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 

@@ -4,6 +4,7 @@ mod cli;
 mod common;
 mod crash;
 mod daemon;
+mod rdma;
 mod replay_chaos;
 mod tcp;
 mod tiers;

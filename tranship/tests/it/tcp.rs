@@ -150,15 +150,19 @@ fn bad_addresses_are_one_line() {
     let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
     let silent = format!("tcp://{}", silent.local_addr().expect("bound"));
     let nobody = format!("tcp://127.0.0.1:{}", free_port());
-    let cases: [(&[&str], i32, &str); 10] = [
+    let cases: [(&[&str], i32, &str); 14] = [
         (&["get", "x", "--connect", "tcp://host"], 2, "tcp://HOST:PORT"),
         (&["get", "x", "--connect", "tcp://h:1,"], 2, "separated by commas"),
-        (&["get", "x", "--connect", "verbs://mlx5_0:1"], 2, "expected unix:///PATH"),
+        (&["get", "x", "--connect", "rdma://mlx5_0:1"], 2, "expected unix:///PATH"),
+        (&["get", "x", "--connect", "verbs://mlx5_0"], 2, "verbs://HOST:PORT"),
         (&["get", "x", "--connect", "localhost:7420"], 2, "expected unix:///PATH"),
         (&["get", "x", "--connect", "tcp://no-such-host.invalid:1"], 5, "check the name"),
         (&["get", "x", "--connect", &nobody], 5, "nobody answers there"),
         (&["get", "x", "--timeout", "300ms", "--connect", &silent], 5, "no answer within 300ms"),
         (&["serve", "--listen", "tcp://127.0.0.1:1,tcp://127.0.0.1:2"], 2, "two tcp addresses"),
+        (&["serve", "--listen", "ofi://h:1,ofi://h:2"], 2, "two ofi addresses"),
+        (&["serve", "--ofi-advertise", "tcp://h:1"], 2, "expected ofi://HOST:PORT"),
+        (&["serve", "--verbs-gid-index", "256"], 2, "use 0 to 255"),
         (&["serve", "--listen", "tcp://h:1", "--tcp-streams", "0"], 2, "use 1 to 32"),
         (
             &["serve", "--capacity", "16MiB", "--insecure", "--listen", "tcp://no-such.invalid:1"],

@@ -25,6 +25,7 @@ mod objects;
 pub mod providers;
 mod regions;
 mod rma;
+mod signals;
 #[cfg(test)]
 mod tests;
 
@@ -98,7 +99,10 @@ impl Fabric {
             packages: "libfabric1 (Debian, Ubuntu) or libfabric (RHEL)",
             oldest: "libfabric 1.15",
         };
-        let opened = source.open()?;
+        let kept = signals::Kept::now();
+        let opened = source.open();
+        drop(kept);
+        let opened = opened?;
         // SAFETY: the library stays loaded, and the signatures are those of its headers.
         let symbols =
             unsafe { Symbols::from_library(opened) }.map_err(|_| source.without("symbols"))?;

@@ -66,3 +66,14 @@ fn providers_are_listed_with_what_they_carry() {
     assert!(tcp.immediate_bytes >= 4, "{tcp:?}");
     assert_eq!(tcp.mr_mode & !providers::MR_MODE, 0, "{tcp:?}");
 }
+
+#[test]
+fn loading_leaves_signals_to_the_process() {
+    let Some(fabric) = library() else { return };
+    // Libraries that come with it have been loaded, and providers are looked for now.
+    fabric.providers().unwrap();
+    for signal in [libc::SIGINT, libc::SIGTERM] {
+        let action = crate::signals::action(signal).unwrap();
+        assert_eq!(action.sa_sigaction, libc::SIG_DFL, "signal {signal}");
+    }
+}

@@ -26,7 +26,8 @@ fn link() -> impl Strategy<Value = Link> {
 
 fn puts() -> impl Strategy<Value = Request> {
     let route = (0..90u32, any::<(u64, u64)>()).prop_map(|(n, (key, base))| {
-        let address = Address::new([Kind::Tcp, Kind::Shm][n as usize % 2], format!("h:{n}"));
+        let kinds = [Kind::Tcp, Kind::Shm, Kind::Verbs, Kind::Ofi];
+        let address = Address::new(kinds[n as usize % kinds.len()], format!("h:{n}"));
         Route { address, key, base }
     });
     let routes = proptest::collection::vec(route, 0..4);

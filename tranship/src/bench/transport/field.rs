@@ -27,6 +27,8 @@ enum Beside {
     Mapping(Mapping),
     /// Plain sockets, as many as there are streams.
     Sockets(RefCell<Sockets>),
+    /// Nothing that could be measured from here.
+    Unknown,
 }
 
 /// Which way the bytes go.
@@ -47,14 +49,17 @@ impl Bench {
             return Err(Error::Answer { question: "open" });
         };
         let theirs = self.engine.open_at(self.peer, &window)?;
-        let beside = match self.fabric {
+        let beside = match &self.fabric {
             Fabric::Shm => Beside::Mapping(self.engine.map(&theirs, PATIENCE)?),
-            Fabric::Tcp { streams } => {
+            // A server listens for nothing but the fabric.
+            Fabric::Tcp { streams, .. } if self.other.is_ours() => {
+                let streams = *streams;
                 let Answer::Sockets { port } = self.ask(&Ask::Sockets { streams, bytes })? else {
                     return Err(Error::Answer { question: "sockets" });
                 };
                 Beside::Sockets(RefCell::new(Sockets::connect(port, streams, bytes)?))
             }
+            Fabric::Tcp { .. } | Fabric::Verbs(_) | Fabric::Ofi(_) => Beside::Unknown,
         };
         Ok(Field { ours, theirs, beside, pieces: Pieces::new(size, bytes) })
     }
@@ -70,9 +75,11 @@ impl Field {
         Ok((self.ours.slice(piece.clone())?, self.theirs.slice(piece.clone())?))
     }
 
-    /// The limit of pieces that go a certain way: copies of them, or what sockets do steadily.
-    pub(super) fn limit(&self, pieces: Pieces, way: Way) -> Box<Step<'_>> {
-        match &self.beside {
+    /// The limit of pieces that go a certain way: copies of them, or what sockets do steadily; none
+    /// where it is not known.
+    pub(super) fn limit(&self, pieces: Pieces, way: Way) -> Option<Box<Step<'_>>> {
+        Some(match &self.beside {
+            Beside::Unknown => return None,
             Beside::Mapping(mapping) => {
                 let (ours, theirs) = (&**self.ours.memory(), mapping.memory());
                 let (from, to) = if way == Way::From { (theirs, ours) } else { (ours, theirs) };
@@ -91,6 +98,6 @@ impl Field {
                 tally.worked(began, 1, bytes);
                 Ok(())
             }),
-        }
+        })
     }
 }

@@ -21,7 +21,7 @@ use self::asks::{Answer, Ask, decode, encode};
 use self::field::{Field, Way};
 use super::child::Other;
 use super::line::{Latency, Throughput};
-use super::rounds::{Measured, Tally, in_turns};
+use super::rounds::{Measured, Step, Tally, in_turns};
 use super::{Error, Line, Plan};
 
 pub use fabric::Fabric;
@@ -79,7 +79,7 @@ pub struct Bench {
     engine: Engine,
     peer: Peer,
     /// Last, so that the engine hangs up before the other process is ended.
-    _other: Other,
+    other: Other,
 }
 
 impl Bench {
@@ -95,7 +95,7 @@ impl Bench {
     ) -> Result<Self, Error> {
         let engine = fabric.engine(plan.busy, copy_threads)?;
         let peer = engine.connect(other.address(), PATIENCE)?;
-        Ok(Self { fabric, plan, copy_threads, engine, peer, _other: other })
+        Ok(Self { fabric, plan, copy_threads, engine, peer, other })
     }
 
     /// Measures one operation at one size, with `batch` transfers in flight; a ping-pong has one.
@@ -107,13 +107,13 @@ impl Bench {
             Op::Write | Op::Read => {
                 let field = self.field(size, size)?;
                 let measured = self.transfers(op, &field, batch)?;
-                let line = self.line(op, size, batch, Latency::Completion, &measured[1]);
+                let line = self.line(op, size, batch, Latency::Completion, &measured.operation);
                 Ok(vec![against(&measured, &field, line)])
             }
             Op::Pingpong => {
                 let field = self.field(size, size)?;
                 let measured = self.pingpong(&field)?;
-                let line = self.line(op, size, 1, Latency::OneWay, &measured[1]);
+                let line = self.line(op, size, 1, Latency::OneWay, &measured.operation);
                 Ok(vec![against(&measured, &field, line)])
             }
             Op::Paged { pages } => self.paged(size, pages, batch).map(|line| vec![line]),
@@ -134,7 +134,7 @@ impl Bench {
     }
 
     /// The limit and the operation.
-    fn transfers(&self, op: Op, field: &Field, batch: u32) -> Result<[Measured; 2], Error> {
+    fn transfers(&self, op: Op, field: &Field, batch: u32) -> Result<Beside, Error> {
         let mut pieces = field.pieces;
         let warm_up = pieces.count().div_ceil(u64::from(batch));
         let mut flying: Vec<(Instant, Transfer)> = Vec::with_capacity(batch as usize);
@@ -157,12 +157,31 @@ impl Bench {
             Ok(())
         };
         let way = if op == Op::Read { Way::From } else { Way::To };
-        let mut limit = field.limit(field.pieces, way);
-        in_turns(self.plan.time, warm_up, [&mut *limit, &mut operation])
+        self.beside(warm_up, field.limit(field.pieces, way), &mut operation)
+    }
+
+    /// Measures an operation, in turns with its limit where that is known.
+    fn beside(
+        &self,
+        warm_up: u64,
+        limit: Option<Box<Step<'_>>>,
+        operation: &mut Step<'_>,
+    ) -> Result<Beside, Error> {
+        let time = self.plan.time;
+        match limit {
+            None => {
+                let [operation] = in_turns(time, warm_up, [operation])?;
+                Ok(Beside { limit: None, operation })
+            }
+            Some(mut limit) => {
+                let [limit, operation] = in_turns(time, warm_up, [&mut *limit, operation])?;
+                Ok(Beside { limit: Some(limit), operation })
+            }
+        }
     }
 
     /// The limit and the operation. Half of a round trip is one way, and bytes count both ways.
-    fn pingpong(&self, field: &Field) -> Result<[Measured; 2], Error> {
+    fn pingpong(&self, field: &Field) -> Result<Beside, Error> {
         let window = field.ours.window(0..field.ours.len())?;
         let pongs = self.engine.counter()?;
         let play = Ask::Play {
@@ -186,8 +205,8 @@ impl Bench {
             Ok(())
         };
         let warm_up = field.pieces.count();
-        let mut limit = field.limit(field.pieces, Way::Both);
-        let measured = in_turns(self.plan.time, warm_up, [&mut *limit, &mut operation])?;
+        let measured =
+            self.beside(warm_up, field.limit(field.pieces, Way::Both), &mut operation)?;
         match self.ask(&Ask::Rest)? {
             Answer::Resting => Ok(measured),
             _ => Err(Error::Answer { question: "rest" }),
@@ -211,12 +230,22 @@ impl Bench {
     }
 }
 
+/// What was measured of an operation, and of its limit where that is known.
+struct Beside {
+    limit: Option<Measured>,
+    operation: Measured,
+}
+
 /// A line of an operation that was measured in turns with its limit.
-fn against(measured: &[Measured; 2], field: &Field, line: Line) -> Line {
-    let [limit, measured] = measured;
-    let throughput = Some(Throughput::of(measured, limit));
-    let limit_p50_us = (limit.n() > 0).then(|| limit.percentile_us(50.0));
-    let limit_p99_us = (limit.n() > 0).then(|| limit.percentile_us(99.0));
+fn against(measured: &Beside, field: &Field, line: Line) -> Line {
+    let Beside { limit, operation } = measured;
+    let throughput = Some(match limit {
+        Some(limit) => Throughput::of(operation, limit),
+        None => Throughput::alone(operation),
+    });
+    let timed = limit.as_ref().filter(|limit| limit.n() > 0);
+    let limit_p50_us = timed.map(|limit| limit.percentile_us(50.0));
+    let limit_p99_us = timed.map(|limit| limit.percentile_us(99.0));
     Line { throughput, limit_p50_us, limit_p99_us, working_set: field.bytes(), ..line }
 }
 

@@ -12,7 +12,7 @@ use super::field::{Field, Way};
 use super::{Bench, Op, against, done};
 use crate::bench::line::{Latency, Paged};
 use crate::bench::pages::{Pieces, shuffled};
-use crate::bench::rounds::{Tally, in_turns};
+use crate::bench::rounds::Tally;
 use crate::bench::{Error, Line};
 
 /// Where the orders of the pages start; any two numbers.
@@ -45,9 +45,8 @@ impl Bench {
         };
         let warm_up = (plans.len() as u64).div_ceil(u64::from(batch));
         let stretches = Pieces::new(bytes, field.bytes());
-        let mut limit = field.limit(stretches, Way::To);
-        let measured = in_turns(self.plan.time, warm_up, [&mut *limit, &mut operation])?;
-        let [_, written] = &measured;
+        let measured = self.beside(warm_up, field.limit(stretches, Way::To), &mut operation)?;
+        let written = &measured.operation;
         let paged = Some(Paged {
             pages,
             pages_per_s: written.units_per_s(),

@@ -1,7 +1,7 @@
 //! The other process: lends memory, and plays ping-pong with it.
 
 use tranship_transport::{
-    Access, Descriptor, Engine, Incoming, Peer, Region, RemoteWindow, Slot, Window,
+    Access, Address, Descriptor, Engine, Incoming, Peer, Region, RemoteWindow, Slot, Window,
 };
 
 use super::asks::{Answer, Ask, decode, encode};
@@ -15,7 +15,7 @@ use crate::orphan;
 ///
 /// # Errors
 /// When there is no engine or no memory, or a transfer fails.
-pub fn run(parent: u32, fabric: Fabric, busy: bool) -> Result<(), Error> {
+pub fn run(parent: u32, fabric: &Fabric, busy: bool) -> Result<(), Error> {
     orphan::end_with(parent)
         .map_err(|source| Error::Child { what: "cannot be tied to the first", source })?;
     let engine = fabric.engine(busy, 0)?;
@@ -25,6 +25,34 @@ pub fn run(parent: u32, fabric: Fabric, busy: bool) -> Result<(), Error> {
         match engine.recv(PATIENCE) {
             Some(Incoming::Message { from, bytes }) => answer(&engine, &mut lent, from, &bytes)?,
             Some(Incoming::Disconnected { .. }) => return Ok(()),
+            Some(Incoming::Connected(_)) | None => {}
+        }
+    }
+}
+
+/// Serves whoever comes, one after the other, until the process is ended; `announce` is told where.
+///
+/// # Errors
+/// When there is no engine, or `announce` fails.
+pub fn serve<E: From<Error>>(
+    fabric: &Fabric,
+    busy: bool,
+    announce: impl FnOnce(&Address) -> Result<(), E>,
+) -> Result<(), E> {
+    let engine = fabric.engine(busy, 0)?;
+    announce(&engine.addresses()[0])?;
+    let mut lent = None;
+    loop {
+        match engine.recv(PATIENCE) {
+            Some(Incoming::Message { from, bytes }) => {
+                if let Err(error) = answer(&engine, &mut lent, from, &bytes) {
+                    // One that vanished or asked for too much is no reason to leave the next alone.
+                    tracing::warn!("a client was hung up on: {error}");
+                    engine.disconnect(from);
+                    lent = None;
+                }
+            }
+            Some(Incoming::Disconnected { .. }) => lent = None,
             Some(Incoming::Connected(_)) | None => {}
         }
     }

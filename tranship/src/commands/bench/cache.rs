@@ -91,8 +91,11 @@ impl Args {
                 let polling = if plan.busy { Polling::Busy } else { Polling::Adaptive };
                 let capacity = Size::new(Bench::capacity(&plan, &ops));
                 fits(capacity)?;
-                let settings =
-                    Settings { capacity: Some(capacity), polling: Some(polling), below: None };
+                let settings = Settings {
+                    capacity: Some(capacity),
+                    polling: Some(polling),
+                    ..Settings::default()
+                };
                 let daemon = Server::start(context, &settings)?;
                 let exit =
                     self.measure(context, plan, &ops, &Addresses::one(daemon.address().clone()));

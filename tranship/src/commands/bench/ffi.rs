@@ -63,7 +63,7 @@ impl Args {
         let sizes = self.sizes.iter().map(|size| ffi::capacity(&plan, size.bytes()));
         let capacity = Size::new(sizes.max().unwrap_or(64 << 20));
         let polling = Some(Polling::Adaptive);
-        let settings = Settings { capacity: Some(capacity), polling, below: None };
+        let settings = Settings { capacity: Some(capacity), polling, ..Settings::default() };
         let daemon = Server::start(context, &settings)?;
         let exit = self.measure(context, plan, library, &Addresses::one(daemon.address().clone()));
         daemon.stop()?;

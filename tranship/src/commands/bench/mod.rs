@@ -6,6 +6,7 @@ mod ffi;
 mod nvme;
 mod object;
 pub(super) mod probe;
+mod rails;
 mod report;
 mod tiers;
 mod transport;
@@ -43,7 +44,7 @@ impl Command {
             Self::Nvme(args) => args.run(context),
             Self::Object(args) => args.run(context),
             Self::Ffi(args) => args.run(context),
-            Self::Peer(args) => args.run(),
+            Self::Peer(args) => args.run(context),
         }
     }
 }

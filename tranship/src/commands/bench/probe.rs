@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::child::PeerArgs;
+use super::rails::Rails;
 use crate::bench::child::Other;
 use crate::bench::transport::{Bench, Fabric, Op};
 use crate::bench::{Error, Line, Plan};
@@ -34,7 +35,7 @@ pub(in crate::commands) fn shm() -> Result<Speed, Error> {
 }
 
 fn measure(plan: Plan, op: Op, size: u64) -> Result<Line, Error> {
-    let other = Other::start(PeerArgs::command_line(Fabric::Shm, plan.busy))?;
+    let other = Other::start(PeerArgs::command_line("shm", &Rails::default(), None, plan.busy))?;
     let lines = Bench::new(Fabric::Shm, plan, 0, other)?.measure(op, size, 1)?;
     Ok(lines.into_iter().next().expect("a line for each operation"))
 }

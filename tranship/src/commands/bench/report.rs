@@ -49,7 +49,8 @@ pub(super) fn print(
 fn row(line: &Line) -> [String; 12] {
     let (rate, limit, ratio) = line.throughput.map_or_else(Default::default, |it| {
         let two = |value: f64| format!("{value:.2}");
-        (two(it.gb_per_s), two(it.limit_gb_per_s), two(it.ratio))
+        let known = |value: Option<f64>| value.map_or_else(String::new, two);
+        (two(it.gb_per_s), known(it.limit_gb_per_s), known(it.ratio))
     });
     [
         line.op.to_owned(),

@@ -156,7 +156,7 @@ impl Run<'_> {
     fn start(&self, below: Option<Below>) -> std::result::Result<Server, Error> {
         let largest = self.sizes.iter().map(|&size| self.plan.working_set_for(size)).max();
         let capacity = Size::new(2 * largest.unwrap_or(0) + (64 << 20));
-        let settings = Settings { capacity: Some(capacity), polling: None, below };
+        let settings = Settings { capacity: Some(capacity), below, ..Settings::default() };
         Server::start(self.context, &settings)
     }
 

@@ -1,12 +1,19 @@
 //! `tranship bench transport`
 
-use clap::ValueEnum;
+use std::path::PathBuf;
 
+use clap::ValueEnum;
+use serde_json::json;
+use tranship_transport::Address as Endpoint;
+
+use super::child::LOOPBACK;
+use super::rails::Rails;
 use super::{Options, child, payload, report};
 use crate::bench::child::Other;
-use crate::bench::transport::{Bench, Fabric, Op, rate};
+use crate::bench::transport::{Bench, Fabric, Op, peer, rate};
 use crate::bench::{Plan, RULE};
 use crate::commands::{Context, Error};
+use crate::config::{self, Address, AddressError, Config, Secret};
 use crate::exit::Exit;
 use crate::units::Size;
 
@@ -26,8 +33,12 @@ const BATCHES: [u32; 2] = [1, 16];
 enum Over {
     /// Shared memory of one host.
     Shm,
-    /// TCP over the loopback interface; the limit is plain sockets.
+    /// TCP; over the loopback interface the limit is plain sockets.
     Tcp,
+    /// RDMA by libibverbs.
+    Verbs,
+    /// RDMA by libfabric.
+    Ofi,
     /// No network at all: what the engine costs.
     Sim,
 }
@@ -104,21 +115,70 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=32))]
     streams: u8,
     #[command(flatten)]
+    rails: Rails,
+    /// Measure nothing, answer a client at this address of tcp, verbs or ofi until ended, and print how
+    /// to start the client
+    #[arg(
+        long,
+        value_name = "HOST:PORT",
+        num_args = 0..=1,
+        default_missing_value = LOOPBACK,
+        conflicts_with = "connect"
+    )]
+    server: Option<String>,
+    /// Measure against a server, at the address that it printed [default: a process of its own]
+    #[arg(long, value_name = "ADDRESS")]
+    connect: Option<Endpoint>,
+    /// File with the secret of server and client [default: tcp.token_file of the configuration]
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    #[command(flatten)]
     options: Options,
+}
+
+impl Over {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Shm => "shm",
+            Self::Tcp => "tcp",
+            Self::Verbs => "verbs",
+            Self::Ofi => "ofi",
+            Self::Sim => "sim",
+        }
+    }
 }
 
 impl Args {
     pub(super) fn run(&self, context: &Context) -> Result<Exit, Error> {
         let plan = self.options.plan();
-        let fabric = match self.fabric {
-            Over::Shm => Fabric::Shm,
-            Over::Tcp => Fabric::Tcp { streams: self.streams },
-            Over::Sim => return self.rate(context, plan),
-        };
+        if self.fabric == Over::Sim {
+            return self.rate(context, plan);
+        }
+        if self.server.is_some() {
+            return self.serve(context, plan);
+        }
         let cases = self.cases(|operation| {
             operation.op(self.pages).ok_or("rate is measured with --fabric sim, without a network")
         })?;
-        let other = Other::start(child::PeerArgs::command_line(fabric, plan.busy))?;
+        let config = context.config_with(None)?.config;
+        let (fabric, other) = match &self.connect {
+            Some(address) if address.kind.name() != self.fabric.name() => {
+                let (given, kind) = (self.fabric.name(), address.kind);
+                return Err(Error::Usage(format!(
+                    "--connect {address} with --fabric {given}; use --fabric {kind}"
+                )));
+            }
+            Some(address) => {
+                let secret = config::token(self.token_file.as_deref(), &config.tcp)?;
+                (self.open(config, None, secret.as_ref())?, Other::at(address.clone()))
+            }
+            None => {
+                let file = context.globals.config.as_deref();
+                let name = self.fabric.name();
+                let line = child::PeerArgs::command_line(name, &self.rails, file, plan.busy);
+                (self.open(config, None, None)?, Other::start(line)?)
+            }
+        };
         let bench = Bench::new(fabric, plan, usize::from(self.copy_threads), other)?;
         let count = cases.iter().map(|(op, _)| op.lines()).sum();
         let lines =
@@ -127,6 +187,50 @@ impl Args {
                 Err(error) => vec![Err(error)],
             });
         report::print(context, RULE, count, lines)?;
+        Ok(Exit::Done)
+    }
+
+    fn open(
+        &self,
+        config: Config,
+        listen: Option<&str>,
+        secret: Option<&Secret>,
+    ) -> Result<Fabric, Error> {
+        self.rails.fabric(self.fabric.name(), config, (listen, secret), self.streams)
+    }
+
+    /// Answers clients.
+    fn serve(&self, context: &Context, plan: Plan) -> Result<Exit, Error> {
+        let config = context.config_with(None)?.config;
+        let secret = config::token(self.token_file.as_deref(), &config.tcp)?;
+        let listen = self.server.as_deref().unwrap_or(LOOPBACK);
+        if self.fabric != Over::Shm && secret.is_none() && !config.tcp.insecure {
+            let address: Address = format!("{}://{listen}", self.fabric.name())
+                .parse()
+                .map_err(|error: AddressError| Error::Usage(error.to_string()))?;
+            if !address.is_local() {
+                return Err(Error::Usage(format!(
+                    "{address} can be reached from other hosts, and there is no token to keep \
+                     strangers out; give one with --token-file or TRANSHIP_TOKEN"
+                )));
+            }
+        }
+        let fabric = self.open(config, Some(listen), secret.as_ref())?;
+        peer::serve(&fabric, plan.busy, |address| {
+            let mut line = format!("tranship bench transport --fabric {}", self.fabric.name());
+            for (flag, value) in self.rails.flags() {
+                line += &format!(" {flag} '{value}'");
+            }
+            if let Some(file) = &self.token_file {
+                line += &format!(" --token-file '{}'", file.display());
+            }
+            line += &format!(" --connect '{address}'");
+            if context.output.is_json() {
+                let server = json!({ "address": address.to_string(), "client": line });
+                return Ok::<_, Error>(context.output.object("bench-server", &server)?);
+            }
+            Ok(context.output.line(line)?)
+        })?;
         Ok(Exit::Done)
     }
 

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use tranship_cache::Identity;
 
 use self::coordinator::Replay;
-use super::super::server::{Server, Settings};
+use super::super::server::{Over, Server, Settings};
 use super::super::{Context, Error};
 use crate::config::Addresses;
 use crate::exit::Exit;
@@ -50,9 +50,12 @@ pub struct Args {
     /// [default: start one for the replay]
     #[arg(long = "connect", visible_alias = "to", value_name = "ADDRESSES")]
     pub to: Option<Addresses>,
-    /// File with the secret of the tcp fabric [default: tcp.token_file of the configuration]
+    /// File with the secret of the fabrics between hosts [default: tcp.token_file of the configuration]
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
+    /// Fabric of the daemon that is started for the replay
+    #[arg(long, value_enum, default_value_t = Over::Shm, conflicts_with = "to")]
+    pub fabric: Over,
     /// Tenant to act for; its token is taken from the configuration
     #[arg(long, value_name = "NAME", default_value = Identity::TENANT_DEFAULT)]
     pub tenant: String,
@@ -114,7 +117,8 @@ impl Args {
         match &self.to {
             Some(addresses) => replay.run(context, requests, addresses, None),
             None => {
-                let settings = Settings { capacity: self.capacity, ..Settings::default() };
+                let (capacity, over) = (self.capacity, self.fabric);
+                let settings = Settings { capacity, over, ..Settings::default() };
                 let server = Server::start(context, &settings)?;
                 let address = Addresses::one(server.address().clone());
                 let exit = replay.run(context, requests, &address, Some(server.pid()));

@@ -93,6 +93,65 @@ impl Value for Name {
     }
 }
 
+/// What somebody else calls a thing: a provider, an interface, a host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Text(String);
+
+impl Text {
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Display for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl Value for Text {
+    const FORM: &'static str = "text";
+
+    fn read(text: &str) -> Result<Self, String> {
+        match text.trim() {
+            "" => Err("\"\": expected text that is not empty".to_owned()),
+            text => Ok(Self(text.to_owned())),
+        }
+    }
+}
+
+/// What somebody else calls several things.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Names(Vec<String>);
+
+impl Names {
+    /// The names.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(String::as_str)
+    }
+}
+
+impl Display for Names {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0.join(","))
+    }
+}
+
+impl Value for Names {
+    const FORM: &'static str = "NAME, several with commas in between";
+    const LIST: bool = true;
+
+    fn read(text: &str) -> Result<Self, String> {
+        let names: Vec<_> = text.split(',').map(|name| name.trim().to_owned()).collect();
+        match names.iter().any(String::is_empty) {
+            true => Err(expected::<Self>(text)),
+            false => Ok(Self(names)),
+        }
+    }
+}
+
 /// Settings of a service, by its own names. Some are secrets, so no value is shown.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Pairs(Vec<(String, String)>);

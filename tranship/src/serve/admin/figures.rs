@@ -39,6 +39,7 @@ pub(super) fn stats(
         engine: Some((observe.engine)().into()),
         server: Some((observe.server)().into()),
         tiers: observe.tiers().into_iter().map(Into::into).collect(),
+        listen: observe.listen.iter().map(|(_, address)| address.clone()).collect(),
     })
 }
 

@@ -17,7 +17,7 @@ use tranship_cache::server::{RequestStats, ServerStats, SessionInfo};
 use tranship_cache::store::{Grant, Item, Options as StoreOptions, Store, TenantOptions};
 use tranship_cache::tier::Stack;
 use tranship_cache::{Chain, Key, Link, Millis, Scope, Tenant};
-use tranship_transport::{HostMemory, Stats, Time};
+use tranship_transport::{HostMemory, Kind, Stats, Time};
 
 use super::{Observe, Options, Running, runtime};
 
@@ -139,6 +139,7 @@ fn observe(store: &Store) -> Observe {
         sessions: Arc::new(move || vec![session()]),
         now: Arc::new(|| NOW),
         clock: Arc::new(|| CONNECTED + Duration::from_secs(4)),
+        listen: vec![(Kind::Ofi, "ofi://node7:7421".to_owned())],
         since: Instant::now(),
         started: Default::default(),
     }

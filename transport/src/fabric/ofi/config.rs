@@ -108,7 +108,8 @@ impl Config {
         let source = self.source.as_deref().or(host.as_deref());
         let of = |provider: &str| {
             let is_ip = provider.contains("tcp") || provider.contains("udp");
-            let infos = Info::all(&library, Some(provider), source.filter(|_| is_ip))?;
+            let infos = Info::all(&library, Some(provider), source.filter(|_| is_ip))
+                .map_err(|why| format!("{why}; `tranship doctor` says which providers can"))?;
             let mut rails: Vec<Info> = Vec::new();
             for info in infos {
                 // One of each domain: the first is the one that the provider likes best.

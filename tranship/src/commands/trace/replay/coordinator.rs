@@ -47,7 +47,7 @@ pub(crate) struct Replay {
     pub(crate) tenant: String,
     /// The configuration file that was given, for the engines too.
     pub(crate) config: Option<PathBuf>,
-    /// File with the secret of the tcp fabric, if not as configured.
+    /// File with the secret of the fabrics between hosts, if not as configured.
     pub(crate) token_file: Option<PathBuf>,
 }
 

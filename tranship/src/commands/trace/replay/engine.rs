@@ -63,7 +63,7 @@ pub struct Args {
     /// The daemon
     #[arg(long)]
     pub connect: Addresses,
-    /// File with the secret of the tcp fabric
+    /// File with the secret of the fabrics between hosts
     #[arg(long)]
     pub token_file: Option<PathBuf>,
     /// Tenant to act for
