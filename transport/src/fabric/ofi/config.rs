@@ -120,6 +120,10 @@ impl Config {
                     rails.push(info);
                 }
             }
+            if source.is_none() && rails.iter().any(|rail| rail.domain() != "lo") {
+                // Peers of other hosts would find themselves there.
+                rails.retain(|rail| rail.domain() != "lo");
+            }
             if rails.is_empty() {
                 return Err(match &self.domain {
                     Some(domain) => format!("{provider} has no domain {domain:?}; see fi_info(1)"),

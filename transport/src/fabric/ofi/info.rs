@@ -52,13 +52,13 @@ impl Info {
             domain.threading = sys::FI_THREAD_DOMAIN;
             domain.mr_mode = MR_MODES;
             domain.cq_data_size = 4;
+            // Every place costs some providers a page or four, and they have thousands unless told.
+            (*it.tx_attr).size = QUEUE_PLACES;
+            (*it.rx_attr).size = QUEUE_PLACES;
             if let Some(provider) = &provider {
                 // The shm provider would write to a peer's addresses without asking it.
                 if provider.as_bytes() == b"shm" {
                     domain.mr_mode &= !sys::FI_MR_VIRT_ADDR;
-                    // Every place costs a page.
-                    (*it.tx_attr).size = 128;
-                    (*it.rx_attr).size = 128;
                 }
                 (*it.fabric_attr).prov_name = libc::strdup(provider.as_ptr());
             }
@@ -147,6 +147,9 @@ impl Info {
         self.domain_attr().mr_mode & mode != 0
     }
 }
+
+/// Requests that a queue of an endpoint holds.
+const QUEUE_PLACES: usize = 128;
 
 /// What we can do about registrations.
 const MR_MODES: i32 = sys::FI_MR_LOCAL
