@@ -227,7 +227,10 @@ impl Link {
             let device = &mut hub.rails[usize::from(path.rail)].device;
             match blob.and_then(|blob| device.connect(channel, &blob)) {
                 Ok(()) => {
-                    self.prove(hub, number, channel);
+                    // The dialler tries it, and says when something got through.
+                    let until = hub.now + hub.settings.join_timeout;
+                    path.state = State::Proving { channel, left: 0, until };
+                    hub.next_tick = hub.next_tick.min(until);
                     ready.push((number, generation));
                 }
                 Err(why) => {
@@ -240,9 +243,21 @@ impl Link {
         self.look_whether_settled(hub);
     }
 
-    /// The acceptor has connected some of the paths.
+    /// The acceptor has connected some of the paths; or something got through on some, as the dialler
+    /// says.
     pub(super) fn ready(&mut self, hub: &mut Hub, join: u32, ready: &[(u8, u32)]) {
-        if !self.dialled || join != self.join {
+        if !self.dialled {
+            for (number, generation) in ready {
+                let Some(path) = self.paths.get(usize::from(*number)) else { continue };
+                if let State::Proving { channel, .. } = path.state
+                    && path.generation == *generation
+                {
+                    self.path_up(hub, *number, channel);
+                }
+            }
+            return self.look_whether_settled(hub);
+        }
+        if join != self.join {
             return;
         }
         for number in 0..self.paths.len() as u8 {
@@ -275,10 +290,13 @@ impl Link {
     /// Something got through in one lane of a path.
     pub(super) fn proved(&mut self, hub: &mut Hub, number: u8) {
         let Some(path) = self.paths.get_mut(usize::from(number)) else { return };
+        let generation = path.generation;
         let State::Proving { channel, left, .. } = &mut path.state else { return };
-        *left -= 1;
+        *left = left.saturating_sub(1);
         if *left == 0 {
             let channel = *channel;
+            let paths = vec![(number, generation)];
+            hub.tell(self.id, &Word::Ready { join: self.join, paths });
             self.path_up(hub, number, channel);
             self.look_whether_settled(hub);
         }

@@ -5,6 +5,7 @@
 //! Paths   acceptor → dialler   its half of the channels of these paths, or why there is none
 //! Join    dialler → acceptor   the other halves; a path that is missing failed
 //! Ready   acceptor → dialler   which of them are connected
+//!         dialler → acceptor   on which of them something got through
 //! Open    asks for the keys of a window; Opened gives them, Denied does not
 //! Halt    asks to stop using a window; Halted says that nothing of it is under way any more
 //! Shut    a path was taken down, and so many immediates came through it; Closed says the same of
