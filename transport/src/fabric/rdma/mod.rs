@@ -1,13 +1,13 @@
 //! What all fabrics of one-sided hardware share: everything but the hardware.
 //!
-//! A [`Device`](device::Device) is one rail: a port of a NIC over verbs, or a libfabric domain. This
+//! A `Device` is one rail: a port of a NIC over verbs, or a libfabric domain. This
 //! module makes a [`Fabric`](super::Fabric) of one or more of them, and of a connection over TCP to
-//! each peer: [`Control`](super::tcp::Control).
+//! each peer, `tcp::Control`.
 //!
 //! - *Control.* Peers are dialled, prove that they know the token and are noticed dead over TCP.
 //!   Messages travel there. So does payload when no rail is left: that is announced, and ends when a
 //!   rail is back.
-//! - *Paths.* A path is a rail of this side and one of the peer's with a [channel](ChannelId) between
+//! - *Paths.* A path is a rail of this side and one of the peer's with a channel between
 //!   them. With `n` rails here and `m` there, `max(n, m)` paths use all of them. A path that fails is
 //!   tried again.
 //! - *Keys.* The key in a window's descriptor is 64 random bits. Whoever shows it gets, for its own
