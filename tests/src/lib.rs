@@ -4,6 +4,7 @@ pub mod below;
 pub mod cold;
 pub mod daemon;
 pub mod netns;
+pub mod pressure;
 pub mod proxy;
 pub mod s3;
 pub mod world;

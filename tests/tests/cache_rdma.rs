@@ -7,6 +7,7 @@ use std::time::Duration;
 use tranship_cache::client::{Client, Error, Fetched};
 use tranship_cache::{Key, Link};
 use tranship_tests::daemon::Daemon;
+use tranship_tests::pressure::{PRESSED_BYTES, press};
 use tranship_tests::world::{chain, content, fill, identity};
 use tranship_transport::fabric::{ofi, tcp, verbs};
 use tranship_transport::{Builder, Engine, HostMemory, Kind, PeerError, Reason};
@@ -51,14 +52,15 @@ impl Over {
     }
 
     fn listening(self, engine: Builder) -> Builder {
+        let control = tcp::Config::new().token(SECRET);
         match self {
-            Self::Ofi => engine.fabric(ofi::Config::new().provider(PROVIDER).token(SECRET)),
-            Self::Verbs => engine.fabric(verbs::Config::new().token(SECRET)),
+            Self::Ofi => engine.fabric(ofi::Config::new().provider(PROVIDER).control(control)),
+            Self::Verbs => engine.fabric(verbs::Config::new().control(control)),
         }
     }
 
     fn client(self, daemon: &Daemon, token: &str) -> Result<Client, Error> {
-        let control = |control: tcp::Config| control.dial_only().token(token);
+        let control = tcp::Config::new().dial_only().token(token);
         let client = Client::builder().timeout(Duration::from_secs(30));
         let client = match self {
             Self::Ofi => client.fabric(ofi::Config::new().provider(PROVIDER).control(control)),
@@ -116,35 +118,8 @@ fn what_one_client_stores_another_loads(over: Over) {
 }
 
 fn many_clients_under_pressure_never_see_wrong_bytes(over: Over) {
-    let Some(daemon) = over.daemon(100 * 53_248) else { return };
-    std::thread::scope(|scope| {
-        for engine in 0..3_u32 {
-            let daemon = &daemon;
-            scope.spawn(move || {
-                let cache = over.client(daemon, SECRET).unwrap().cache(identity());
-                let mut into = vec![0; 50_000];
-                for round in 0..20_u32 {
-                    let links = chain((round * 7 + engine * 3) % 20, 10);
-                    let found = cache.lookup(&keys(&links)).unwrap().prefix;
-                    let lease = cache.lease(&keys(&links[..found]), NO_WAIT).unwrap();
-                    for (index, link) in links[..found].iter().enumerate() {
-                        if lease.copy_to(index, &mut into).is_ok() {
-                            assert!(into == content(link, 50_000), "block {index} has other bytes");
-                        }
-                    }
-                    drop(lease);
-                    let bytes: Vec<_> =
-                        links[found..].iter().map(|link| content(link, 50_000)).collect();
-                    let blocks: Vec<_> =
-                        links[found..].iter().zip(&bytes).map(|(l, b)| (*l, &b[..])).collect();
-                    cache.store(&blocks).unwrap();
-                }
-            });
-        }
-    });
-    let counters = daemon.store.stats().remove(0).counters;
-    assert_eq!((counters.corrupt, counters.mismatched), (0, 0));
-    assert!(counters.evicted > 0 && counters.hits[0] > 0, "{counters:?}");
+    let Some(daemon) = over.daemon(PRESSED_BYTES) else { return };
+    press(&daemon, 20, || over.client(&daemon, SECRET).unwrap());
 }
 
 fn a_stranger_is_not_let_in(over: Over) {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tranship_cache::Key;
 use tranship_cache::client::{Client, Error, Fetched, Grant};
 use tranship_tests::daemon::Daemon;
+use tranship_tests::pressure::{PRESSED_BYTES, press};
 use tranship_tests::world::{chain, content, fill, identity};
 use tranship_transport::fabric::{shm, tcp};
 use tranship_transport::{HostMemory, Kind, PeerError, Reason};
@@ -97,35 +98,8 @@ fn one_daemon_serves_both_fabrics() {
 
 #[test]
 fn many_clients_under_pressure_never_see_wrong_bytes() {
-    let daemon = daemon(100 * 53_248);
-    std::thread::scope(|scope| {
-        for engine in 0..3_u32 {
-            let daemon = &daemon;
-            scope.spawn(move || {
-                let cache = client(daemon).cache(identity());
-                let mut into = vec![0; 50_000];
-                for round in 0..40_u32 {
-                    let links = chain((round * 7 + engine * 3) % 20, 10);
-                    let found = cache.lookup(&keys(&links)).unwrap().prefix;
-                    let lease = cache.lease(&keys(&links[..found]), NO_WAIT).unwrap();
-                    for (index, link) in links[..found].iter().enumerate() {
-                        if lease.copy_to(index, &mut into).is_ok() {
-                            assert_eq!(into, content(link, 50_000));
-                        }
-                    }
-                    drop(lease);
-                    let bytes: Vec<_> =
-                        links[found..].iter().map(|link| content(link, 50_000)).collect();
-                    let blocks: Vec<_> =
-                        links[found..].iter().zip(&bytes).map(|(l, b)| (*l, &b[..])).collect();
-                    cache.store(&blocks).unwrap();
-                }
-            });
-        }
-    });
-    let counters = daemon.store.stats().remove(0).counters;
-    assert_eq!((counters.corrupt, counters.mismatched), (0, 0));
-    assert!(counters.evicted > 0 && counters.hits[0] > 0, "{counters:?}");
+    let daemon = daemon(PRESSED_BYTES);
+    press(&daemon, 40, || client(&daemon));
 }
 
 /// Why a client does not get in, which it learns within five seconds.

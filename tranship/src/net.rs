@@ -75,11 +75,13 @@ pub(crate) fn verbs(
     let settings = &config.verbs;
     let advertise = settings.advertise.as_ref();
     let fabric = verbs::Config::new()
-        .control(|it| control(it, config, listen, advertise, secret))
+        .control(control(config, listen, advertise, secret))
         .traffic_class(u8::try_from(settings.traffic_class).unwrap_or(u8::MAX));
     let devices = settings.devices.as_ref().into_iter().flat_map(Names::iter);
     let fabric = devices.fold(fabric, verbs::Config::device);
-    settings.gid_index.as_ref().copied().into_iter().fold(fabric, verbs::Config::gid_index)
+    // Checked with the configuration.
+    let index = settings.gid_index.as_ref().and_then(|index| u8::try_from(*index).ok());
+    index.into_iter().fold(fabric, verbs::Config::gid_index)
 }
 
 /// The ofi fabric.
@@ -90,7 +92,7 @@ pub(crate) fn ofi(
 ) -> ofi::Config {
     let settings = &config.ofi;
     let advertise = settings.advertise.as_ref();
-    let fabric = ofi::Config::new().control(|it| control(it, config, listen, advertise, secret));
+    let fabric = ofi::Config::new().control(control(config, listen, advertise, secret));
     let text = |text: &'_ Maybe<Text>| text.as_ref().map(|it| it.as_str().to_owned());
     let fabric = text(&settings.provider).into_iter().fold(fabric, ofi::Config::provider);
     let fabric = text(&settings.domain).into_iter().fold(fabric, ofi::Config::domain);
@@ -104,7 +106,7 @@ pub(crate) fn tcp(
     secret: Option<&Secret>,
 ) -> tcp::Config {
     let settings = &config.tcp;
-    let fabric = control(tcp::Config::new(), config, listen, settings.advertise.as_ref(), secret);
+    let fabric = control(config, listen, settings.advertise.as_ref(), secret);
     match settings.streams.as_ref().and_then(|n| u8::try_from(*n).ok()) {
         Some(streams) => fabric.streams(streams),
         None => fabric,
@@ -113,12 +115,12 @@ pub(crate) fn tcp(
 
 /// What the connections of all fabrics between hosts have in common.
 fn control(
-    fabric: tcp::Config,
     config: &Config,
     listen: Option<&Address>,
     advertise: Option<&Address>,
     secret: Option<&Secret>,
 ) -> tcp::Config {
+    let fabric = tcp::Config::new();
     let fabric = match listen.and_then(Address::socket) {
         Some((host, port)) => {
             let advertised = match advertise.and_then(Address::socket) {

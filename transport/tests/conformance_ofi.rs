@@ -1,16 +1,14 @@
 //! The conformance suite on libfabric, over its `tcp` and `shm` providers, engines of one process.
-//! Deaths of processes are tested beside the fabric.
 
-use std::io::Write;
-use std::net::TcpListener;
-use std::sync::OnceLock;
-use std::time::Duration;
+mod rails_kit;
 
 use tranship_transport::conformance::Harness;
 use tranship_transport::fabric::ofi::Config;
-use tranship_transport::{Address, Builder, Engine, HostMemory, Kind};
+use tranship_transport::fabric::tcp;
+use tranship_transport::{Address, Builder, Engine, Kind};
 
-const PROVIDERS: [&str; 2] = ["tcp;ofi_rxm", "shm"];
+/// The providers.
+const CASES: [&str; 2] = ["tcp;ofi_rxm", "shm"];
 
 /// Engines over one provider.
 struct Ofi {
@@ -18,8 +16,8 @@ struct Ofi {
 }
 
 impl Ofi {
-    fn config(&self) -> Config {
-        Config::new().provider(PROVIDERS[self.case as usize]).token("conformance")
+    fn config(&self, control: tcp::Config) -> Config {
+        Config::new().provider(CASES[self.case as usize]).control(control)
     }
 }
 
@@ -27,18 +25,7 @@ impl Harness for Ofi {
     const THREADS: bool = true;
 
     fn cases() -> Vec<u64> {
-        // Asked once: whether there is anything to test.
-        static THERE: OnceLock<Result<(), String>> = OnceLock::new();
-        let there = THERE.get_or_init(|| {
-            let engine = Engine::builder().fabric(Config::new().provider(PROVIDERS[0])).build();
-            engine.map(drop).map_err(|error| error.to_string())
-        });
-        if let Err(why) = there {
-            // Past the capture of a test that passes: a skip is never silent.
-            let _ = writeln!(std::io::stderr(), "skipped: {why}");
-            return Vec::new();
-        }
-        (0..PROVIDERS.len() as u64).collect()
+        rails_kit::cases(CASES.len(), || Engine::builder().fabric(Config::new().provider(CASES[0])))
     }
 
     fn new(case: u64) -> Self {
@@ -50,44 +37,30 @@ impl Harness for Ofi {
     }
 
     fn builder(&self) -> Builder {
-        Engine::builder().fabric(self.config())
+        Engine::builder().fabric(self.config(control()))
     }
 
     fn restart(&self, at: &Address) -> Option<Builder> {
-        Some(Engine::builder().fabric(self.config().listen(at.endpoint.clone())))
+        let control = control().listen(at.endpoint.clone());
+        Some(Engine::builder().fabric(self.config(control)))
     }
 
     fn nowhere(&self) -> Address {
-        // A port that was free a moment ago.
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let address = listener.local_addr().expect("a bound socket");
-        Address::new(Kind::Ofi, address.to_string())
+        rails_kit::nowhere(Kind::Ofi)
     }
 
     fn report(&self) -> String {
-        let case = self.case;
-        format!("{}; run it again with TRANSHIP_SIM_SEED={case}", PROVIDERS[case as usize])
+        rails_kit::report(CASES[self.case as usize], self.case)
     }
+}
+
+fn control() -> tcp::Config {
+    tcp::Config::new().token("conformance")
 }
 
 tranship_transport::conformance!(Ofi);
 
-/// Nothing of all this would be worth much if payload went over TCP.
 #[test]
 fn payload_takes_the_rails() {
-    for case in Ofi::cases() {
-        let harness = Ofi::new(case);
-        let build = || harness.builder().build().unwrap();
-        let (a, b) = (build(), build());
-        let alloc = |engine: &Engine| engine.alloc(HostMemory::new(1 << 20)).unwrap();
-        let (source, target) = (alloc(&a), alloc(&b));
-        let window = target.window(0..1 << 20).unwrap();
-        let to = a.open(&window.descriptor()).unwrap();
-        for _ in 0..4 {
-            let from = source.slice(0..1 << 20).unwrap();
-            let write = a.write(from, to.slice(0..1 << 20).unwrap());
-            assert!(write.deadline(Duration::from_secs(60)).wait().is_done());
-        }
-        assert_eq!(a.stats().fallbacks, 0, "{}", harness.report());
-    }
+    rails_kit::payload_takes_the_rails::<Ofi>();
 }

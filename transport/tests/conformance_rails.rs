@@ -1,11 +1,13 @@
 //! The conformance suite on simulated rails, engines of one process: one ordered rail, several, one
 //! that keeps no order, and unequal numbers of them.
 
+mod rails_kit;
+
 use std::cell::Cell;
-use std::net::TcpListener;
 
 use tranship_transport::conformance::Harness;
 use tranship_transport::fabric::rdma::sim::{Config, Net};
+use tranship_transport::fabric::tcp;
 use tranship_transport::{Address, Builder, Engine, Kind};
 
 /// Rails of the engines, in turns.
@@ -26,12 +28,11 @@ const CASES: [[&[bool]; 2]; 5] = [
 ];
 
 impl Rails {
-    fn config(&self) -> Config {
+    fn config(&self, control: tcp::Config) -> Config {
         let at = self.engines.get();
         self.engines.set(at + 1);
         let rails = CASES[self.case as usize][at % 2];
-        let config = Config::new(&self.net).stripe_bytes(20_000);
-        let config = config.control(|it| it.token("conformance"));
+        let config = Config::new(&self.net).stripe_bytes(20_000).control(control);
         rails.iter().fold(config, |config, ordered| config.rail(*ordered))
     }
 }
@@ -40,7 +41,9 @@ impl Harness for Rails {
     const THREADS: bool = true;
 
     fn cases() -> Vec<u64> {
-        (0..CASES.len() as u64).collect()
+        rails_kit::cases(CASES.len(), || {
+            Engine::builder().fabric(Config::new(&Net::new(0)).rail(true))
+        })
     }
 
     fn new(case: u64) -> Self {
@@ -52,24 +55,20 @@ impl Harness for Rails {
     }
 
     fn builder(&self) -> Builder {
-        Engine::builder().fabric(self.config())
+        Engine::builder().fabric(self.config(control()))
     }
 
     fn restart(&self, at: &Address) -> Option<Builder> {
-        let config = self.config().control(|it| it.listen(at.endpoint.clone()));
-        Some(Engine::builder().fabric(config))
+        let control = control().listen(at.endpoint.clone());
+        Some(Engine::builder().fabric(self.config(control)))
     }
 
     fn nowhere(&self) -> Address {
-        // A port that was free a moment ago.
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let address = listener.local_addr().expect("a bound socket");
-        Address::new(Kind::Sim, address.to_string())
+        rails_kit::nowhere(Kind::Sim)
     }
 
     fn report(&self) -> String {
-        let case = self.case;
-        format!("rails {:?}; run it again with TRANSHIP_SIM_SEED={case}", CASES[case as usize])
+        rails_kit::report(&format!("rails {:?}", CASES[self.case as usize]), self.case)
     }
 }
 
@@ -82,4 +81,13 @@ impl Drop for Rails {
     }
 }
 
+fn control() -> tcp::Config {
+    tcp::Config::new().token("conformance")
+}
+
 tranship_transport::conformance!(Rails);
+
+#[test]
+fn payload_takes_the_rails() {
+    rails_kit::payload_takes_the_rails::<Rails>();
+}

@@ -1,15 +1,14 @@
-//! The conformance suite on libibverbs, engines of one process: all rails with memory windows, one rail
-//! with registrations. Needs a device, such as those of the virtual machine (`tests/rdma`).
-//! Deaths of processes are tested beside the fabric.
+//! The conformance suite on libibverbs, engines of one process. Needs a device, such as those of the virtual
+//! machine (`tests/rdma`), where processes are killed and networks fail, too (`faults_verbs.rs`).
 
-use std::io::Write;
-use std::net::TcpListener;
-use std::sync::OnceLock;
+mod rails_kit;
+
 use std::time::Duration;
 
 use tranship_transport::conformance::Harness;
+use tranship_transport::fabric::tcp;
 use tranship_transport::fabric::verbs::Config;
-use tranship_transport::{Address, Builder, Engine, HostMemory, Kind};
+use tranship_transport::{Address, Builder, Engine, Kind};
 
 const CASES: [&str; 2] = ["all rails, memory windows", "one rail, registrations"];
 
@@ -19,8 +18,8 @@ struct Verbs {
 }
 
 impl Verbs {
-    fn config(&self) -> Config {
-        let config = Config::new().token("conformance").join_timeout(Duration::from_secs(30));
+    fn config(&self, control: tcp::Config) -> Config {
+        let config = Config::new().control(control).join_timeout(Duration::from_secs(30));
         match self.case {
             0 => config,
             _ => config.memory_windows(false).device("rxea"),
@@ -32,18 +31,7 @@ impl Harness for Verbs {
     const THREADS: bool = true;
 
     fn cases() -> Vec<u64> {
-        // Asked once: whether there is anything to test.
-        static THERE: OnceLock<Result<(), String>> = OnceLock::new();
-        let there = THERE.get_or_init(|| {
-            let engine = Engine::builder().fabric(Config::new()).build();
-            engine.map(drop).map_err(|error| error.to_string())
-        });
-        if let Err(why) = there {
-            // Past the capture of a test that passes: a skip is never silent.
-            let _ = writeln!(std::io::stderr(), "skipped: {why}");
-            return Vec::new();
-        }
-        (0..CASES.len() as u64).collect()
+        rails_kit::cases(CASES.len(), || Engine::builder().fabric(Config::new()))
     }
 
     fn new(case: u64) -> Self {
@@ -55,44 +43,30 @@ impl Harness for Verbs {
     }
 
     fn builder(&self) -> Builder {
-        Engine::builder().fabric(self.config())
+        Engine::builder().fabric(self.config(control()))
     }
 
     fn restart(&self, at: &Address) -> Option<Builder> {
-        Some(Engine::builder().fabric(self.config().listen(at.endpoint.clone())))
+        let control = control().listen(at.endpoint.clone());
+        Some(Engine::builder().fabric(self.config(control)))
     }
 
     fn nowhere(&self) -> Address {
-        // A port that was free a moment ago.
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let address = listener.local_addr().expect("a bound socket");
-        Address::new(Kind::Verbs, address.to_string())
+        rails_kit::nowhere(Kind::Verbs)
     }
 
     fn report(&self) -> String {
-        let case = self.case;
-        format!("{}; run it again with TRANSHIP_SIM_SEED={case}", CASES[case as usize])
+        rails_kit::report(CASES[self.case as usize], self.case)
     }
+}
+
+fn control() -> tcp::Config {
+    tcp::Config::new().token("conformance")
 }
 
 tranship_transport::conformance!(Verbs);
 
-/// Nothing of all this would be worth much if payload went over TCP.
 #[test]
 fn payload_takes_the_rails() {
-    for case in Verbs::cases() {
-        let harness = Verbs::new(case);
-        let build = || harness.builder().build().unwrap();
-        let (a, b) = (build(), build());
-        let alloc = |engine: &Engine| engine.alloc(HostMemory::new(1 << 20)).unwrap();
-        let (source, target) = (alloc(&a), alloc(&b));
-        let window = target.window(0..1 << 20).unwrap();
-        let to = a.open(&window.descriptor()).unwrap();
-        for _ in 0..4 {
-            let from = source.slice(0..1 << 20).unwrap();
-            let write = a.write(from, to.slice(0..1 << 20).unwrap());
-            assert!(write.deadline(Duration::from_secs(60)).wait().is_done());
-        }
-        assert_eq!(a.stats().fallbacks, 0, "{}", harness.report());
-    }
+    rails_kit::payload_takes_the_rails::<Verbs>();
 }

@@ -15,10 +15,11 @@ use std::time::{Duration, Instant};
 
 use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64Mcg;
+use tranship_transport::fabric::tcp;
 use tranship_transport::fabric::verbs::Config;
 use tranship_transport::{
-    Access, Counter, Descriptor, Engine, HostMemory, Outcome, Region, RemoteWindow, Transfer,
-    Window,
+    Access, Counter, Descriptor, Drive, Engine, HostMemory, Outcome, Region, RemoteWindow,
+    Submission, Transfer, Window,
 };
 
 /// How long anything may take that nothing makes impossible; the machine is emulated.
@@ -118,6 +119,17 @@ impl Pair {
         assert!(self.landed() == bytes, "seed {seed}: other bytes than were sent");
         let parts = sent.len() as u64;
         assert_eq!(counter.wait(before + parts, AMPLE).unwrap(), before + parts);
+    }
+}
+
+/// Submits, as soon as there is room.
+fn submit(mut submission: Submission<'_>) -> Transfer {
+    loop {
+        match submission.submit() {
+            Ok(transfer) => return transfer,
+            Err(full) => submission = *full.submission,
+        }
+        std::thread::yield_now();
     }
 }
 
@@ -286,6 +298,36 @@ fn nothing_is_left_of_many_connections() {
     }
 }
 
+/// Far more immediates than there are receives for, to several peers at once, while nobody looks: nothing
+/// overruns, and all of them come. (The defects (i) and (l) of `regressions.rs`.)
+#[test]
+fn bursts_of_immediates_to_many_peers_arrive() {
+    const BURST: u64 = 600;
+    if !can_run() {
+        return;
+    }
+    calm();
+    let a = Engine::builder().fabric(config(["rxea", "rxec"])).build().unwrap();
+    let build = || Engine::builder().fabric(config(["rxeb", "rxed"])).drive(Drive::Caller);
+    let peers: Vec<Engine> = (0..4).map(|_| build().build().unwrap()).collect();
+    let counters: Vec<Counter> = peers.iter().map(|peer| peer.counter().unwrap()).collect();
+    let sent: Vec<Transfer> = (0..BURST * 4)
+        .map(|at| {
+            let to = at as usize % peers.len();
+            let peer = a.peer(&peers[to].addresses()[0]).unwrap();
+            submit(a.signal(peer, counters[to].slot()).deadline(AMPLE))
+        })
+        .collect();
+    // Each is driven by nobody until its counter is waited for.
+    std::thread::scope(|scope| {
+        for counter in &counters {
+            scope.spawn(move || assert_eq!(counter.wait(BURST, AMPLE).unwrap(), BURST));
+        }
+    });
+    sent.iter().for_each(|transfer| assert_eq!(transfer.wait(), Outcome::Done));
+    assert_eq!(a.stats().fallbacks, 0, "the rails do it");
+}
+
 /// "Peer kill -9": transfers end by their deadline, and the peer that takes its place is reached.
 #[test]
 fn a_killed_peer_is_noticed_and_replaced() {
@@ -348,7 +390,7 @@ fn start_peer(listen: &str) -> (Child, Descriptor) {
 /// The peer: offers a window until it is killed.
 fn serve() {
     let listen = std::env::var(PEER).unwrap();
-    let fabric = config(["rxeb", "rxed"]).listen(listen);
+    let fabric = config(["rxeb", "rxed"]).control(tcp::Config::new().listen(listen));
     let engine = Engine::builder().fabric(fabric).build().unwrap();
     let region = engine.alloc(HostMemory::new(BYTES as usize)).unwrap();
     let window = region.window_with(0..BYTES, Access::WRITE).unwrap();

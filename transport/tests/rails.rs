@@ -7,7 +7,7 @@ use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 use tranship_transport::fabric::rdma::sim::{Config, Fault, Net};
 use tranship_transport::{
-    Access, Counter, Engine, HostMemory, Outcome, Region, RemoteWindow, Transfer, Window,
+    Access, Counter, Engine, HostMemory, Outcome, Reason, Region, RemoteWindow, Transfer, Window,
 };
 
 const AMPLE: Duration = Duration::from_secs(20);
@@ -215,6 +215,33 @@ fn a_writer_that_is_stuck_is_fenced() {
         all_done(&pair.write(&to, 1 << 18, &counter));
         pair.carried() > before
     });
+}
+
+/// A write that is refused does not count for one that flies: the window is not let go of before that.
+#[test]
+fn a_refused_write_does_not_end_anothers_use_of_the_window() {
+    let pair = Pair::new(1, [&[true], &[true]], 1 << 20);
+    let (_other, to) = pair.offer();
+    let counter = pair.b.counter().unwrap();
+    all_done(&pair.write(&to, 1 << 18, &counter));
+    pair.net.set(pair.ports[0][0], Some(Fault::Stuck));
+    let window = pair.target.window(0..1 << 19).unwrap();
+    let mut longer = window.descriptor();
+    longer.len = 1 << 20;
+    let to = pair.a.open(&longer).unwrap();
+    // Both wait until the owner says what may be done.
+    let write = |range: std::ops::Range<u64>| {
+        let from = pair.source.slice(range.clone()).unwrap();
+        pair.a.write(from, to.slice(range).unwrap()).deadline(AMPLE).submit().unwrap()
+    };
+    let (right, wrong) = (write(0..1 << 19), write(0..1 << 20));
+    assert_eq!(wrong.wait(), Outcome::Rejected(Reason::OutOfBounds));
+    window.revoke_within(AMPLE).unwrap();
+    // Not by the writer's word, which it cannot give, but by taking its channels away.
+    until("the end of the channels", || pair.net.census() == 0);
+    pair.net.set(pair.ports[0][0], None);
+    let outcome = right.wait();
+    assert!(outcome.pages_are_free() && !outcome.is_done(), "{outcome}");
 }
 
 /// A rail that keeps no order cannot tell which immediates came through: what was under way ends as

@@ -1,5 +1,5 @@
 //! Defects of other transports, one test each: what was found by reading them (a to q), and must never be here.
-//! Those that belong to one part are tested beside it; each of the letters is named here.
+//! Those that belong to one part are tested beside it. `faults_verbs` runs in the guest alone.
 //!
 //! | letter | defect | where it is tested |
 //! |---|---|---|
@@ -7,24 +7,26 @@
 //! | b | tail bytes lost when shards are rounded | here, and `fabric::rdma::op::tests` |
 //! | c | tail bytes of a scatter lost | here |
 //! | d | lengths cut to 32 bits | `fabric::rdma::op::tests`, conformance `more_than_four_gib_arrive_whole` |
-//! | e | GID 0, constant sequence numbers | `fabric::verbs::path::tests`, random in `verbs::queue` |
+//! | e | GID 0, constant sequence numbers | `fabric::verbs::path::tests`, random in `verbs::queue` (untested) |
 //! | f | a lost handshake is never tried again | here |
-//! | g | the opcode of a failed completion is looked at | `verbs::device` looks at its number alone; the guest's fault suite |
+//! | g | the opcode of a failed completion is looked at | `verbs::port` looks at its number alone; `faults_verbs` |
 //! | h | registrations known by their address alone | here |
-//! | i | a completion queue overrun by many peers | here, and in the guest |
+//! | i | a completion queue overrun by many peers | here, and `faults_verbs` |
 //! | j | posts to a peer that is still being connected | here |
 //! | k | a callback that submits deadlocks | conformance `a_sink_may_call_the_engine` |
-//! | l | a burst of immediates without receives | here, and in the guest |
+//! | l | a burst of immediates without receives | here, and `faults_verbs` |
 //! | m | a wake-up lost between two stores | conformance `a_counter_is_waited_for_more_than_once`, loom |
 //! | n | counters without acquire | loom models of `counter`, conformance `a_count_shows_its_payloads` |
-//! | o | a flag in device memory without a store fence | with GPU memory |
-//! | p | objects that leak, threads that die and are not missed | here, `rails`, and the guest |
+//! | o | a flag in device memory without a store fence | nowhere: there is no device memory yet |
+//! | p | objects that leak, threads that die and are not missed | here, `rails`, and `faults_verbs` |
 //! | q | privileges to pass descriptors | `shm` passes them by `SCM_RIGHTS` |
 
 use std::time::Duration;
 
 use tranship_transport::fabric::rdma::sim::{Config, Fault, Net};
-use tranship_transport::{Address, Engine, HostMemory, Kind, Outcome, Region, Target, Transfer};
+use tranship_transport::{
+    Address, Engine, HostMemory, Kind, Outcome, Region, Submission, Target, Transfer,
+};
 
 const AMPLE: Duration = Duration::from_secs(20);
 
@@ -48,6 +50,17 @@ fn pattern(region: &Region) -> Vec<u8> {
     let bytes: Vec<u8> = (0..region.len()).map(|at| (at * 7 / 3) as u8).collect();
     region.memory().write_at(0, &bytes).unwrap();
     bytes
+}
+
+/// Submits, as soon as there is room.
+fn submit(mut submission: Submission<'_>) -> Transfer {
+    loop {
+        match submission.submit() {
+            Ok(transfer) => return transfer,
+            Err(full) => submission = *full.submission,
+        }
+        std::thread::yield_now();
+    }
 }
 
 /// Each rail has keys of its own, which open nothing over another: a simulated NIC refuses them.
@@ -181,7 +194,7 @@ fn i_no_queue_overruns() {
             let peer = at % 6;
             let from = source.slice(0..64).unwrap();
             let write = a.write(from, opened[peer].slice(0..64).unwrap());
-            write.immediate(counters[peer].slot()).deadline(AMPLE).submit().unwrap()
+            submit(write.immediate(counters[peer].slot()).deadline(AMPLE))
         })
         .collect();
     assert!(sent.iter().all(|transfer| transfer.wait().is_done()));
@@ -206,7 +219,7 @@ fn j_posts_to_a_peer_that_connects_wait() {
                 let range = at * 1024..(at + 1) * 1024;
                 let from = source.slice(range.clone()).unwrap();
                 let write = a.write(from, to.slice(range).unwrap()).immediate(counter.slot());
-                write.deadline(AMPLE).submit().unwrap()
+                submit(write.deadline(AMPLE))
             })
             .collect();
         assert!(sent.iter().all(|transfer| transfer.wait().is_done()));
@@ -223,9 +236,8 @@ fn l_a_burst_of_immediates_arrives() {
     let ((a, _), (b, _)) = (engine(&net, 1), engine(&net, 1));
     let peer = a.connect(&b.addresses()[0], AMPLE).unwrap();
     let counter = b.counter().unwrap();
-    let sent: Vec<_> = (0..5000)
-        .map(|_| a.signal(peer, counter.slot()).deadline(AMPLE).submit().unwrap())
-        .collect();
+    let sent: Vec<_> =
+        (0..5000).map(|_| submit(a.signal(peer, counter.slot()).deadline(AMPLE))).collect();
     assert!(sent.iter().all(|transfer| transfer.wait().is_done()));
     assert_eq!(counter.wait(5000, AMPLE).unwrap(), 5000);
 }

@@ -77,13 +77,10 @@ impl Dial {
             builder = builder.name(name);
         }
         let secret = self.secret.clone().or_else(|| variable(SECRET_VAR));
-        let control = |control: tcp::Config| {
-            let control = control.dial_only();
-            secret.iter().fold(control, tcp::Config::token)
-        };
+        let control = secret.iter().fold(tcp::Config::new().dial_only(), tcp::Config::token);
         builder = match address {
             Address::Unix(_) => builder,
-            Address::Tcp { .. } => builder.fabric(control(tcp::Config::new())),
+            Address::Tcp { .. } => builder.fabric(control),
             Address::Verbs { .. } => {
                 let fabric = verbs::Config::new().control(control);
                 builder.fabric(devices().into_iter().fold(fabric, verbs::Config::device))

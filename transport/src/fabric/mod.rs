@@ -25,7 +25,10 @@ mod fuzzing;
 #[cfg(all(test, not(loom)))]
 mod kit;
 pub mod ofi;
+#[cfg(feature = "conformance")]
 pub mod rdma;
+#[cfg(not(feature = "conformance"))]
+mod rdma;
 pub mod shm;
 pub mod sim;
 pub mod tcp;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tranship_ofi_sys as sys;
 
-use super::device::Domain;
+use super::domain::Domain;
 use super::info::Info;
 use crate::address::Kind;
 use crate::fabric::rdma::{Device, Rdma, Settings};
@@ -19,9 +19,10 @@ const RAILS_MAX: usize = 8;
 /// How to open the libfabric fabric.
 ///
 /// ```no_run
-/// use tranship_transport::fabric::ofi;
+/// use tranship_transport::fabric::{ofi, tcp};
 ///
-/// let fabric = ofi::Config::new().listen("10.0.0.7:7420").token("secret");
+/// let control = tcp::Config::new().listen("10.0.0.7:7420").token("secret");
+/// let fabric = ofi::Config::new().provider("efa").control(control);
 /// ```
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -38,8 +39,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// The defaults: the best provider there is, all of its domains, and connections at a port of the
-    /// loopback interface that the system chooses.
+    /// The defaults: the best provider there is, all of its domains.
     #[must_use]
     pub fn new() -> Self {
         Self { settings: Settings::new(Kind::Ofi), provider: None, domain: None, source: None }
@@ -59,37 +59,21 @@ impl Config {
         self
     }
 
-    /// The address of this host that rails of IP networks use; that of [`Config::listen`] unless
-    /// told otherwise.
+    /// The address of this host that rails of IP networks use; the host that is listened at
+    /// unless told otherwise.
     #[must_use]
     pub fn source(mut self, host: impl Into<String>) -> Self {
         self.source = Some(host.into());
         self
     }
 
-    /// Changes how peers are dialled, and known: see [`tcp::Config`].
+    /// The connections that the rails stand on: where peers dial, what they have to know, and how soon
+    /// the dead are noticed. A port of the loopback interface that the system chooses, without a
+    /// token, unless told otherwise.
     #[must_use]
-    pub fn control(mut self, change: impl FnOnce(tcp::Config) -> tcp::Config) -> Self {
-        self.settings.control = change(self.settings.control);
+    pub fn control(mut self, control: tcp::Config) -> Self {
+        self.settings.control = control;
         self
-    }
-
-    /// See [`tcp::Config::listen`].
-    #[must_use]
-    pub fn listen(self, endpoint: impl Into<String>) -> Self {
-        self.control(|it| it.listen(endpoint))
-    }
-
-    /// See [`tcp::Config::advertise`].
-    #[must_use]
-    pub fn advertise(self, endpoint: impl Into<String>) -> Self {
-        self.control(|it| it.advertise(endpoint))
-    }
-
-    /// See [`tcp::Config::token`].
-    #[must_use]
-    pub fn token(self, secret: impl AsRef<[u8]>) -> Self {
-        self.control(|it| it.token(secret))
     }
 
     /// How long peers have to make their channels before payload goes over TCP; 5 s unless told

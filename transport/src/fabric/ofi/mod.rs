@@ -4,7 +4,7 @@
 //! The library is loaded when the fabric is opened. A rail is one domain (`fi_domain(3)`) of one
 //! provider; a channel is two endpoints of it, one for each lane, so that taking a channel down is
 //! closing them: nothing is read or written through them afterwards. Everything else is what all
-//! [fabrics of rails](super::rdma) have in common.
+//! fabrics of rails (`fabric::rdma`) have in common.
 //!
 //! - *Order.* Most of these networks have none. Where a provider promises order for writes of any
 //!   length (`FI_ORDER_WAW`, `max_order_waw_size`), immediates follow their payload at once.
@@ -13,10 +13,13 @@
 //!   choose one.
 //! - *Addresses.* Offsets or virtual addresses, as `mr_mode` says.
 
+mod channel;
 mod config;
 mod device;
+mod domain;
 mod info;
 mod near;
 mod object;
+mod pool;
 
 pub use config::Config;

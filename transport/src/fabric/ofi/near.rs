@@ -9,6 +9,8 @@ use std::ffi::CString;
 use std::mem::ManuallyDrop;
 use std::sync::{Mutex, Once, OnceLock, PoisonError};
 
+use super::channel::Channel;
+
 /// The length of what [`process`] returns.
 pub(super) const PROCESS_BYTES: usize = 16;
 
@@ -26,24 +28,21 @@ pub(super) fn process() -> &'static [u8; PROCESS_BYTES] {
     })
 }
 
-/// Leaves a channel as it is.
-pub(super) fn bury<T>(channel: T) {
-    let _ = ManuallyDrop::new(channel);
-}
-
-/// Remembers the name of an endpoint, to remove what it has in /dev/shm at the end.
-pub(super) fn note(name: &[u8]) {
+/// Leaves a channel as it is. What its endpoints have in /dev/shm is removed at the end.
+pub(super) fn bury(channel: Channel) {
     static AT_EXIT: Once = Once::new();
     AT_EXIT.call_once(|| {
         // SAFETY: the function does nothing but unlink files.
         unsafe { libc::atexit(sweep) };
     });
-    let text = String::from_utf8_lossy(name);
-    let text = text.trim_end_matches('\0');
-    let file = text.split_once("://").map_or(text, |(_, file)| file);
-    if let Ok(file) = CString::new(format!("/{file}")) {
-        NAMES.lock().unwrap_or_else(PoisonError::into_inner).push(file);
+    let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+    for queue in &channel.lanes {
+        let text = String::from_utf8_lossy(&queue.name);
+        let text = text.trim_end_matches('\0');
+        let file = text.split_once("://").map_or(text, |(_, file)| file);
+        names.extend(CString::new(format!("/{file}")));
     }
+    let _ = ManuallyDrop::new(channel);
 }
 
 extern "C" fn sweep() {

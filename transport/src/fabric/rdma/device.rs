@@ -32,10 +32,6 @@ pub(in crate::fabric) struct Traits {
     /// [`Completion::Arrived`] names the channel, and [`Device::destroy`] reports all that arrived
     /// before it.
     pub(in crate::fabric) exact: bool,
-    /// Once [`Device::destroy`] has returned nothing of the peer lands through the channel. Where
-    /// this is not so (software that is in the middle of a message), only the peer's word, or its
-    /// end, is a fence.
-    pub(in crate::fabric) fences: bool,
     /// The longest piece, bytes.
     pub(in crate::fabric) piece_bytes_max: u64,
 }
@@ -168,8 +164,7 @@ pub(in crate::fabric) trait Device: Send + fmt::Debug {
 
     /// Takes this side of a channel down. What has completed or arrived is reported now; of the
     /// channel, its posts and exposures nothing is reported later. When it returns no memory of this
-    /// side is read or, if [`Traits::fences`], written through it any more. Exposures are still to
-    /// be concealed.
+    /// side is read or written through it any more. Exposures are still to be concealed.
     fn destroy(&mut self, channel: ChannelId, out: &mut Vec<Completion>);
 
     /// Lets the channel's peer, and nobody else where the hardware can, use a part of a region.
@@ -196,9 +191,6 @@ pub(in crate::fabric) trait Device: Send + fmt::Debug {
 
     /// Posts a read; there is room for it.
     fn read(&mut self, post: &Post<'_>);
-
-    /// Makes sure that everything posted is under way; what has been posted before may wait for this.
-    fn ring(&mut self);
 
     /// Moves things on and reports what happened; whether anything did.
     fn poll(&mut self, out: &mut Vec<Completion>) -> bool;

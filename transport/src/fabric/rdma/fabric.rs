@@ -9,9 +9,9 @@ use slab::Slab;
 
 use super::config::Settings;
 use super::device::{ChannelId, Completion, Device, ExposureId, Token, Traits};
+use super::exposing::{Exposures, Halting};
 use super::link::{Link, OpRef};
 use super::op::{Batch, Flight};
-use super::opening::{Exposures, Halting};
 use super::path::Path;
 use super::words::Word;
 use crate::address::{Address, Kind};
@@ -173,13 +173,6 @@ impl Hub {
             self.eager.push(link.id);
         }
     }
-
-    /// Rings all rails that some paths use.
-    pub(super) fn ring(&mut self, paths: &[Path]) {
-        for path in paths.iter().filter(|path| path.channel().is_some()) {
-            self.rails[usize::from(path.rail)].device.ring();
-        }
-    }
 }
 
 impl Rdma {
@@ -292,12 +285,7 @@ impl Rdma {
             }
             worked = true;
             self.nap = NAP.0;
-            for report in &reports {
-                if let Completion::Port(state) = report {
-                    self.port(rail as u8, state);
-                }
-            }
-            self.absorb(&mut reports);
+            self.absorb(rail as u8, &mut reports);
             if self.hub.rails[rail].left.is_empty() {
                 // Its room is used again.
                 self.hub.rails[rail].left = reports;
@@ -523,13 +511,11 @@ impl Fabric for Rdma {
             return;
         }
         // Before peers are told that nothing lands here any more.
-        let mut last = Vec::new();
         for (channel, (peer, path)) in std::mem::take(&mut self.hub.channels) {
             let Some(link) = self.links.get(&peer) else { continue };
             let rail = link.paths[usize::from(path)].rail;
-            self.hub.rails[usize::from(rail)].device.destroy(channel, &mut last);
+            self.take_down(rail, channel);
         }
-        self.absorb(&mut last);
         for link in self.links.values_mut() {
             link.conceal_all(&mut self.hub);
         }

@@ -1,6 +1,6 @@
 //! Paths that fail, and peers that go.
 
-use super::device::Completion;
+use super::device::{ChannelId, Completion};
 use super::fabric::{Hub, Rdma};
 use super::link::Link;
 use super::op::{Flight, Kind, News};
@@ -27,10 +27,7 @@ impl Rdma {
         let rail = path.rail;
         let name = self.hub.rails[usize::from(rail)].device.name();
         tracing::warn!(engine = ?link.engine, rail = name, path = number, "path down: {why}");
-        let mut last = Vec::new();
-        self.hub.rails[usize::from(rail)].device.destroy(channel, &mut last);
-        self.absorb(&mut last);
-        self.hub.channels.remove(&channel);
+        self.take_down(rail, channel);
         let Some(link) = self.links.get_mut(&peer) else { return };
         link.conceal_path(&mut self.hub, number);
         let path = &mut link.paths[usize::from(number)];
@@ -73,13 +70,8 @@ impl Rdma {
         let Some(link) = self.links.get(&peer) else { return };
         let channels: Vec<_> =
             link.paths.iter().filter_map(|path| Some((path.rail, path.channel()?))).collect();
-        let mut last = Vec::new();
-        for (rail, channel) in &channels {
-            self.hub.rails[usize::from(*rail)].device.destroy(*channel, &mut last);
-        }
-        self.absorb(&mut last);
-        for (_, channel) in channels {
-            self.hub.channels.remove(&channel);
+        for (rail, channel) in channels {
+            self.take_down(rail, channel);
         }
         self.has_halted_all(peer);
         let Some(mut link) = self.links.remove(&peer) else { return };
@@ -101,8 +93,16 @@ impl Rdma {
         self.hub.control.doubt(ended, unproven);
     }
 
-    /// Takes in what devices reported.
-    pub(super) fn absorb(&mut self, completions: &mut Vec<Completion>) {
+    /// Takes this side of a channel down, and in what it reported at last.
+    pub(super) fn take_down(&mut self, rail: u8, channel: ChannelId) {
+        let mut last = Vec::new();
+        self.hub.rails[usize::from(rail)].device.destroy(channel, &mut last);
+        self.absorb(rail, &mut last);
+        self.hub.channels.remove(&channel);
+    }
+
+    /// Takes in what a rail's device reported.
+    pub(super) fn absorb(&mut self, rail: u8, completions: &mut Vec<Completion>) {
         for completion in completions.drain(..) {
             match completion {
                 Completion::Done(token) => {
@@ -124,15 +124,15 @@ impl Rdma {
                     }
                     self.hub.reports.push(Event::Arrived { immediate });
                 }
-                Completion::Exposed(..) => self.take_exposure(completion),
+                Completion::Exposed(id, keys) => self.take_exposure(id, keys),
                 Completion::Broken(channel, why) => self.broken.push_back((channel, why)),
-                Completion::Port(_) => {}
+                Completion::Port(state) => self.port(rail, &state),
             }
         }
     }
 
     /// A rail came up or went down.
-    pub(super) fn port(&mut self, rail: u8, state: &Result<(), String>) {
+    fn port(&mut self, rail: u8, state: &Result<(), String>) {
         let it = &mut self.hub.rails[usize::from(rail)];
         it.up = state.is_ok();
         match state {

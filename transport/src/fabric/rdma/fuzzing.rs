@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::config::Settings;
 use super::device::Keys;
 use super::fabric::Rdma;
 use super::sim::{Config, Net};
@@ -25,9 +26,6 @@ const CANARY: u8 = 0xC5;
 const STEPS_MAX: usize = 60;
 const PATIENCE: Duration = Duration::from_secs(20);
 const WINDOW: WindowId = WindowId { slot: 0, generation: 1 };
-/// The number of the simulated fabric.
-const KIND: u8 = 255;
-
 /// Decodes anything; what is a word says the same when it is encoded again.
 pub fn word(bytes: &[u8]) {
     if let Some(word) = Word::decode(bytes) {
@@ -83,7 +81,9 @@ impl Scene {
         let net = Net::new(1);
         let config = (0..rails).fold(Config::new(&net), |config, _| config.rail(true));
         let mut victim = config.fabric(&setup()).expect("the fabric opens here");
-        let mut mad = Control::open(tcp::Config::new(), (KIND, 0), &setup()).expect("it opens");
+        let mut mad =
+            Control::open(tcp::Config::new(), (Settings::new(Kind::Sim).number(), 0), &setup())
+                .expect("it opens");
         let memory = Arc::new(HostMemory::new(4 * PAGE).build().expect("some pages"));
         memory.fill(0..4 * PAGE, CANARY).expect("all of it");
         let region = RegionId(1);

@@ -284,7 +284,6 @@ impl Link {
             let post = Post { channel, lane, token, ..Post::NOTHING };
             hub.rails[usize::from(path.rail)].device.write(&post, None);
         }
-        hub.rails[usize::from(path.rail)].device.ring();
     }
 
     /// Something got through in one lane of a path.

@@ -5,9 +5,10 @@ use std::collections::{HashMap, VecDeque};
 use slab::Slab;
 
 use super::device::{Post, Room};
+use super::exposing::Exposed;
 use super::fabric::Hub;
 use super::op::{Cut, Flight, Kind, News, Op, PROBE, Position};
-use super::opening::{Exposed, Opened, Opening};
+use super::opening::{Opened, Opening};
 use super::path::{Path, State};
 use crate::address::EngineId;
 use crate::fabric::{self, Event, OpId, PeerId, Posted, Remote, Status, Work};
@@ -180,6 +181,7 @@ impl Link {
             news: if immediate.is_some() { News::Due } else { News::None },
             cancel: None,
             queued: false,
+            counted: false,
         })
     }
 
@@ -190,14 +192,14 @@ impl Link {
 
     /// An operation whose window is open, or that needs none, is to be posted.
     pub(super) fn begin(&mut self, at: OpRef) -> Result<(), Reason> {
-        let op = &self.ops[at.0 as usize];
+        let op = &mut self.ops[at.0 as usize];
         if op.kind != Kind::Signal {
             let opened = self.opened.get_mut(&op.remote.window).ok_or(Reason::Stale)?;
             let access = if op.kind == Kind::Write { Access::WRITE } else { Access::READ };
             let reach = fabric::reach(&op.local, op.plan.as_ref());
             let reach = if op.total == 0 { 0 } else { reach };
             opened.admit(op.remote.key.key, access, op.remote.offset, reach)?;
-            opened.under_way += 1;
+            opened.under_way += u32::from(!std::mem::replace(&mut op.counted, true));
         }
         self.queue(at);
         Ok(())
@@ -236,7 +238,6 @@ impl Link {
                 }
             }
         }
-        hub.ring(&self.paths);
     }
 
     /// Whether something waits to be posted.
@@ -379,8 +380,10 @@ impl Link {
     /// Takes an operation out.
     pub(super) fn forget(&mut self, hub: &mut Hub, (index, _): OpRef) -> Op {
         let op = self.ops.remove(index as usize);
-        if op.kind != Kind::Signal {
-            self.leave_window(hub, op.remote.window, (index, op.serial));
+        if op.counted {
+            self.leave_window(hub, op.remote.window);
+        } else if op.kind != Kind::Signal {
+            self.unwait((index, op.serial));
         }
         op
     }

@@ -24,6 +24,7 @@
 
 mod config;
 pub(super) mod device;
+mod exposing;
 mod fabric;
 mod failing;
 #[cfg(any(feature = "fuzzing", all(not(loom), test)))]

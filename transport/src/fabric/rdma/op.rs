@@ -43,6 +43,8 @@ pub(super) struct Op {
     pub(super) cancel: Option<Reason>,
     /// Whether it is in its lane's queue.
     pub(super) queued: bool,
+    /// Whether it is counted among those that use its window.
+    pub(super) counted: bool,
 }
 
 /// What became of an operation's immediate.
@@ -201,6 +203,7 @@ mod tests {
             news: News::None,
             cancel: None,
             queued: false,
+            counted: false,
         }
     }
 

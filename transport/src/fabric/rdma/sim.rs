@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64Mcg;
@@ -154,8 +153,7 @@ impl Config {
     /// No rails yet.
     #[must_use]
     pub fn new(net: &Net) -> Self {
-        let mut settings = Settings::new(Kind::Sim);
-        settings.control = settings.control.heartbeat(Duration::from_millis(200), 5);
+        let settings = Settings::new(Kind::Sim);
         Self { net: net.clone(), rails: Vec::new(), settings, ports: Arc::default() }
     }
 
@@ -173,10 +171,12 @@ impl Config {
         self
     }
 
-    /// The connections that the rails stand on.
+    /// The connections that the rails stand on: where peers dial, what they have to know, and how soon
+    /// the dead are noticed. A port of the loopback interface that the system chooses, without a
+    /// token, unless told otherwise.
     #[must_use]
-    pub fn control(mut self, change: impl FnOnce(tcp::Config) -> tcp::Config) -> Self {
-        self.settings.control = change(self.settings.control);
+    pub fn control(mut self, control: tcp::Config) -> Self {
+        self.settings.control = control;
         self
     }
 
@@ -376,12 +376,7 @@ impl Device for Nic {
     }
 
     fn traits(&self) -> Traits {
-        Traits {
-            ordered: self.ordered,
-            exact: self.ordered,
-            fences: true,
-            piece_bytes_max: 1 << 20,
-        }
+        Traits { ordered: self.ordered, exact: self.ordered, piece_bytes_max: 1 << 20 }
     }
 
     fn port(&self) -> Vec<u8> {
@@ -469,8 +464,6 @@ impl Device for Nic {
     fn read(&mut self, post: &Post<'_>) {
         self.post(post, true, None);
     }
-
-    fn ring(&mut self) {}
 
     fn poll(&mut self, out: &mut Vec<Completion>) -> bool {
         let mut world = self.net.world();

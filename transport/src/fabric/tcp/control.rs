@@ -52,8 +52,7 @@ impl Control {
     ) -> Result<Self, String> {
         config.check()?;
         let mut tcp = Tcp::open(Config { floor, ..config }, setup)?;
-        tcp.carries = kind;
-        tcp.hub.carries = true;
+        tcp.hub.above = kind;
         Ok(Self { tcp })
     }
 

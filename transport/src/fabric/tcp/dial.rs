@@ -242,7 +242,7 @@ impl Tcp {
                 streams: self.hub.config.streams,
                 heartbeat: self.hub.config.heartbeat,
                 credit: CREDIT_BYTES,
-                carries: self.carries,
+                above: self.hub.above,
                 address: if self.listener.is_some() {
                     self.endpoint.clone()
                 } else {
@@ -427,7 +427,7 @@ impl Tcp {
             call.welcome(&Credentials { token, challenge: &fabric.challenge }, streams)
         };
         let until = self.hub.now + self.hub.config.handshake_timeout;
-        if hello.carries != self.carries {
+        if hello.above != self.hub.above {
             tracing::warn!(engine = ?hello.engine, "a caller turned away: it speaks another fabric");
             return call.reject(Reason::Foreign);
         }
@@ -469,7 +469,7 @@ impl Tcp {
             }
             Role::Inquiry => {
                 self.drop_connection(hello);
-                if self.hub.carries {
+                if self.hub.carries() {
                     // What stands on the connection has to come down first.
                     self.promised.push(call);
                 } else {

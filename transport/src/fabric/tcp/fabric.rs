@@ -81,8 +81,6 @@ pub(super) struct Tcp {
     /// Whether the last poll wanted messages.
     wants_messages: bool,
     pub(super) closed: bool,
-    /// The fabric that stands on this one, as diallers name it; 0 for none.
-    pub(super) carries: u8,
     /// Callers that are told of a connection's end in the next turn.
     pub(super) promised: Vec<Call>,
     /// Connections that ended, for the fabric that stands on this one.
@@ -161,7 +159,6 @@ impl Tcp {
             next_tick: Time::ZERO,
             wants_messages: true,
             closed: false,
-            carries: 0,
             promised: Vec::new(),
             ended: Vec::new(),
         })
@@ -287,7 +284,7 @@ impl Tcp {
         if let Over::Broken(_) = bulk {
             return self.end(peer, bulk);
         }
-        if self.hub.carries {
+        if self.hub.carries() {
             // Hanging up says that nothing lands here any more, which is not ours to say.
             return self.end(peer, Over::Cut);
         }
@@ -405,14 +402,14 @@ impl Tcp {
                 Reason::Failed
             }
         };
-        if link.leaving.is_none() && !self.hub.carries {
+        if link.leaving.is_none() && !self.hub.carries() {
             // It goes through where the other side is there to hear it.
             link.leave(&mut self.hub, reason, Time::NEVER);
             self.hub.eager.remove(&peer);
         }
         let unproven = link.end_ops(&mut self.hub, reason, gone);
         let Link { inbox, engine, connection, endpoint, near, streams, .. } = link;
-        if self.hub.carries {
+        if self.hub.carries() {
             let endpoint = endpoint.clone();
             self.ended.push(Ended {
                 peer,

@@ -119,7 +119,7 @@ fn hello(connection: u128, role: Role) -> Hello {
         streams: STREAMS,
         heartbeat: Duration::from_secs(1),
         credit: 1 << 20,
-        carries: 0,
+        above: 0,
         address: String::new(),
     }
 }

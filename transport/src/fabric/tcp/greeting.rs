@@ -61,7 +61,7 @@ pub(super) struct Hello {
     /// Bytes of messages that the dialler keeps.
     pub credit: u32,
     /// The fabric that stands on the connection; 0 for none.
-    pub carries: u8,
+    pub above: u8,
     /// Where the dialler can be dialled; empty where it cannot.
     pub address: String,
 }
@@ -185,7 +185,7 @@ impl Hello {
         body.extend(self.engine.0.to_le_bytes());
         body.extend(self.connection.to_le_bytes());
         body.extend(self.nonce);
-        body.extend([role, index, self.streams, self.carries]);
+        body.extend([role, index, self.streams, self.above]);
         body.extend(millis(self.heartbeat).to_le_bytes());
         body.extend(self.credit.to_le_bytes());
         body.extend((self.address.len() as u16).to_le_bytes());
@@ -211,7 +211,7 @@ impl Hello {
             nonce: word(body, 32),
             role,
             streams: body[66],
-            carries: body[67],
+            above: body[67],
             heartbeat: span(word(body, 68)),
             credit: u32::from_le_bytes(word(body, 72)),
             address: str::from_utf8(address).ok()?.to_owned(),
@@ -309,7 +309,7 @@ mod tests {
             let heartbeat = Duration::from_millis(millis.into());
             let engine = EngineId(engine);
             let hello = Hello {
-                engine, connection, nonce, role, streams: 4, heartbeat, credit: 9, carries: index,
+                engine, connection, nonce, role, streams: 4, heartbeat, credit: 9, above: index,
                 address,
             };
             let challenge = Challenge { engine, nonce, heartbeat, credit: millis };

@@ -31,8 +31,8 @@ pub(super) struct Hub {
     pub(super) pieces: Pieces,
     pub(super) through: Vec<Chunk>,
     pub(super) sink: Box<[u8]>,
-    /// Whether another fabric stands on this one.
-    pub(super) carries: bool,
+    /// The fabric that stands on this one, as diallers show it; 0 for none.
+    pub(super) above: u8,
     /// What peers said to that one.
     pub(super) asides: Vec<(PeerId, Vec<u8>)>,
 }
@@ -50,9 +50,14 @@ impl Hub {
             pieces: Pieces::default(),
             through: Vec::new(),
             sink: vec![0; SINK_BYTES].into(),
-            carries: false,
+            above: 0,
             asides: Vec::new(),
         }
+    }
+
+    /// Whether another fabric stands on this one.
+    pub(super) fn carries(&self) -> bool {
+        self.above != 0
     }
 
     /// A connection may have something to send.

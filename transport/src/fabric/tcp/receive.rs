@@ -214,7 +214,7 @@ impl Link {
             Frame::Message { immediate, .. } => {
                 Landing::Message { bytes: vec![0; payload as usize], have: 0, immediate }
             }
-            Frame::Aside { .. } if !hub.carries => {
+            Frame::Aside { .. } if !hub.carries() => {
                 return Err(Over::Broken("an aside to a fabric that stands alone"));
             }
             Frame::Aside { .. } => Landing::Aside { bytes: vec![0; payload as usize], have: 0 },

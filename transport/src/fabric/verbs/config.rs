@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use tranship_verbs_sys as sys;
 
-use super::device::{Opening, Rail};
 use super::domain::{Domain, library};
 use super::path::{self, End};
+use super::port::{Opening, Port};
 use super::queue::Abilities;
 use crate::address::Kind;
 use crate::fabric::rdma::{Device, Rdma, Settings};
@@ -21,15 +21,16 @@ const PKEY_DEFAULT: u16 = 0xffff;
 /// How to open the verbs fabric.
 ///
 /// ```no_run
-/// use tranship_transport::fabric::verbs;
+/// use tranship_transport::fabric::{tcp, verbs};
 ///
-/// let fabric = verbs::Config::new().listen("10.0.0.7:7420").device("mlx5_0").token("secret");
+/// let control = tcp::Config::new().listen("10.0.0.7:7420").token("secret");
+/// let fabric = verbs::Config::new().device("mlx5_0").control(control);
 /// ```
 #[derive(Debug, Clone)]
 pub struct Config {
     settings: Settings,
     devices: Vec<String>,
-    gid_index: Option<u32>,
+    gid_index: Option<u8>,
     traffic_class: u8,
     windows: bool,
 }
@@ -41,8 +42,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// The defaults: all active ports, each with the best of its addresses, and connections at a port
-    /// of the loopback interface that the system chooses.
+    /// The defaults: all active ports, each with the best of its addresses.
     #[must_use]
     pub fn new() -> Self {
         let settings = Settings::new(Kind::Verbs);
@@ -60,7 +60,7 @@ impl Config {
     /// The address of each port to use, as its place in the table (`show_gids`). Chosen unless told
     /// otherwise: RoCE v2 over IPv4 before IPv6, before addresses of one link, before RoCE v1.
     #[must_use]
-    pub fn gid_index(mut self, index: u32) -> Self {
+    pub fn gid_index(mut self, index: u8) -> Self {
         self.gid_index = Some(index);
         self
     }
@@ -81,29 +81,13 @@ impl Config {
         self
     }
 
-    /// Changes how peers are dialled, and known: see [`tcp::Config`].
+    /// The connections that the rails stand on: where peers dial, what they have to know, and how soon
+    /// the dead are noticed. A port of the loopback interface that the system chooses, without a
+    /// token, unless told otherwise.
     #[must_use]
-    pub fn control(mut self, change: impl FnOnce(tcp::Config) -> tcp::Config) -> Self {
-        self.settings.control = change(self.settings.control);
+    pub fn control(mut self, control: tcp::Config) -> Self {
+        self.settings.control = control;
         self
-    }
-
-    /// See [`tcp::Config::listen`].
-    #[must_use]
-    pub fn listen(self, endpoint: impl Into<String>) -> Self {
-        self.control(|it| it.listen(endpoint))
-    }
-
-    /// See [`tcp::Config::advertise`].
-    #[must_use]
-    pub fn advertise(self, endpoint: impl Into<String>) -> Self {
-        self.control(|it| it.advertise(endpoint))
-    }
-
-    /// See [`tcp::Config::token`].
-    #[must_use]
-    pub fn token(self, secret: impl AsRef<[u8]>) -> Self {
-        self.control(|it| it.token(secret))
     }
 
     /// How long peers have to make their channels before payload goes over TCP; 5 s unless told
@@ -173,7 +157,7 @@ impl Config {
         list: &sys::devices::Devices<'static>,
         at: usize,
         number: u8,
-    ) -> Result<Rail, String> {
+    ) -> Result<Port, String> {
         let name = format!("{}:{number}", list.name(at));
         let failed = |what: &'static str| {
             let name = name.clone();
@@ -186,7 +170,10 @@ impl Config {
             let remedy = port.remedy().unwrap_or_default();
             return Err(format!("{name}: the port is {}; {remedy}", port.state_name()));
         }
-        let choice = path::choose(&port, self.gid_index).map_err(|why| format!("{name}: {why}"))?;
+        let choice = path::choose(&port, self.gid_index.map(u32::from))
+            .map_err(|why| format!("{name}: {why}"))?;
+        let gid_index = u8::try_from(choice.gid.index)
+            .map_err(|_| format!("{name}: GID {} is beyond 255; name another", choice.gid.index))?;
         let pkey_index = pkey(verbs, &context, number);
         let roce = match choice.gid.kind {
             sys::GidType::RoceV1 => 1,
@@ -211,14 +198,14 @@ impl Config {
         );
         let abilities = Abilities {
             port: number,
-            gid_index: choice.gid.index as u8,
+            gid_index,
             pkey_index,
             traffic_class: self.traffic_class,
             reads_max: u8::try_from(attributes.max_qp_rd_atom).unwrap_or(u8::MAX).max(1),
         };
         let domain = Domain::open(verbs, context).map_err(failed("ibv_alloc_pd"))?;
         let windows = able && self.windows;
-        Rail::open(Arc::clone(&domain), Opening { name, end, abilities, windows, attributes })
+        Port::open(Arc::clone(&domain), Opening { name, end, abilities, windows, attributes })
     }
 
     fn fabric(&self, setup: &Setup) -> Result<Rdma, String> {

@@ -2,7 +2,7 @@
 //!
 //! The library is loaded when the fabric is opened. A rail is one active port of a device; a channel
 //! is two reliable connections (RC queue pairs), one for each lane. Everything else is what all
-//! [fabrics of rails](super::rdma) have in common.
+//! fabrics of rails (`fabric::rdma`) have in common.
 //!
 //! - *Queues.* One send queue for each lane of each peer; of what is posted at once only the last
 //!   request is signalled. A completion queue takes as many queue pairs as it has entries for: it
@@ -22,6 +22,7 @@ mod device;
 mod domain;
 mod exposure;
 mod path;
+mod port;
 mod queue;
 mod word;
 

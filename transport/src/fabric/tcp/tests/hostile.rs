@@ -225,7 +225,7 @@ fn hello(role: Role) -> Hello {
         streams: 1,
         heartbeat: Duration::from_secs(1),
         credit: 1 << 20,
-        carries: 0,
+        above: 0,
         address: String::new(),
     }
 }
