@@ -59,6 +59,7 @@ mod order;
 mod outcome;
 mod pages;
 mod peer;
+mod rail;
 mod region;
 mod remote;
 #[doc(hidden)]
@@ -85,6 +86,7 @@ pub use notify::Notifier;
 pub use outcome::{Outcome, Reason};
 pub use pages::{Cursor, Pages, PagesError, Piece, Plan, PlanError, Run};
 pub use peer::{Incoming, Peer};
+pub use rail::{Fact, Path, PathState, Rail};
 pub use region::{CloseError, RangeError, Region, Slice};
 pub use remote::{Mapping, RemoteSlice, RemoteWindow};
 pub use time::{Clock, MonotonicClock, Steppable, Time};

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use tranship_transport::fabric::Provider;
 use tranship_transport::{
-    Access, Address, Clock, Drive, Engine, MapError, Outcome, Peer, PeerError, Polling, Reason,
-    RemoteWindow, Time,
+    Access, Address, Clock, Drive, Engine, MapError, Outcome, Path, Peer, PeerError, Polling,
+    Reason, RemoteWindow, Time,
 };
 
 use super::arena::{Arena, Remote};
@@ -210,6 +210,16 @@ impl Client {
         let began = self.inner.engine.now();
         self.count(&Request::Ping)?;
         Ok(self.inner.engine.now().since(began))
+    }
+
+    /// The paths to the daemon, each measured once more; see [`Engine::probe`]. None over a fabric
+    /// without rails.
+    ///
+    /// # Errors
+    /// When the daemon cannot be reached.
+    pub fn probe(&self, timeout: Duration) -> Result<Vec<Path>, Error> {
+        let session = self.session()?;
+        Ok(self.inner.engine.probe(session.peer, timeout))
     }
 
     /// The tenant's statistics, a JSON document.

@@ -21,7 +21,7 @@ use super::{Finding, Speed, probe, rdma, sys};
 use crate::config::Config;
 
 pub(super) fn examine(config: &Config, speed: Result<Speed, String>) -> Vec<Finding> {
-    let loopback = probe::measure(tcp::Config::new(), tcp::Config::new());
+    let loopback = probe::measure(tcp::Config::new(), tcp::Config::new()).map(|it| it.speed);
     vec![
         shm(speed),
         tcp(&sys::interfaces(), loopback),

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use tranship_transport::fabric::Provider;
 use tranship_transport::{
-    Counter, Engine, HostMemory, Outcome, Region, RemoteWindow, Slot, Submission, Transfer, Window,
+    Counter, Engine, HostMemory, Outcome, Rail, Region, RemoteWindow, Slot, Submission, Transfer,
+    Window,
 };
 
 use super::Speed;
@@ -20,6 +21,13 @@ const SMALL_BYTES: u64 = 64;
 /// Large writes under way at once, each with a place of its own.
 const WRITES: u64 = 16;
 
+/// What a fabric did, and by which rails.
+#[derive(Debug)]
+pub(super) struct Measured {
+    pub(super) speed: Speed,
+    pub(super) rails: Vec<Rail>,
+}
+
 /// Measures writes from one engine to another, in a tenth of a second.
 ///
 /// # Errors
@@ -27,12 +35,13 @@ const WRITES: u64 = 16;
 pub(super) fn measure(
     here: impl Provider + 'static,
     there: impl Provider + 'static,
-) -> Result<Speed, String> {
+) -> Result<Measured, String> {
     let [here, there] = [End::new(here)?, End::new(there)?];
     let out = Path::new(&here, &there)?;
     let gb_per_s = out.stream()?;
     let back = Path::new(&there, &here)?;
-    Ok(Speed { gb_per_s, one_way_us: one_way(&out, &back)? })
+    let speed = Speed { gb_per_s, one_way_us: one_way(&out, &back)? };
+    Ok(Measured { speed, rails: here.engine.rails() })
 }
 
 /// One engine and its memory.
@@ -139,7 +148,8 @@ mod tests {
 
     #[test]
     fn both_figures_are_there() {
-        let speed = measure(shm::Config::new(), shm::Config::new()).unwrap();
+        let Measured { speed, rails } = measure(shm::Config::new(), shm::Config::new()).unwrap();
+        assert!(rails.is_empty(), "shared memory has none");
         assert!(speed.gb_per_s > 0.0 && speed.one_way_us > 0.0, "{speed}");
     }
 }

@@ -8,7 +8,8 @@ use tranship_verbs_sys::Verbs;
 use tranship_verbs_sys::devices::{Devices, Presence};
 use tranship_verbs_sys::port::Port;
 
-use super::{Finding, Speed, probe};
+use super::probe::Measured;
+use super::{Finding, probe};
 use crate::config::{Address, Config};
 use crate::net;
 
@@ -57,7 +58,7 @@ fn examine(devices: &Devices<'_>) -> Vec<Device> {
 fn judge_verbs(
     presence: &Presence,
     devices: &[Device],
-    attempt: impl FnOnce() -> Result<Speed, String>,
+    attempt: impl FnOnce() -> Result<Measured, String>,
 ) -> Finding {
     if !matches!(presence, Presence::Devices(_)) {
         let finding = match presence {
@@ -101,9 +102,13 @@ fn judge_verbs(
 }
 
 /// A fabric that should work.
-fn judge_attempt(name: &'static str, said: &str, attempt: Result<Speed, String>) -> Finding {
+fn judge_attempt(name: &'static str, said: &str, attempt: Result<Measured, String>) -> Finding {
     match attempt {
-        Ok(speed) => Finding::ready(name, format!("{speed} on this host; {said}")).measured(speed),
+        Ok(Measured { speed, rails }) => {
+            let rails: Vec<String> = rails.into_iter().map(|rail| rail.name).collect();
+            let by = rails.join(", ");
+            Finding::ready(name, format!("{speed} on this host by {by}; {said}")).measured(speed)
+        }
         Err(why) => {
             Finding::warning(name, format!("{said}; a transfer on this host failed: {why}"))
                 .remedy(format!("tranship bench transport --fabric {name} -vv shows more"))
@@ -145,7 +150,7 @@ pub(super) fn ofi(config: &Config) -> Finding {
 fn judge_ofi(
     version: &str,
     providers: Result<Vec<Provider>, String>,
-    attempt: impl FnOnce() -> Result<Speed, String>,
+    attempt: impl FnOnce() -> Result<Measured, String>,
 ) -> Finding {
     let providers = match providers {
         Ok(providers) => providers,
@@ -181,8 +186,10 @@ fn judge_ofi(
 
 #[cfg(test)]
 mod tests {
+    use tranship_transport::{Kind, Rail};
+
     use super::*;
-    use crate::doctor::State;
+    use crate::doctor::{Speed, State};
     use tranship_verbs_sys::{
         Gid, GidType, IBV_PORT_ACTIVE, IBV_PORT_DOWN, IBV_PORT_INIT, LoadError,
     };
@@ -196,17 +203,19 @@ mod tests {
 
     const SPEED: Speed = Speed { gb_per_s: 48.25, one_way_us: 1.72 };
 
-    fn works() -> Result<Speed, String> {
-        Ok(SPEED)
+    fn works() -> Result<Measured, String> {
+        let (fabric, name) = (Kind::Verbs, "mlx5_0:1".to_owned());
+        let rail = Rail { fabric, name, facts: Vec::new(), down: None };
+        Ok(Measured { speed: SPEED, rails: vec![rail] })
     }
 
-    fn never() -> Result<Speed, String> {
+    fn never() -> Result<Measured, String> {
         panic!("nothing is there to be tried")
     }
 
     fn of_ports(
         ports: Result<Vec<Port>, String>,
-        attempt: impl FnOnce() -> Result<Speed, String>,
+        attempt: impl FnOnce() -> Result<Measured, String>,
     ) -> Finding {
         let devices = [Device { name: "mlx5_0".to_owned(), ports }];
         judge_verbs(&Presence::Devices(1), &devices, attempt)
@@ -238,7 +247,7 @@ mod tests {
         assert_eq!((row.state, row.speed.map(|it| it.gb_per_s)), (State::Ready, Some(48.25)));
         assert_eq!(
             row.detail,
-            "48.2 GB/s, 1.7 µs on this host; device mlx5_0 port 1 Ethernet, 400 Gbit/s, MTU 4096, \
+            "48.2 GB/s, 1.7 µs on this host by mlx5_0:1; device mlx5_0 port 1 Ethernet, 400 Gbit/s, MTU 4096, \
              GIDs 3 RoCE v2 10.0.0.7"
         );
         let failed = || Err("ibv_reg_mr: out of memory".to_owned());

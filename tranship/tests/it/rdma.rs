@@ -54,9 +54,14 @@ fn serves(fabric: &str) {
     let peer = objects(&peer, "tranship.doctor-peer/1").remove(0);
     assert_eq!((&peer["fabric"], &peer["mapped"]), (&fabric.into(), &false.into()));
     assert!(peer["ping_p50_us"].as_f64().is_some_and(|time| time > 0.0), "{peer}");
-    let rails: Vec<_> = peer["rails"].as_array().expect("a list").iter().collect();
-    let up = |rail: &&Value| rail.as_str().is_some_and(|said| said.contains("path up"));
-    assert!(rails.iter().copied().any(|rail| up(&rail)), "{peer}");
+    let rails = peer["rails"].as_array().expect("a list");
+    let paths = peer["paths"].as_array().expect("a list");
+    assert!(!rails.is_empty() && rails.iter().all(|rail| rail["state"] == "up"), "{peer}");
+    let works = |path: &Value| {
+        path["state"] == "up" && path["ping_p50_us"].as_f64().is_some_and(|time| time > 0.0)
+    };
+    assert!(!paths.is_empty() && paths.iter().all(works), "{peer}");
+    assert!(paths.iter().all(|path| path["facts"]["to"].is_string()), "{peer}");
     let bench = ["bench", "cache", "--ops", "get", "--sizes", "64KiB", "--time", "20ms", "--json"];
     let lines = stdout(&scene, &[&bench[..], &["--working-set", "1MiB"], &connect].concat());
     let fabric = format!("\"fabric\":\"{fabric}\"");

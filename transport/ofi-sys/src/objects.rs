@@ -220,6 +220,22 @@ impl Fabric {
         }
     }
 
+    /// `fi_av_straddr`: an address of the fabric's format as text, cut off where it is longer than
+    /// `text`. Not all providers have it.
+    ///
+    /// # Safety
+    /// `av` exists; `address` has the fabric's format.
+    pub unsafe fn av_straddr(av: *mut fid_av, address: *const c_void, text: &mut [u8]) -> bool {
+        let mut len = text.len();
+        // SAFETY: an object that exists has its tables; the text has so much room.
+        unsafe {
+            let told = (*(*av).ops)
+                .straddr
+                .map(|entry| entry(av, address, text.as_mut_ptr().cast(), &raw mut len));
+            told.is_some_and(|it| !it.is_null())
+        }
+    }
+
     /// `fi_av_remove`: `0` or a negative error.
     ///
     /// # Safety

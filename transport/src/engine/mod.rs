@@ -39,6 +39,7 @@ use crate::memory::{HostMemory, Memory};
 use crate::order::Order;
 use crate::outcome::Reason;
 use crate::peer::{Incoming, Peer};
+use crate::rail::{Path, PathState, Rail};
 use crate::region::{Region, Registered};
 use crate::remote::{Opened, RemoteWindow, Way};
 use crate::sabotage::{self, Defect};
@@ -256,6 +257,39 @@ impl Engine {
     #[must_use]
     pub fn can_map(&self, peer: Peer) -> bool {
         self.worker(peer).with(|core| core.fabric.maps())
+    }
+
+    /// The rails of its fabrics: which NICs, by which addresses, and why.
+    #[must_use]
+    pub fn rails(&self) -> Vec<Rail> {
+        let workers = self.inner.crew.workers.iter();
+        workers.flat_map(|worker| worker.with(|core| core.fabric.rails())).collect()
+    }
+
+    /// The paths to a peer. None when it is not connected, or reached over a fabric without rails.
+    #[must_use]
+    pub fn paths(&self, peer: Peer) -> Vec<Path> {
+        self.worker(peer).with(|core| core.paths(peer))
+    }
+
+    /// Measures the round trip of every path to a peer that is connected, by an empty write that the
+    /// peer's side acknowledges, and returns the paths. It waits, up to `timeout`, until it is known
+    /// of each whether it leads there.
+    #[must_use]
+    pub fn probe(&self, peer: Peer, timeout: Duration) -> Vec<Path> {
+        let (worker, until) = (self.worker(peer), self.now() + timeout);
+        worker.with(|core| core.probe(peer));
+        worker.wake_sleeper();
+        let mut paths = Vec::new();
+        self.inner.crew.wait_on(peer.worker, until, || {
+            paths = self.paths(peer);
+            paths.iter().all(|path| match path.state {
+                PathState::Joining => false,
+                PathState::Up => path.round_trip.is_some(),
+                PathState::Down(_) => true,
+            })
+        });
+        paths
     }
 
     /// Hangs up. Transfers in flight to the peer end.

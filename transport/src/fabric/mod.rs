@@ -44,6 +44,7 @@ use crate::lane::Lane;
 use crate::memory::Memory;
 use crate::outcome::Reason;
 use crate::pages::Plan;
+use crate::rail::{Path, Rail};
 use crate::time::Clock;
 use crate::window::{Access, WindowId};
 
@@ -362,6 +363,19 @@ pub trait Fabric: Send {
     /// Becomes readable (`poll(2)`) when there is work, if armed. `None` for a fabric without real
     /// time.
     fn wait_fd(&self) -> Option<BorrowedFd<'_>>;
+
+    /// Its rails; a fabric that has none of its own tells of none.
+    fn rails(&self) -> Vec<Rail> {
+        Vec::new()
+    }
+
+    /// The paths to a peer that is connected, by way of its rails.
+    fn paths(&self, _peer: PeerId) -> Vec<Path> {
+        Vec::new()
+    }
+
+    /// Measures [`Path::round_trip`] once more, of every path that is up; it is `None` meanwhile.
+    fn probe(&mut self, _peer: PeerId) {}
 
     /// Stops everything: ends all operations and connections, and returns when none of this
     /// engine's memory can be touched any more by this fabric's own doing.

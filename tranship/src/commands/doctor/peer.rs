@@ -1,15 +1,13 @@
 //! `tranship doctor peer`: how a daemon is reached from here.
 
-use std::fmt::Write as _;
+use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use tracing::field::{Field, Visit};
-use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::layer::{Context as Scope, Layer, SubscriberExt as _};
 use tranship_cache::Identity;
+use tranship_transport::{Path, PathState, Rail};
 
 use crate::commands::target::{dial, token};
 use crate::commands::{Context, Error};
@@ -20,8 +18,6 @@ use crate::units::Span;
 
 /// Round trips that are timed.
 const PINGS: usize = 200;
-/// What of the log tells of rails: names of modules begin with this.
-const FABRICS: &str = "tranship_transport::fabric";
 
 /// Arguments of `doctor peer`.
 #[derive(Debug, clap::Args)]
@@ -47,14 +43,47 @@ struct Reached {
     fabric: &'static str,
     /// Until the daemon has let us in, ms.
     connect_ms: f64,
-    /// A request and its answer, half of them no longer, µs.
-    ping_p50_us: f64,
-    /// 99 of 100 no longer, µs.
-    ping_p99_us: f64,
+    /// A request and its answer.
+    #[serde(flatten)]
+    ping: Ping,
     /// Whether blocks are read and filled in place.
     mapped: bool,
-    /// What the fabric says of its rails: which, by which addresses, and why.
-    rails: Vec<String>,
+    /// The rails of this side: by which addresses, and why.
+    rails: Vec<RailTold>,
+    /// Where they lead.
+    paths: Vec<PathTold>,
+}
+
+/// Round trips, µs.
+#[derive(Debug, Serialize)]
+struct Ping {
+    /// Half of them are no longer.
+    ping_p50_us: f64,
+    /// 99 of 100 are no longer.
+    ping_p99_us: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct RailTold {
+    name: String,
+    state: &'static str,
+    /// Why it is down.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why: Option<String>,
+    facts: BTreeMap<&'static str, String>,
+}
+
+#[derive(Debug, Serialize)]
+struct PathTold {
+    rail: String,
+    state: &'static str,
+    /// Why it is down.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why: Option<String>,
+    facts: BTreeMap<&'static str, String>,
+    /// Empty writes that the peer's side acknowledged.
+    #[serde(flatten)]
+    ping: Option<Ping>,
 }
 
 impl Args {
@@ -75,36 +104,78 @@ impl Args {
     }
 
     fn reach(&self, address: &Address, config: &crate::config::Config) -> Result<Reached, Error> {
-        let heard = Heard::default();
-        let listener = tracing_subscriber::registry().with(heard.clone());
-        // The engine is driven by this thread, so that all it says is heard.
-        tracing::subscriber::with_default(listener, || {
-            let secret = token(config, &self.tenant);
-            let to = Addresses::one(address.clone());
-            let dial = dial(config.clone(), Some(&to), self.token_file.as_deref())?;
-            let began = Instant::now();
-            let client = dial.connect(|client| {
-                client
-                    .name(format!("tranship doctor, pid {}", std::process::id()))
-                    .tenant(self.tenant.as_str(), secret.as_str())
-                    .timeout(self.timeout.duration())
-            })?;
-            let connect_ms = began.elapsed().as_secs_f64() * 1e3;
-            let mut times = Vec::with_capacity(PINGS);
-            while times.len() < PINGS && began.elapsed() < self.timeout.duration() {
-                times.push(client.ping()?);
+        let secret = token(config, &self.tenant);
+        let to = Addresses::one(address.clone());
+        let dial = dial(config.clone(), Some(&to), self.token_file.as_deref())?;
+        let began = Instant::now();
+        let client = dial.connect(|client| {
+            client
+                .name(format!("tranship doctor, pid {}", std::process::id()))
+                .tenant(self.tenant.as_str(), secret.as_str())
+                .timeout(self.timeout.duration())
+        })?;
+        let connect_ms = began.elapsed().as_secs_f64() * 1e3;
+        let left = || self.timeout.duration().saturating_sub(began.elapsed());
+        let mut times = Vec::with_capacity(PINGS);
+        while times.len() < PINGS && !left().is_zero() {
+            times.push(client.ping()?);
+        }
+        // Rails are joined once the connection is there, and tell of themselves when they are.
+        let mut paths = client.probe(left())?;
+        let mut trips = vec![Vec::with_capacity(PINGS); paths.len()];
+        for _ in 0..PINGS {
+            for (trips, path) in trips.iter_mut().zip(&paths) {
+                trips.extend(path.round_trip);
             }
-            times.sort_unstable();
-            Ok(Reached {
-                address: address.to_string(),
-                fabric: address.fabric().name(),
-                connect_ms,
-                ping_p50_us: percentile_us(&times, 50),
-                ping_p99_us: percentile_us(&times, 99),
-                mapped: client.is_mapped()?,
-                rails: heard.take(),
-            })
+            if left().is_zero() || paths.iter().all(|path| path.state != PathState::Up) {
+                break;
+            }
+            paths = client.probe(left())?;
+        }
+        let paths = paths.into_iter().zip(trips);
+        Ok(Reached {
+            address: address.to_string(),
+            fabric: address.fabric().name(),
+            connect_ms,
+            ping: Ping::new(times).unwrap_or(Ping { ping_p50_us: 0.0, ping_p99_us: 0.0 }),
+            mapped: client.is_mapped()?,
+            rails: client.engine().rails().into_iter().map(RailTold::from).collect(),
+            paths: paths.map(|(path, trips)| PathTold::new(path, trips)).collect(),
         })
+    }
+}
+
+impl Ping {
+    /// Of these times, if there are any.
+    fn new(mut times: Vec<Duration>) -> Option<Self> {
+        times.sort_unstable();
+        let at = |percent| percentile_us(&times, percent);
+        (!times.is_empty()).then(|| Self { ping_p50_us: at(50), ping_p99_us: at(99) })
+    }
+}
+
+impl fmt::Display for Ping {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.1} µs, 99 of 100 within {:.1}", self.ping_p50_us, self.ping_p99_us)
+    }
+}
+
+impl From<Rail> for RailTold {
+    fn from(rail: Rail) -> Self {
+        let state = if rail.down.is_some() { "down" } else { "up" };
+        Self { name: rail.name, state, why: rail.down, facts: rail.facts.into_iter().collect() }
+    }
+}
+
+impl PathTold {
+    fn new(path: Path, trips: Vec<Duration>) -> Self {
+        let (state, why) = match path.state {
+            PathState::Up => ("up", None),
+            PathState::Joining => ("joining", None),
+            PathState::Down(why) => ("down", Some(why)),
+        };
+        let facts = path.facts.into_iter().collect();
+        Self { rail: path.rail, state, why, facts, ping: Ping::new(trips) }
     }
 }
 
@@ -122,56 +193,31 @@ impl Reached {
         };
         row("fabric", self.fabric.to_owned());
         row("connected", format!("in {:.1} ms", self.connect_ms));
-        row(
-            "ping",
-            format!("{:.1} µs, 99 of 100 within {:.1}", self.ping_p50_us, self.ping_p99_us),
-        );
+        row("ping", self.ping.to_string());
         let blocks = if self.mapped { "in place, in shared memory" } else { "by transfers" };
         row("blocks", blocks.to_owned());
         for rail in &self.rails {
-            row("rail", rail.clone());
+            row("rail", told(&rail.name, rail.state, rail.why.as_deref(), &rail.facts));
+        }
+        for path in &self.paths {
+            let text = told(&path.rail, path.state, path.why.as_deref(), &path.facts);
+            let ping = path.ping.as_ref().map(|ping| format!("; ping {ping}"));
+            row("path", text + &ping.unwrap_or_default());
         }
         table
     }
 }
 
-/// What the fabrics say while a peer is dialled.
-#[derive(Clone, Default)]
-struct Heard(Arc<Mutex<Vec<String>>>);
-
-impl Heard {
-    fn take(&self) -> Vec<String> {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-impl<S: Subscriber> Layer<S> for Heard {
-    fn on_event(&self, event: &Event<'_>, _: Scope<'_, S>) {
-        let about = event.metadata();
-        if about.target().starts_with(FABRICS) && *about.level() <= Level::DEBUG {
-            let mut line = Line::default();
-            event.record(&mut line);
-            let said = line.said + &line.fields;
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).push(said);
-        }
-    }
-}
-
-/// One event as text: the message, then its fields.
-#[derive(Default)]
-struct Line {
-    said: String,
-    fields: String,
-}
-
-impl Visit for Line {
-    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
-        // Writing into a string does not fail.
-        let _ = match field.name() {
-            "message" => write!(self.said, "{value:?}"),
-            name => write!(self.fields, " {name}={value:?}"),
-        };
-    }
+/// A rail or a path in a line.
+fn told(
+    name: &str,
+    state: &str,
+    why: Option<&str>,
+    facts: &BTreeMap<&'static str, String>,
+) -> String {
+    let why = why.map(|why| format!(" ({why})")).unwrap_or_default();
+    let facts: String = facts.iter().map(|(name, fact)| format!("; {name} {fact}")).collect();
+    format!("{name} {state}{why}{facts}")
 }
 
 #[cfg(test)]
@@ -179,24 +225,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_fabrics_say_is_heard_and_nothing_else() {
-        let heard = Heard::default();
-        let listener = tracing_subscriber::registry().with(heard.clone());
-        tracing::subscriber::with_default(listener, || {
-            tracing::info!(
-                target: "tranship_transport::fabric::verbs::config",
-                rail = "mlx5_0:1",
-                mtu = 4096,
-                "rail at 10.0.0.7: RoCE v2 over IPv4"
-            );
-            tracing::trace!(target: "tranship_transport::fabric::rdma", "a word");
-            tracing::warn!(target: "tranship_cache", "something else");
-        });
+    fn a_path_is_told_in_a_line() {
+        let path = Path {
+            rail: "mlx5_0:1".to_owned(),
+            facts: vec![("to", "RoCE v2 10.0.0.8".to_owned()), ("mtu", "4096".to_owned())],
+            state: PathState::Down("the cable".to_owned()),
+            round_trip: None,
+            bytes_per_second: None,
+        };
+        let it = PathTold::new(path, Vec::new());
+        assert!(it.ping.is_none(), "nothing got through");
         assert_eq!(
-            heard.take(),
-            ["rail at 10.0.0.7: RoCE v2 over IPv4 rail=\"mlx5_0:1\" mtu=4096"]
+            told(&it.rail, it.state, it.why.as_deref(), &it.facts),
+            "mlx5_0:1 down (the cable); mtu 4096; to RoCE v2 10.0.0.8"
         );
-        assert!(heard.take().is_empty());
     }
 
     #[test]

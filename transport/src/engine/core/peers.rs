@@ -7,6 +7,7 @@ use crate::engine::stats::Tallies;
 use crate::fabric::PeerId;
 use crate::outcome::{Outcome, Reason};
 use crate::peer::{Incoming, Peer};
+use crate::rail::Path;
 
 impl Core {
     /// The link to an address; made if there is none, dialled on first use.
@@ -32,6 +33,21 @@ impl Core {
             && let State::Up(id) | State::Connecting(id) = entry.state
         {
             self.fabric.disconnect(id);
+        }
+    }
+
+    /// The paths to a peer; none to one that is not connected.
+    pub(in crate::engine) fn paths(&mut self, peer: Peer) -> Vec<Path> {
+        match self.link(peer) {
+            Some((State::Up(id), _)) => self.fabric.paths(id),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Sends something over each of them.
+    pub(in crate::engine) fn probe(&mut self, peer: Peer) {
+        if let Some((State::Up(id), _)) = self.link(peer) {
+            self.fabric.probe(id);
         }
     }
 

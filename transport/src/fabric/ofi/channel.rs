@@ -42,6 +42,8 @@ pub(super) struct Queue {
     pub(super) theirs: (u64, u64),
     /// What the provider calls the endpoint.
     pub(super) name: Vec<u8>,
+    /// The peer's, for people; empty before it is connected.
+    pub(super) to: String,
 }
 
 /// A piece to be given to the provider.

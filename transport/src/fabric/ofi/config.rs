@@ -128,10 +128,14 @@ impl Config {
     }
 
     fn fabric(&self, setup: &Setup) -> Result<Rdma, String> {
+        let why = match self.provider {
+            Some(_) => "it was asked for",
+            None => "the first of those that reach other hosts",
+        };
         let devices = self
             .infos()?
             .into_iter()
-            .map(|info| Ok(Box::new(Domain::open(info)?) as Box<dyn Device>))
+            .map(|info| Ok(Box::new(Domain::open(info, why)?) as Box<dyn Device>))
             .collect::<Result<_, String>>()?;
         Rdma::open(self.settings.clone(), devices, setup)
     }

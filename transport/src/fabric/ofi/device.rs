@@ -19,6 +19,7 @@ use crate::fabric::rdma::{
 use crate::immediate::Immediate;
 use crate::lane::Lane;
 use crate::memory::{self, Memory};
+use crate::rail::Fact;
 use crate::window::Access;
 
 impl Device for Domain {
@@ -28,6 +29,27 @@ impl Device for Domain {
 
     fn traits(&self) -> Traits {
         self.traits
+    }
+
+    fn facts(&self) -> Vec<Fact> {
+        let order =
+            if self.traits.ordered { "writes keep it" } else { "none: arrivals are counted" };
+        let wait = if self.watch.is_some() {
+            "a descriptor"
+        } else {
+            "polling: the provider wakes nobody"
+        };
+        vec![
+            ("provider", format!("{}: {}", self.provider, self.why)),
+            ("domain", self.info.domain()),
+            ("order", order.to_owned()),
+            ("waits by", wait.to_owned()),
+        ]
+    }
+
+    fn channel_facts(&self, channel: ChannelId) -> Vec<Fact> {
+        let Some(channel) = self.channels.get(&channel) else { return Vec::new() };
+        vec![("to", channel.lanes[Lane::Latency.index()].to.clone())]
     }
 
     fn port(&self) -> Vec<u8> {
@@ -85,6 +107,7 @@ impl Device for Domain {
                 mailbox: mailbox_mr,
                 theirs: (0, 0),
                 name,
+                to: String::new(),
             })
         };
         let lanes = [lane()?, lane()?];
@@ -137,6 +160,7 @@ impl Device for Domain {
                 return Err(format!("fi_av_insert: {}", self.info.error(count)));
             }
             queue.theirs = (key, base);
+            queue.to = address_text(&channel.av, &name);
         }
         Ok(())
     }
@@ -241,4 +265,15 @@ impl Device for Domain {
     fn wait_fd(&self) -> Option<BorrowedFd<'_>> {
         self.watch.as_ref().map(AsFd::as_fd)
     }
+}
+
+/// An endpoint's address, as the provider writes it.
+fn address_text(av: &Object<sys::fid_av>, name: &[u8; 2 * NAME_BYTES_MAX]) -> String {
+    let mut text = [0; 2 * NAME_BYTES_MAX];
+    // SAFETY: the table is open and has taken this address.
+    if !unsafe { sys::Fabric::av_straddr(av.as_ptr(), name.as_ptr().cast(), &mut text) } {
+        return "an endpoint that the provider does not name".to_owned();
+    }
+    let end = text.iter().position(|byte| *byte == 0).unwrap_or(text.len());
+    String::from_utf8_lossy(&text[..end]).into_owned()
 }

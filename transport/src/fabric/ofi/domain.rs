@@ -40,6 +40,8 @@ pub(super) struct Domain {
     pub(super) info: Info,
     /// Peers are told apart by it: only the same speak with each other.
     pub(super) provider: String,
+    /// Why that provider.
+    pub(super) why: &'static str,
     pub(super) traits: Traits,
     /// The descriptors of all queues, where the provider has some.
     pub(super) watch: Option<OwnedFd>,
@@ -75,7 +77,7 @@ pub(super) struct Registered {
 
 impl Domain {
     /// Opens it.
-    pub(super) fn open(info: Info) -> Result<Self, String> {
+    pub(super) fn open(info: Info, why: &'static str) -> Result<Self, String> {
         let (provider, domain_name) = (info.provider(), info.domain());
         let name = format!("{provider} {domain_name}");
         let failed = |what: &'static str| {
@@ -111,6 +113,7 @@ impl Domain {
         Ok(Self {
             name,
             provider,
+            why,
             traits,
             watch,
             pieces_max,

@@ -9,6 +9,7 @@ use crate::immediate::Immediate;
 use crate::lane::Lane;
 use crate::memory::Memory;
 use crate::pages::Piece;
+use crate::rail::Fact;
 use crate::window::Access;
 
 /// The way to one peer over one rail, as the fabric numbers it; never used again for another. It has
@@ -135,6 +136,12 @@ pub(in crate::fabric) trait Device: Send + fmt::Debug {
 
     /// What can be relied on.
     fn traits(&self) -> Traits;
+
+    /// What people may want to know of it: how it is used, and why.
+    fn facts(&self) -> Vec<Fact>;
+
+    /// What people may want to know of a channel that is connected: where it leads, and how.
+    fn channel_facts(&self, channel: ChannelId) -> Vec<Fact>;
 
     /// What a peer must know of the port before it opens a channel to it, at most 256 bytes.
     fn port(&self) -> Vec<u8>;

@@ -25,6 +25,7 @@ use crate::lane::Lane;
 use crate::memory::Memory;
 use crate::outcome::Reason;
 use crate::pages::Piece;
+use crate::rail;
 use crate::time::{Clock, Time};
 use crate::window::WindowId;
 
@@ -37,7 +38,7 @@ const NAP: (Duration, Duration) = (Duration::from_micros(50), Duration::from_mil
 #[derive(Debug)]
 pub(in crate::fabric) struct Rdma {
     pub(super) hub: Hub,
-    clock: Arc<dyn Clock>,
+    pub(super) clock: Arc<dyn Clock>,
     pub(super) links: HashMap<PeerId, Link>,
     /// Connections that this side dialled and that are not up.
     pub(super) dialled: HashSet<PeerId>,
@@ -82,7 +83,8 @@ pub(super) struct Hub {
 pub(super) struct Rail {
     pub(super) device: Box<dyn Device>,
     pub(super) traits: Traits,
-    pub(super) up: bool,
+    /// Why it is down, where it is.
+    pub(super) down: Option<String>,
     /// What it reported and nobody has taken yet.
     pub(super) left: Vec<Completion>,
 }
@@ -198,7 +200,7 @@ impl Rdma {
             if let Some(fd) = device.wait_fd() {
                 watch.add(fd, Ready::Device(rail as u8), false).map_err(failed)?;
             }
-            rails.push(Rail { traits: device.traits(), device, up: true, left: Vec::new() });
+            rails.push(Rail { traits: device.traits(), device, down: None, left: Vec::new() });
         }
         let now = setup.clock.now();
         Ok(Self {
@@ -504,6 +506,18 @@ impl Fabric for Rdma {
 
     fn wait_fd(&self) -> Option<BorrowedFd<'_>> {
         Some(self.watch.as_fd())
+    }
+
+    fn rails(&self) -> Vec<rail::Rail> {
+        self.rails_told()
+    }
+
+    fn paths(&self, peer: PeerId) -> Vec<rail::Path> {
+        self.paths_told(peer)
+    }
+
+    fn probe(&mut self, peer: PeerId) {
+        self.probe_paths(peer);
     }
 
     fn close(&mut self) {

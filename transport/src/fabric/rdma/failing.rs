@@ -19,7 +19,9 @@ impl Rdma {
         let Some(channel) = path.channel() else {
             if path.is_beginning() {
                 let link = self.links.get_mut(&peer).expect("just seen");
-                link.paths[usize::from(number)].failed(self.hub.now);
+                let path = &mut link.paths[usize::from(number)];
+                why.clone_into(&mut path.why);
+                path.failed(self.hub.now);
                 link.look_whether_settled(&mut self.hub);
             }
             return;
@@ -32,6 +34,7 @@ impl Rdma {
         link.conceal_path(&mut self.hub, number);
         let path = &mut link.paths[usize::from(number)];
         path.state = State::Shutting;
+        why.clone_into(&mut path.why);
         if tell {
             let (generation, arrived) = (path.generation, path.arrived);
             self.hub.tell(peer, &Word::Shut { path: number, generation, arrived });
@@ -134,7 +137,7 @@ impl Rdma {
     /// A rail came up or went down.
     fn port(&mut self, rail: u8, state: &Result<(), String>) {
         let it = &mut self.hub.rails[usize::from(rail)];
-        it.up = state.is_ok();
+        it.down = state.as_ref().err().cloned();
         match state {
             Ok(()) => {
                 tracing::info!(rail = it.device.name(), "rail up");

@@ -32,7 +32,7 @@ impl Rdma {
         for link in self.links.values_mut() {
             let mut wanted = Vec::new();
             for (number, path) in link.paths.iter().enumerate() {
-                let rail_is_up = self.hub.rails[usize::from(path.rail)].up;
+                let rail_is_up = self.hub.rails[usize::from(path.rail)].down.is_none();
                 match path.state {
                     State::Joining { until, .. } | State::Proving { until, .. } if until <= now => {
                         late.push((link.id, number as u8));
@@ -150,6 +150,7 @@ impl Link {
                 }
                 Err(why) => {
                     hub.channels.remove(&channel);
+                    why.clone_into(&mut path.why);
                     path.failed(hub.now);
                     Err(why)
                 }
@@ -316,6 +317,7 @@ impl Link {
 
     fn path_failed(&mut self, hub: &mut Hub, number: u8, why: &str) {
         let path = &mut self.paths[usize::from(number)];
+        why.clone_into(&mut path.why);
         path.failed(hub.now);
         if let State::Down { retry } = path.state {
             hub.next_tick = hub.next_tick.min(retry);

@@ -337,6 +337,8 @@ impl Link {
             path.done(batch.bytes, posted, hub.now);
         }
         if flight.op == PROBE {
+            let path = &mut self.paths[usize::from(path)];
+            path.round_trip = Some(hub.now.since(posted));
             return self.proved(hub, flight.path);
         }
         self.landed(hub, flight);

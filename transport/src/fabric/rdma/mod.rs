@@ -34,6 +34,7 @@ mod link;
 mod op;
 mod opening;
 mod path;
+mod report;
 #[cfg(any(feature = "conformance", feature = "fuzzing", all(not(loom), test)))]
 pub mod sim;
 mod words;

@@ -33,6 +33,10 @@ pub(super) struct Path {
     /// Bytes under way, by lane.
     pub(super) under_way: [u64; 2],
     pub(super) rate: Rate,
+    /// How long the last empty write took.
+    pub(super) round_trip: Option<Duration>,
+    /// Why it is down, or was the last time.
+    pub(super) why: String,
     failures: u32,
 }
 
@@ -61,6 +65,8 @@ impl Path {
             announced: [0; 2],
             under_way: [0; 2],
             rate: Rate::default(),
+            round_trip: None,
+            why: "not tried yet".to_owned(),
             failures: 0,
         }
     }
@@ -94,6 +100,7 @@ impl Path {
         self.arrived = [0; 2];
         self.announced = [0; 2];
         self.rate = Rate::default();
+        self.round_trip = None;
     }
 
     /// It is to be left alone for a while.
@@ -119,17 +126,24 @@ impl Path {
 /// How fast a path is: a moving average of what goes through while it is busy.
 #[derive(Debug)]
 pub(super) struct Rate {
-    pub(super) bytes_per_second: f64,
+    bytes_per_second: f64,
+    /// Whether anything was measured.
+    learnt: bool,
     last: Time,
 }
 
 impl Default for Rate {
     fn default() -> Self {
-        Self { bytes_per_second: RATE_FIRST, last: Time::ZERO }
+        Self { bytes_per_second: RATE_FIRST, learnt: false, last: Time::ZERO }
     }
 }
 
 impl Rate {
+    /// The rate, if enough went through to learn it.
+    pub(super) fn learnt(&self) -> Option<f64> {
+        self.learnt.then_some(self.bytes_per_second)
+    }
+
     /// The rate as it is believed now: what was slow long ago is tried again, or nobody would ever
     /// find out that it is fast again.
     fn now(&self, now: Time) -> f64 {
@@ -151,6 +165,7 @@ impl Rate {
         // Completions come in bursts: one that follows another at once would be infinitely fast.
         let rate = (bytes as f64 / took).clamp(RATE_MIN, self.bytes_per_second * 4.0);
         self.bytes_per_second += RATE_GAIN * (rate - self.bytes_per_second);
+        self.learnt = true;
     }
 }
 

@@ -21,6 +21,7 @@ use crate::immediate::Immediate;
 use crate::lane::Lane;
 use crate::memory::Memory;
 use crate::notify::Notifier;
+use crate::rail::Fact;
 use crate::window::Access;
 
 /// What one lane of a channel holds.
@@ -377,6 +378,17 @@ impl Device for Nic {
 
     fn traits(&self) -> Traits {
         Traits { ordered: self.ordered, exact: self.ordered, piece_bytes_max: 1 << 20 }
+    }
+
+    fn facts(&self) -> Vec<Fact> {
+        vec![("order", if self.ordered { "kept" } else { "none" }.to_owned())]
+    }
+
+    fn channel_facts(&self, channel: ChannelId) -> Vec<Fact> {
+        let world = self.net.world();
+        let half = world.ports[self.port].channels.get(&channel);
+        let peer = half.and_then(|half| half.peer);
+        peer.map(|(port, _)| ("to", format!("sim{port}"))).into_iter().collect()
     }
 
     fn port(&self) -> Vec<u8> {

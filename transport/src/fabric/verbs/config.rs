@@ -188,11 +188,25 @@ impl Config {
             roce,
         };
         let able = attributes.device_cap_flags & sys::IBV_DEVICE_MEM_WINDOW_TYPE_2B != 0;
+        let windows = able && self.windows;
+        let fences = match (windows, able) {
+            (true, _) => "memory windows",
+            (false, true) => "registrations, as asked for",
+            (false, false) => "registrations: the device has no memory windows of type 2",
+        };
+        let facts = vec![
+            ("address", end.to_string()),
+            ("gid", format!("{}: {}", choice.gid.index, choice.why)),
+            ("mtu", port.mtu_bytes.to_string()),
+            ("speed", format!("{} Gbit/s", port.mbps / 1000)),
+            ("class", self.traffic_class.to_string()),
+            ("fences", fences.to_owned()),
+        ];
         tracing::info!(
             rail = name,
             gid = choice.gid.index,
             mtu = port.mtu_bytes,
-            windows = able && self.windows,
+            windows,
             "rail at {end}: {}",
             choice.why
         );
@@ -204,8 +218,10 @@ impl Config {
             reads_max: u8::try_from(attributes.max_qp_rd_atom).unwrap_or(u8::MAX).max(1),
         };
         let domain = Domain::open(verbs, context).map_err(failed("ibv_alloc_pd"))?;
-        let windows = able && self.windows;
-        Port::open(Arc::clone(&domain), Opening { name, end, abilities, windows, attributes })
+        Port::open(
+            Arc::clone(&domain),
+            Opening { name, end, facts, abilities, windows, attributes },
+        )
     }
 
     fn fabric(&self, setup: &Setup) -> Result<Rdma, String> {

@@ -19,6 +19,7 @@ use crate::fabric::rdma::{
 use crate::immediate::Immediate;
 use crate::lane::Lane;
 use crate::memory::{self, Memory};
+use crate::rail::Fact;
 
 /// The longest piece: a message has at most 2^31 bytes.
 const PIECE_BYTES_MAX: u64 = 1 << 30;
@@ -34,6 +35,23 @@ impl Device for Port {
 
     fn traits(&self) -> Traits {
         Traits { ordered: true, exact: true, piece_bytes_max: PIECE_BYTES_MAX }
+    }
+
+    fn facts(&self) -> Vec<Fact> {
+        self.facts.clone()
+    }
+
+    fn channel_facts(&self, channel: ChannelId) -> Vec<Fact> {
+        let Some(end) = self.channels.get(&channel).and_then(|it| it.end) else {
+            return Vec::new();
+        };
+        let bytes = |mtu: u8| 128u32 << mtu;
+        let (ours, theirs) = (bytes(self.end.mtu), bytes(end.mtu));
+        let mtu = match ours == theirs {
+            true => ours.to_string(),
+            false => format!("{}, the lower of {ours} here and {theirs} there", ours.min(theirs)),
+        };
+        vec![("to", end.to_string()), ("mtu", mtu)]
     }
 
     fn port(&self) -> Vec<u8> {
@@ -91,7 +109,7 @@ impl Device for Port {
             blob.extend(queue.blob(self.words.place(queue.word)));
         }
         let (lanes, places) = ([first, second], [first_place, second_place]);
-        self.channels.insert(channel, Channel { lanes, places, broken: false });
+        self.channels.insert(channel, Channel { lanes, places, end: None, broken: false });
         Ok(blob)
     }
 
@@ -113,6 +131,7 @@ impl Device for Port {
                 )
             })?;
         }
+        channel.end = Some(end);
         tracing::debug!(rail = self.name, peer = %end, mtu = 128u32 << self.end.mtu.min(end.mtu), "connected");
         Ok(())
     }

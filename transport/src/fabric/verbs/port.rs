@@ -22,6 +22,7 @@ use crate::fabric::rdma::{ChannelId, Completion, Device, ExposureId, Post};
 use crate::immediate::Immediate;
 use crate::lane::Lane;
 use crate::memory::Memory;
+use crate::rail::Fact;
 
 /// Completions taken at once.
 const POLL_MAX: usize = 32;
@@ -34,6 +35,8 @@ const SENDS_MAX: usize = 16 << 10;
 pub(super) struct Port {
     pub(super) name: String,
     pub(super) end: End,
+    /// What people are told of it.
+    pub(super) facts: Vec<Fact>,
     pub(super) abilities: Abilities,
     /// Whether memory windows are used.
     pub(super) windows: bool,
@@ -79,6 +82,8 @@ pub(super) struct Registered {
 pub(super) struct Channel {
     pub(super) lanes: [Queue; 2],
     pub(super) places: [u32; 2],
+    /// The peer's port, once it is connected.
+    pub(super) end: Option<End>,
     pub(super) broken: bool,
 }
 
@@ -87,6 +92,7 @@ pub(super) struct Channel {
 pub(super) struct Opening {
     pub(super) name: String,
     pub(super) end: End,
+    pub(super) facts: Vec<Fact>,
     pub(super) abilities: Abilities,
     pub(super) windows: bool,
     pub(super) attributes: sys::ibv_device_attr,
@@ -94,7 +100,7 @@ pub(super) struct Opening {
 
 impl Port {
     pub(super) fn open(domain: Arc<Domain>, opening: Opening) -> Result<Self, String> {
-        let Opening { name, end, abilities, windows, attributes } = opening;
+        let Opening { name, end, facts, abilities, windows, attributes } = opening;
         let failed = |what: &'static str| {
             let name = name.clone();
             move |error: io::Error| format!("{name}: {what}: {error}{}", memlock(&error))
@@ -139,6 +145,7 @@ impl Port {
         let mut rail = Self {
             name: name.clone(),
             end,
+            facts,
             abilities,
             windows,
             regions: HashMap::new(),

@@ -1,0 +1,71 @@
+//! What people are told of rails and paths, and how paths are measured for them.
+
+use super::device::Post;
+use super::fabric::Rdma;
+use super::op::{Batch, PROBE};
+use super::path::{self, State};
+use crate::fabric::PeerId;
+use crate::lane::Lane;
+use crate::rail::{Path, PathState, Rail};
+
+impl Rdma {
+    pub(super) fn rails_told(&self) -> Vec<Rail> {
+        let told = |rail: &super::fabric::Rail| Rail {
+            fabric: self.hub.settings.kind,
+            name: rail.device.name().to_owned(),
+            facts: rail.device.facts(),
+            down: rail.down.clone(),
+        };
+        self.hub.rails.iter().map(told).collect()
+    }
+
+    pub(super) fn paths_told(&self, peer: PeerId) -> Vec<Path> {
+        let Some(link) = self.links.get(&peer) else { return Vec::new() };
+        if link.paths.is_empty() && link.pending.is_some() {
+            // How many there will be is not known before the peer has answered.
+            let joining = |rail: &super::fabric::Rail| Path {
+                rail: rail.device.name().to_owned(),
+                facts: Vec::new(),
+                state: PathState::Joining,
+                round_trip: None,
+                bytes_per_second: None,
+            };
+            return self.hub.rails.iter().map(joining).collect();
+        }
+        link.paths.iter().map(|path| self.path_told(path)).collect()
+    }
+
+    fn path_told(&self, path: &path::Path) -> Path {
+        let device = &self.hub.rails[usize::from(path.rail)].device;
+        let state = match path.state {
+            State::Joining { .. } | State::Proving { .. } => PathState::Joining,
+            State::Up(_) => PathState::Up,
+            State::Down { .. } | State::Shutting => PathState::Down(path.why.clone()),
+        };
+        Path {
+            rail: device.name().to_owned(),
+            facts: path.up().map_or_else(Vec::new, |channel| device.channel_facts(channel)),
+            state,
+            round_trip: path.round_trip,
+            bytes_per_second: path.rate.learnt(),
+        }
+    }
+
+    /// Sends something over each path that is up and has room for it.
+    pub(super) fn probe_paths(&mut self, peer: PeerId) {
+        let (hub, lane) = (&mut self.hub, Lane::Latency);
+        hub.now = self.clock.now();
+        let Some(link) = self.links.get_mut(&peer) else { return };
+        for (number, path) in link.paths.iter_mut().enumerate() {
+            let rail = usize::from(path.rail);
+            let Some(channel) = path.up() else { continue };
+            if hub.rails[rail].device.room(channel, lane).pieces == 0 {
+                continue;
+            }
+            path.round_trip = None;
+            let token = hub.launch(peer, PROBE, number as u8, lane, Batch::default(), None);
+            let post = Post { channel, lane, token, ..Post::NOTHING };
+            hub.rails[rail].device.write(&post, None);
+        }
+    }
+}
