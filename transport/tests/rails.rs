@@ -7,7 +7,8 @@ use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 use tranship_transport::fabric::rdma::sim::{Config, Fault, Net};
 use tranship_transport::{
-    Access, Counter, Engine, HostMemory, Outcome, Reason, Region, RemoteWindow, Transfer, Window,
+    Access, Counter, Engine, HostMemory, Incoming, Outcome, PathState, Reason, Region,
+    RemoteWindow, Transfer, Window,
 };
 
 const AMPLE: Duration = Duration::from_secs(20);
@@ -261,6 +262,91 @@ fn without_order_nothing_is_announced_twice() {
         let counted = counter.wait(done, AMPLE).unwrap();
         assert!(counted <= sent.len() as u64, "{counted} of {}", sent.len());
     }
+}
+
+/// Messages go over rails where they fit, and through the streams where they do not or no rail is left:
+/// each comes once, in its turn.
+#[test]
+fn messages_keep_their_order_whatever_becomes_of_the_rails() {
+    for seed in 0..12 {
+        let mut dice = Pcg64Mcg::seed_from_u64(seed);
+        let pair = Pair::new(seed, [&[seed % 2 == 0; 2], &[seed % 2 == 0; 2]], 4096);
+        let peer = pair.a.connect(&pair.b.addresses()[0], AMPLE).unwrap();
+        let ports: Vec<usize> = pair.ports.concat();
+        let (mut sent, mut got) = (Vec::new(), 0u64);
+        let send = |number: u64, len: u64| {
+            let mut bytes = number.to_le_bytes().to_vec();
+            bytes.resize(8 + len as usize, number as u8);
+            pair.a.send(peer, bytes).deadline(AMPLE).submit().unwrap()
+        };
+        let take = |got: &mut u64, wait: Duration| match pair.b.recv(wait) {
+            Some(Incoming::Message { bytes, .. }) => {
+                assert_eq!(bytes[..8], got.to_le_bytes(), "seed {seed}: message {got}");
+                assert!(bytes[8..].iter().all(|byte| *byte == *got as u8));
+                *got += 1;
+                true
+            }
+            Some(_) => true,
+            None => false,
+        };
+        until("a message on a rail", || {
+            sent.push(send(sent.len() as u64, 50));
+            while got < sent.len() as u64 {
+                take(&mut got, AMPLE);
+            }
+            pair.carried().iter().any(|bytes| *bytes > 0)
+        });
+        for _ in 0..40 {
+            for _ in 0..dice.next_u64() % 60 {
+                while sent.len() as u64 - got > 300 {
+                    take(&mut got, AMPLE);
+                }
+                // Two of three fit into what a rail takes.
+                sent.push(send(sent.len() as u64, dice.next_u64() % 1500));
+            }
+            let port = ports[dice.next_u64() as usize % ports.len()];
+            let fault = match dice.next_u64() % 4 {
+                0 => Some(Fault::Cut),
+                1 => Some(Fault::Down),
+                _ => None,
+            };
+            pair.net.set(port, fault);
+            while take(&mut got, Duration::ZERO) {}
+        }
+        ports.iter().for_each(|port| pair.net.set(*port, None));
+        while got < sent.len() as u64 {
+            assert!(take(&mut got, AMPLE), "seed {seed}: {got} of {} came", sent.len());
+        }
+        all_done(&sent);
+    }
+}
+
+/// What people are told: which rails there are, where they lead, and why not.
+#[test]
+fn rails_and_paths_are_told_and_measured() {
+    let pair = Pair::new(1, [&[true; 2], &[true; 2]], 4096);
+    let names: Vec<_> = pair.a.rails().into_iter().map(|rail| rail.name).collect();
+    assert_eq!(names, ["sim0", "sim1"]);
+    let peer = pair.a.peer(&pair.b.addresses()[0]).unwrap();
+    assert!(pair.a.probe(peer, AMPLE).is_empty(), "it is not connected");
+    pair.a.connect(&pair.b.addresses()[0], AMPLE).unwrap();
+    let paths = pair.a.probe(peer, AMPLE);
+    assert_eq!(paths.len(), 2);
+    for (path, to) in paths.iter().zip(["sim2", "sim3"]) {
+        assert_eq!(path.state, PathState::Up);
+        assert!(path.round_trip.is_some_and(|time| time > Duration::ZERO), "{path:?}");
+        assert_eq!(path.facts, [("to", to.to_owned())]);
+    }
+    pair.net.set(pair.ports[0][1], Some(Fault::Down));
+    until("the end of a path", || {
+        let down = PathState::Down("the port is down".to_owned());
+        pair.a.paths(peer)[1].state == down && pair.a.rails()[1].down.is_some()
+    });
+    let paths = pair.a.probe(peer, AMPLE);
+    assert!(paths[0].round_trip.is_some() && paths[1].state != PathState::Up, "{paths:?}");
+    pair.net.set(pair.ports[0][1], None);
+    until("its return", || pair.a.paths(peer)[1].state == PathState::Up);
+    assert!(pair.a.rails().iter().all(|rail| rail.down.is_none()));
 }
 
 /// "Repeated connect/disconnect: no leaked MR, QP, fd or thread (counted)."

@@ -289,6 +289,11 @@ pub enum Event {
         /// The connection.
         peer: PeerId,
     },
+    /// A path to a peer came up, went down, or was measured: see [`Fabric::paths`].
+    Path {
+        /// The connection.
+        peer: PeerId,
+    },
     /// A window is fenced.
     Revoked {
         /// Which.
@@ -374,7 +379,8 @@ pub trait Fabric: Send {
         Vec::new()
     }
 
-    /// Measures [`Path::round_trip`] once more, of every path that is up; it is `None` meanwhile.
+    /// Measures [`Path::round_trip`] once more, of every path that is up; it is `None` meanwhile, and
+    /// [`Event::Path`] follows.
     fn probe(&mut self, _peer: PeerId) {}
 
     /// Stops everything: ends all operations and connections, and returns when none of this

@@ -184,6 +184,8 @@ impl Core {
             }
             Event::PeerUp { peer, engine } => self.peer_up(peer, engine),
             Event::PeerDown { peer, reason } => self.peer_down(peer, reason),
+            // Whoever waits for it is woken by any event.
+            Event::Path { .. } => {}
             Event::Fallback { .. } => Tallies::add(&self.tallies.fallbacks, 1),
             Event::Revoked { window } => {
                 if self.revoking.remove(&window).is_some() {

@@ -10,6 +10,7 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use tranship_ofi_sys as sys;
 
 use super::domain::Roots;
+use super::letters::Letters;
 use super::object::Object;
 use super::pool::Context;
 use crate::immediate::Immediate;
@@ -21,6 +22,8 @@ const CQ_ENTRIES: usize = 4096;
 /// by those that outlive endpoints that were bound to them, and addresses that come and go.
 pub(super) struct Channel {
     pub(super) lanes: [Queue; 2],
+    /// Messages, where the provider is to carry them.
+    pub(super) letters: Option<Letters>,
     // After what is bound to them.
     pub(super) av: Object<sys::fid_av>,
     pub(super) cq: Object<sys::fid_cq>,
@@ -46,11 +49,20 @@ pub(super) struct Queue {
     pub(super) to: String,
 }
 
+/// What is done with a piece.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum What {
+    Write,
+    Read,
+    /// A message is sent from this place.
+    Message(u32),
+}
+
 /// A piece to be given to the provider.
 #[derive(Clone, Copy)]
 pub(super) struct Item {
     pub(super) posting: u32,
-    pub(super) is_read: bool,
+    pub(super) what: What,
     pub(super) local: *mut c_void,
     pub(super) desc: *mut c_void,
     pub(super) len: usize,
@@ -78,7 +90,7 @@ pub(super) fn issue(queue: &Queue, item: &Item, context: *mut Context, more: boo
     // SAFETY: the endpoint is open; the fabric keeps the local memory while the piece is under way, and
     // the context is never freed; the rest is copied by the call (`fi_rma(3)`).
     unsafe {
-        if item.is_read {
+        if item.what == What::Read {
             let flags = sys::FI_COMPLETION | more;
             return sys::Fabric::readmsg(queue.ep.as_ptr(), &message, flags);
         }

@@ -14,7 +14,7 @@ use super::near;
 use super::object::Object;
 use crate::fabric::RegionId;
 use crate::fabric::rdma::{
-    ChannelId, Completion, Device, Exposing, ExposureId, Keys, Part, Post, Room, Traits,
+    ChannelId, Completion, Device, Exposing, ExposureId, Keys, Part, Post, Room, Token, Traits,
 };
 use crate::immediate::Immediate;
 use crate::lane::Lane;
@@ -111,10 +111,12 @@ impl Device for Domain {
             })
         };
         let lanes = [lane()?, lane()?];
+        let letters = self.letters(channel, &lanes[Lane::Latency.index()])?;
         self.channels.insert(
             channel,
             Channel {
                 lanes,
+                letters,
                 av,
                 cq,
                 broken: false,
@@ -166,7 +168,8 @@ impl Device for Domain {
     }
 
     fn destroy(&mut self, id: ChannelId, out: &mut Vec<Completion>) {
-        self.read_queue(id);
+        // What the peer was told has arrived is not to be lost.
+        while self.read_queue(id) {}
         if let Some(channel) = self.channels.remove(&id) {
             self.backlog -= channel.lanes.iter().map(|queue| queue.waiting.len()).sum::<usize>();
             if channel.near && self.provider == "shm" {
@@ -232,6 +235,10 @@ impl Device for Domain {
 
     fn read(&mut self, post: &Post<'_>) {
         self.post(post, true, None);
+    }
+
+    fn send(&mut self, channel: ChannelId, token: Token, bytes: &[u8]) {
+        self.post_message(channel, token, bytes);
     }
 
     fn poll(&mut self, out: &mut Vec<Completion>) -> bool {

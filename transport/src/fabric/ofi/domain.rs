@@ -11,12 +11,13 @@ use std::sync::Arc;
 use rustix::event::epoll::{self, CreateFlags};
 use tranship_ofi_sys as sys;
 
-use super::channel::{Channel, Item, issue, open_cq};
+use super::channel::{Channel, Item, Queue, What, issue, open_cq};
 use super::info::Info;
+use super::letters::{Letters, PLACE_BYTES, RECEIVES};
 use super::object::Object;
-use super::pool::{Pool, Posting};
+use super::pool::{Pool, Posting, Use};
 use crate::fabric::RegionId;
-use crate::fabric::rdma::{ChannelId, Completion, Device, ExposureId, Post, Traits};
+use crate::fabric::rdma::{ChannelId, Completion, Device, ExposureId, Post, Token, Traits};
 use crate::immediate::Immediate;
 use crate::lane::Lane;
 use crate::memory::Memory;
@@ -108,6 +109,7 @@ impl Domain {
             ordered,
             exact: false,
             piece_bytes_max: PIECE_BYTES_MAX.min(ep.max_msg_size as u64),
+            message_bytes_max: if info.is_ip() { 0 } else { PLACE_BYTES },
         };
         let pieces_max = tx.size.clamp(1, PIECES_MAX);
         Ok(Self {
@@ -252,14 +254,16 @@ impl Domain {
             None => ptr::null_mut(),
         };
         let left = post.pieces.len().max(1) as u32;
-        let posting = Posting { token: post.token, channel: post.channel, lane: post.lane, left };
+        let Post { token, channel: id, lane, .. } = *post;
+        let posting = Posting { token, channel: id, lane, left, place: None };
         let posting = self.pool.postings.insert(posting) as u32;
         let queue = &mut channel.lanes[post.lane.index()];
+        let what = if is_read { What::Read } else { What::Write };
         let last = post.pieces.len().saturating_sub(1);
         for (at, piece) in post.pieces.iter().enumerate() {
             queue.waiting.push_back(Item {
                 posting,
-                is_read,
+                what,
                 local: post.local.wrapping_add(piece.local as usize).cast(),
                 desc,
                 len: piece.len as usize,
@@ -272,7 +276,7 @@ impl Domain {
             let (key, remote) = queue.theirs;
             queue.waiting.push_back(Item {
                 posting,
-                is_read: false,
+                what: What::Write,
                 local: self.roots.mailbox.get().cast(),
                 // SAFETY: the registration is open.
                 desc: unsafe { sys::Fabric::mr_desc(queue.mailbox.as_ptr()) },
@@ -291,8 +295,14 @@ impl Domain {
         let Some(channel) = self.channels.get_mut(&id) else { return };
         let queue = &mut channel.lanes[lane.index()];
         while let Some(item) = queue.waiting.front() {
-            let context = self.pool.context(item.posting);
-            let rc = issue(queue, item, context, queue.waiting.len() > 1);
+            let context = self.pool.context(Use::Piece(item.posting));
+            let more = queue.waiting.len() > 1;
+            let rc = match (item.what, &channel.letters) {
+                (What::Message(place), Some(letters)) => {
+                    letters.send(queue, place, item.len, context)
+                }
+                _ => issue(queue, item, context, more),
+            };
             if rc == 0 {
                 queue.waiting.pop_front();
                 queue.flying += 1;
@@ -301,12 +311,66 @@ impl Domain {
             }
             self.pool.take(context);
             if rc != -(sys::FI_EAGAIN as isize) {
-                let what = if item.is_read { "fi_readmsg" } else { "fi_writemsg" };
+                let what = match item.what {
+                    What::Read => "fi_readmsg",
+                    What::Write => "fi_writemsg",
+                    What::Message(_) => "fi_sendmsg",
+                };
                 let why = format!("{what}: {}", self.info.error(rc as i32));
                 self.break_channel(id, why);
             }
             return;
         }
+    }
+
+    /// Makes room for the messages of a channel, and receives.
+    pub(super) fn letters(
+        &mut self,
+        id: ChannelId,
+        queue: &Queue,
+    ) -> Result<Option<Letters>, String> {
+        if self.traits.message_bytes_max == 0 {
+            return Ok(None);
+        }
+        let mut letters = Letters::new();
+        if self.info.needs(sys::FI_MR_LOCAL) {
+            let access = sys::FI_SEND | sys::FI_RECV;
+            letters.mr = Some(self.mr(letters.memory(), access, Some(&queue.ep))?);
+        }
+        for place in 0..RECEIVES {
+            let context = self.pool.context(Use::Receive(id, place));
+            let rc = letters.receive(queue, place, context);
+            if rc != 0 {
+                self.pool.take(context);
+                return Err(self.error("fi_recv", rc as i32));
+            }
+        }
+        Ok(Some(letters))
+    }
+
+    /// Sends a message.
+    pub(super) fn post_message(&mut self, id: ChannelId, token: Token, bytes: &[u8]) {
+        let Some(channel) = self.channels.get_mut(&id).filter(|it| !it.broken) else { return };
+        let Some(letters) = &mut channel.letters else { return };
+        let lane = Lane::Latency;
+        let Some(place) = letters.write(bytes) else {
+            return self.break_channel(id, "more messages under way than there may be".to_owned());
+        };
+        let posting = Posting { token, channel: id, lane, left: 1, place: Some(place) };
+        let posting = self.pool.postings.insert(posting) as u32;
+        let queue = &mut channel.lanes[lane.index()];
+        queue.waiting.push_back(Item {
+            posting,
+            what: What::Message(place),
+            local: ptr::null_mut(),
+            desc: ptr::null_mut(),
+            len: bytes.len(),
+            remote: 0,
+            key: 0,
+            immediate: None,
+        });
+        self.backlog += 1;
+        self.push(id, lane);
     }
 
     pub(super) fn break_channel(&mut self, id: ChannelId, why: String) {
@@ -323,9 +387,10 @@ impl Domain {
 
     // ---- completions -------------------------------------------------------------------------
 
-    /// Reads what has completed on a channel.
-    pub(super) fn read_queue(&mut self, id: ChannelId) {
-        let Some(channel) = self.channels.get_mut(&id) else { return };
+    /// Reads what has completed on a channel, some of it; whether there was anything.
+    pub(super) fn read_queue(&mut self, id: ChannelId) -> bool {
+        let Some(channel) = self.channels.get_mut(&id) else { return false };
+        let mut any = false;
         let mut failure = None;
         for _ in 0..READS_PER_POLL {
             // SAFETY: all zero is a valid entry.
@@ -342,37 +407,65 @@ impl Domain {
                 if count <= 0 {
                     break;
                 }
-                if !entry.op_context.is_null()
-                    && let Some(posting) = self.pool.take(entry.op_context.cast())
-                {
-                    // Never `Done`: its posting stays until the channel is destroyed.
-                    let lane = self.pool.postings[posting].lane;
-                    channel.lanes[lane.index()].flying -= 1;
-                    failure = Some(entry.err);
+                if entry.op_context.is_null() {
+                    continue;
+                }
+                match self.pool.take(entry.op_context.cast()) {
+                    Use::Piece(posting) => {
+                        // Never `Done`: its posting stays until the channel is destroyed.
+                        let lane = self.pool.postings[posting as usize].lane;
+                        channel.lanes[lane.index()].flying -= 1;
+                        failure = Some(entry.err);
+                    }
+                    Use::Receive(..) => failure = Some(entry.err),
+                    Use::Nothing => {}
                 }
                 continue;
             }
             if count <= 0 {
                 break;
             }
+            any = true;
             for entry in &entries[..count as usize] {
                 if entry.flags & sys::FI_REMOTE_CQ_DATA != 0 {
                     let immediate = Immediate(entry.data as u32);
                     self.reports.push(Completion::Arrived { from: None, immediate });
-                } else if let Some(at) = self.pool.take(entry.op_context.cast()) {
-                    let posting = &mut self.pool.postings[at];
-                    posting.left -= 1;
-                    channel.lanes[posting.lane.index()].flying -= 1;
-                    if posting.left == 0 {
-                        let token = self.pool.postings.remove(at).token;
-                        self.reports.push(Completion::Done(token));
+                    continue;
+                }
+                match self.pool.take(entry.op_context.cast()) {
+                    Use::Piece(at) => {
+                        let posting = &mut self.pool.postings[at as usize];
+                        posting.left -= 1;
+                        channel.lanes[posting.lane.index()].flying -= 1;
+                        if posting.left == 0 {
+                            let Posting { token, place, .. } =
+                                self.pool.postings.remove(at as usize);
+                            self.reports.push(Completion::Done(token));
+                            if let (Some(letters), Some(place)) = (&mut channel.letters, place) {
+                                letters.give_back(place);
+                            }
+                        }
                     }
+                    Use::Receive(id, place) => {
+                        let Some(letters) = &channel.letters else { continue };
+                        let bytes = letters.read(place, entry.len);
+                        self.reports.push(Completion::Message(id, bytes));
+                        let context = self.pool.context(Use::Receive(id, place));
+                        let queue = &channel.lanes[Lane::Latency.index()];
+                        let rc = letters.receive(queue, place, context);
+                        if rc != 0 {
+                            self.pool.take(context);
+                            failure = Some(-rc as i32);
+                        }
+                    }
+                    Use::Nothing => {}
                 }
             }
         }
         if let Some(error) = failure {
             self.break_channel(id, format!("a transfer failed: {}", self.info.error(error)));
         }
+        any
     }
 }
 

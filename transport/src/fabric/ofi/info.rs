@@ -142,6 +142,12 @@ impl Info {
         text(self.domain_attr().name)
     }
 
+    /// Whether it stands on the sockets of the system, as our streams do.
+    pub(super) fn is_ip(&self) -> bool {
+        let provider = self.provider();
+        provider.contains("tcp") || provider.contains("udp") || provider.contains("net")
+    }
+
     /// Whether a mode of memory registration is asked of us.
     pub(super) fn needs(&self, mode: i32) -> bool {
         self.domain_attr().mr_mode & mode != 0

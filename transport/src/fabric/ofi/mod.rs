@@ -18,6 +18,7 @@ mod config;
 mod device;
 mod domain;
 mod info;
+mod letters;
 mod near;
 mod object;
 mod pool;

@@ -12,6 +12,18 @@ pub(super) struct Posting {
     pub(super) channel: ChannelId,
     pub(super) lane: Lane,
     pub(super) left: u32,
+    /// The place that a message is sent from.
+    pub(super) place: Option<u32>,
+}
+
+/// What a context is used for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Use {
+    Nothing,
+    /// A piece of a posting.
+    Piece(u32),
+    /// A place of a channel that is received into.
+    Receive(ChannelId, u32),
 }
 
 /// What was posted and has not ended.
@@ -29,42 +41,45 @@ pub(super) struct Pool {
 pub(super) struct Context {
     pub(super) theirs: sys::fi_context2,
     pub(super) at: u32,
-    pub(super) posting: u32,
-    pub(super) live: bool,
+    pub(super) used: Use,
 }
 
 impl Pool {
-    /// A context for a piece of a posting.
-    pub(super) fn context(&mut self, posting: u32) -> *mut Context {
+    /// A context for this.
+    pub(super) fn context(&mut self, used: Use) -> *mut Context {
         let at = self.free.pop().unwrap_or_else(|| {
             let at = self.contexts.len() as u32;
             // SAFETY: all zero is a valid context.
             let theirs = unsafe { std::mem::zeroed() };
-            self.contexts.push(Box::new(Context { theirs, at, posting: 0, live: false }));
+            self.contexts.push(Box::new(Context { theirs, at, used: Use::Nothing }));
             at
         });
         let context = &mut *self.contexts[at as usize];
-        (context.posting, context.live) = (posting, true);
+        context.used = used;
         context
     }
 
-    /// The posting of a piece that has ended.
-    pub(super) fn take(&mut self, context: *mut Context) -> Option<usize> {
+    /// What has ended.
+    pub(super) fn take(&mut self, context: *mut Context) -> Use {
         // SAFETY: it is one of ours, which are never freed.
         let context = unsafe { &mut *context };
-        if !std::mem::take(&mut context.live) {
-            return None;
+        let used = std::mem::replace(&mut context.used, Use::Nothing);
+        if used != Use::Nothing {
+            self.free.push(context.at);
         }
-        self.free.push(context.at);
-        Some(context.posting as usize)
+        used
     }
 
     /// Forgets all of a channel, whose endpoints and queue are closed.
     pub(super) fn forget(&mut self, id: ChannelId) {
         for context in &mut self.contexts {
-            let posting = self.postings.get(context.posting as usize);
-            if context.live && posting.is_some_and(|it| it.channel == id) {
-                context.live = false;
+            let of = match context.used {
+                Use::Nothing => None,
+                Use::Piece(posting) => self.postings.get(posting as usize).map(|it| it.channel),
+                Use::Receive(channel, _) => Some(channel),
+            };
+            if of == Some(id) {
+                context.used = Use::Nothing;
                 self.free.push(context.at);
             }
         }

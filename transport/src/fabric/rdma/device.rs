@@ -35,6 +35,8 @@ pub(in crate::fabric) struct Traits {
     pub(in crate::fabric) exact: bool,
     /// The longest piece, bytes.
     pub(in crate::fabric) piece_bytes_max: u64,
+    /// The longest message, bytes; 0 where it carries none, or the streams do it better.
+    pub(in crate::fabric) message_bytes_max: usize,
 }
 
 /// What the peer needs to use an exposure.
@@ -69,7 +71,7 @@ pub(in crate::fabric) enum Exposing {
 pub(in crate::fabric) struct Room {
     /// Pieces; an immediate without payload takes the room of one.
     pub(in crate::fabric) pieces: usize,
-    /// Immediates among them.
+    /// Immediates, or messages, among them.
     pub(in crate::fabric) immediates: usize,
 }
 
@@ -120,6 +122,8 @@ pub(in crate::fabric) enum Completion {
         /// It.
         immediate: Immediate,
     },
+    /// A message arrived.
+    Message(ChannelId, Vec<u8>),
     /// An exposure that began [later](Exposing::Later) is there, or cannot be.
     Exposed(ExposureId, Result<Keys, String>),
     /// A channel is of no use any more: whatever is not `Done` by now may have landed or not, and
@@ -198,6 +202,11 @@ pub(in crate::fabric) trait Device: Send + fmt::Debug {
 
     /// Posts a read; there is room for it.
     fn read(&mut self, post: &Post<'_>);
+
+    /// Sends a message of at most [`Traits::message_bytes_max`] in the latency lane; there is room for it
+    /// and for an immediate, and the peer has not more than [`RAIL_MAX`](super::mail::RAIL_MAX) of them
+    /// to take. [`Completion::Done`] follows once it is there, or the channel is reported broken.
+    fn send(&mut self, channel: ChannelId, token: Token, bytes: &[u8]);
 
     /// Moves things on and reports what happened; whether anything did.
     fn poll(&mut self, out: &mut Vec<Completion>) -> bool;

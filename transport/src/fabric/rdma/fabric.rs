@@ -10,8 +10,9 @@ use slab::Slab;
 use super::config::Settings;
 use super::device::{ChannelId, Completion, Device, ExposureId, Token, Traits};
 use super::exposing::{Exposures, Halting};
-use super::link::{Link, OpRef};
-use super::op::{Batch, Flight};
+use super::link::Link;
+use super::mail::{HEAD_BYTES, Mail};
+use super::op::{Batch, Flight, Load};
 use super::path::Path;
 use super::words::Word;
 use crate::address::{Address, Kind};
@@ -42,6 +43,10 @@ pub(in crate::fabric) struct Rdma {
     pub(super) links: HashMap<PeerId, Link>,
     /// Connections that this side dialled and that are not up.
     pub(super) dialled: HashSet<PeerId>,
+    /// Messages from peers, also of such that are gone.
+    pub(super) mail: Mail,
+    /// Whether the last poll wanted messages.
+    wants_messages: bool,
     /// Windows that are being taken back.
     pub(super) halting: HashMap<WindowId, Halting>,
     /// Channels that are to be taken down, and why.
@@ -62,6 +67,8 @@ pub(super) struct Hub {
     pub(super) settings: Settings,
     pub(super) control: Control,
     pub(super) rails: Vec<Rail>,
+    /// Whether any of them carries messages.
+    pub(super) rails_carry_messages: bool,
     /// What the next poll reports.
     pub(super) reports: Vec<Event>,
     pub(super) flights: Slab<Flight>,
@@ -118,6 +125,11 @@ impl Label for Ready {
 }
 
 impl Hub {
+    /// The longest message.
+    pub(super) fn message_bytes_max(&self) -> usize {
+        self.control.limits().message_bytes_max - HEAD_BYTES
+    }
+
     /// Says something to a peer's fabric.
     pub(super) fn tell(&mut self, peer: PeerId, word: &Word) {
         self.control.tell(peer, &word.encode());
@@ -150,15 +162,14 @@ impl Hub {
     pub(super) fn launch(
         &mut self,
         peer: PeerId,
-        op: OpRef,
+        load: Load,
         path: u8,
         lane: Lane,
         batch: Batch,
-        announces: Option<u64>,
     ) -> Token {
         self.flights_ever = self.flights_ever.wrapping_add(1);
         let serial = self.flights_ever;
-        let flight = Flight { serial, peer, op, path, lane, batch, announces, posted: self.now };
+        let flight = Flight { serial, peer, load, path, lane, batch, posted: self.now };
         Token(u64::from(serial) << 32 | self.flights.insert(flight) as u64)
     }
 
@@ -207,6 +218,7 @@ impl Rdma {
             hub: Hub {
                 settings,
                 control,
+                rails_carry_messages: rails.iter().any(|it: &Rail| it.traits.message_bytes_max > 0),
                 rails,
                 reports: Vec::new(),
                 flights: Slab::new(),
@@ -223,6 +235,8 @@ impl Rdma {
             clock: Arc::clone(&setup.clock),
             links: HashMap::new(),
             dialled: HashSet::new(),
+            mail: Mail::default(),
+            wants_messages: true,
             halting: HashMap::new(),
             broken: VecDeque::new(),
             watch,
@@ -245,8 +259,9 @@ impl Rdma {
             self.control_at = Time::ZERO;
         }
         let mut worked = self.poll_devices();
+        self.wants_messages = messages_max > 0;
         if self.hub.now >= self.control_at {
-            let busy = self.poll_control(messages_max);
+            let busy = self.poll_control(messages_max.saturating_sub(self.mail.ready));
             worked |= busy;
             let wait = if busy { Duration::ZERO } else { CONTROL_EVERY };
             self.control_at = self.hub.now + wait;
@@ -261,6 +276,7 @@ impl Rdma {
             let Some(link) = self.links.get_mut(&peer) else { continue };
             link.eager = false;
             link.drain_spill(&mut self.hub);
+            link.send_again(&mut self.hub);
             link.pump(&mut self.hub);
             if link.has_queued() {
                 // Whatever makes room: look again in the next turn.
@@ -272,7 +288,7 @@ impl Rdma {
             let next = self.tick_paths().min(self.tick_halts());
             self.hub.next_tick = self.hub.next_tick.min(next);
         }
-        worked
+        worked | self.deliver(messages_max)
     }
 
     fn poll_devices(&mut self) -> bool {
@@ -327,12 +343,19 @@ impl Rdma {
                 Event::Revoked { .. } => {}
                 Event::PeerDown { peer, .. } => {
                     self.dialled.remove(&peer);
-                    self.hub.reports.push(event);
+                    self.down(peer, event);
                 }
+                Event::Message { peer, bytes } => self.message(peer, bytes),
                 event => self.hub.reports.push(event),
             }
         }
         worked
+    }
+
+    /// One turn after the end: what came before it is still handed over.
+    fn poll_closed(&mut self, messages_max: usize) -> bool {
+        let worked = self.poll_control(messages_max.saturating_sub(self.mail.ready));
+        worked | self.deliver(messages_max)
     }
 
     fn hear(&mut self, peer: PeerId, word: Word) {
@@ -352,6 +375,7 @@ impl Rdma {
                 link.admitted(hub, ask, (len, access), paths);
             }
             Word::Denied { ask, reason } => link.denied(hub, ask, reason),
+            Word::Taken { count } => link.messages_taken(count),
             Word::Halt { window } => link.halt(hub, window),
             Word::Halted { window } => self.has_halted(peer, window),
             Word::Shut { path, generation, arrived } => {
@@ -378,7 +402,7 @@ impl Fabric for Rdma {
     }
 
     fn limits(&self) -> Limits {
-        self.hub.control.limits()
+        Limits { message_bytes_max: self.hub.message_bytes_max(), ..self.hub.control.limits() }
     }
 
     fn maps(&self) -> bool {
@@ -439,9 +463,13 @@ impl Fabric for Rdma {
     fn post(&mut self, op: OpId, peer: PeerId, lane: Lane, work: Work<'_>) -> Posted {
         match work {
             Work::Map { .. } => Posted::Refused(Reason::Unsupported),
-            Work::Send { .. } => {
+            Work::Send { bytes, immediate } => {
                 self.control_at = Time::ZERO;
-                self.hub.control.streams().post(op, peer, lane, work)
+                self.hub.now = self.clock.now();
+                match self.links.get_mut(&peer) {
+                    Some(link) => link.send(&mut self.hub, op, lane, bytes, immediate),
+                    None => Posted::Refused(Reason::PeerGone),
+                }
             }
             Work::Write { .. } | Work::Read { .. } | Work::Signal { .. } => {
                 let Some(link) = self.links.get_mut(&peer) else {
@@ -467,11 +495,8 @@ impl Fabric for Rdma {
     }
 
     fn poll(&mut self, messages_max: usize, events: &mut Vec<Event>) -> bool {
-        let worked = if self.closed {
-            self.hub.control.streams().poll(messages_max, &mut self.hub.reports)
-        } else {
-            self.turn(messages_max)
-        };
+        let worked =
+            if self.closed { self.poll_closed(messages_max) } else { self.turn(messages_max) };
         let news = !self.hub.reports.is_empty();
         events.append(&mut self.hub.reports);
         worked | news
@@ -484,7 +509,8 @@ impl Fabric for Rdma {
         }
         let now = self.clock.now();
         let mut alarm = self.hub.next_tick;
-        if self.links.values().any(|link| !link.spill.is_empty()) {
+        let waits = |link: &Link| !link.spill.is_empty() || link.has_mail();
+        if self.links.values().any(waits) || (self.wants_messages && self.mail.ready > 0) {
             return false;
         }
         for rail in &mut self.hub.rails {

@@ -3,7 +3,7 @@
 use super::device::{ChannelId, Completion};
 use super::fabric::{Hub, Rdma};
 use super::link::Link;
-use super::op::{Flight, Kind, News};
+use super::op::{Flight, Kind, Load, News};
 use super::path::State;
 use super::words::Word;
 use crate::fabric::tcp::Ended;
@@ -22,6 +22,7 @@ impl Rdma {
                 let path = &mut link.paths[usize::from(number)];
                 why.clone_into(&mut path.why);
                 path.failed(self.hub.now);
+                self.hub.reports.push(Event::Path { peer });
                 link.look_whether_settled(&mut self.hub);
             }
             return;
@@ -34,6 +35,7 @@ impl Rdma {
         link.conceal_path(&mut self.hub, number);
         let path = &mut link.paths[usize::from(number)];
         path.state = State::Shutting;
+        self.hub.reports.push(Event::Path { peer });
         why.clone_into(&mut path.why);
         if tell {
             let (generation, arrived) = (path.generation, path.arrived);
@@ -127,6 +129,11 @@ impl Rdma {
                     }
                     self.hub.reports.push(Event::Arrived { immediate });
                 }
+                Completion::Message(channel, bytes) => {
+                    if let Some(&(peer, _)) = self.hub.channels.get(&channel) {
+                        self.message(peer, bytes);
+                    }
+                }
                 Completion::Exposed(id, keys) => self.take_exposure(id, keys),
                 Completion::Broken(channel, why) => self.broken.push_back((channel, why)),
                 Completion::Port(state) => self.port(rail, &state),
@@ -181,30 +188,35 @@ impl Link {
             hub.flights.iter().filter(|(_, it)| mine(it)).map(|(index, _)| index).collect();
         for index in flights {
             let flight = hub.flights.remove(index);
-            match flight.announces {
-                Some(count) if exact && count < arrived[flight.lane.index()] => {
-                    self.landed(hub, &flight);
+            let (at, announces) = match flight.load {
+                Load::Op(at, announces) => (at, announces),
+                Load::Message(number) => {
+                    self.message_again(number);
                     continue;
                 }
-                announces => {
-                    let Some(op) = self.op(flight.op) else { continue };
-                    op.flying -= 1;
-                    op.spread = true;
-                    op.retake(flight.batch);
-                    if announces.is_some() && exact {
-                        op.news = News::Due;
-                    } else if announces.is_some() {
-                        // It may have been delivered, and must not be twice.
-                        op.cancel.get_or_insert(Reason::Failed);
-                    }
-                }
+                Load::Probe => continue,
+            };
+            if announces.is_some_and(|count| exact && count < arrived[flight.lane.index()]) {
+                self.landed(hub, at, flight.batch, announces);
+                continue;
             }
-            self.settle(hub, flight.op);
+            let Some(op) = self.op(at) else { continue };
+            op.flying -= 1;
+            op.spread = true;
+            op.retake(flight.batch);
+            if announces.is_some() && exact {
+                op.news = News::Due;
+            } else if announces.is_some() {
+                // It may have been delivered, and must not be twice.
+                op.cancel.get_or_insert(Reason::Failed);
+            }
+            self.settle(hub, at);
         }
         self.look_whether_settled(hub);
-        if self.has_ways() {
+        if self.has_ways() || self.has_mail() {
             hub.eager(self);
-        } else {
+        }
+        if !self.has_ways() {
             self.fall_all(hub);
         }
     }

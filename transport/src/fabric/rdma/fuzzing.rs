@@ -35,7 +35,7 @@ pub fn word(bytes: &[u8]) {
 
 /// What [`word`] starts from.
 pub fn seeds() -> Vec<Vec<u8>> {
-    (0..=12)
+    (0..=13)
         .map(|kind| some_word(&mut Bytes(&[kind, 1, 2, 3, 4, 5, 6, 7, 8, 9])).encode())
         .collect()
 }
@@ -157,7 +157,7 @@ impl Scene {
 
 /// A word that may make sense.
 fn some_word(from: &mut Bytes<'_>) -> Word {
-    let kind = from.byte().unwrap_or(0) % 13;
+    let kind = from.byte().unwrap_or(0) % 14;
     let mut small = || u32::from(from.byte().unwrap_or(0) % 4);
     let (join, path, generation) = (small(), small() as u8, small());
     let window = WindowId { slot: small(), generation: small() };
@@ -185,6 +185,7 @@ fn some_word(from: &mut Bytes<'_>) -> Word {
         9 => Word::Halt { window },
         10 => Word::Halted { window },
         11 => Word::Shut { path, generation, arrived: [number; 2] },
+        12 => Word::Taken { count: number },
         _ => Word::Closed { path, generation, arrived: [number; 2] },
     }
 }

@@ -3,10 +3,10 @@
 use super::device::{ChannelId, Post};
 use super::fabric::{Hub, Rdma};
 use super::link::Link;
-use super::op::{Batch, PROBE};
+use super::op::{Batch, Load};
 use super::path::{Path, State};
 use super::words::{Half, PATHS_MAX, VERSION, Word};
-use crate::fabric::PeerId;
+use crate::fabric::{Event, PeerId};
 use crate::lane::Lane;
 use crate::time::Time;
 
@@ -281,7 +281,7 @@ impl Link {
         path.state = State::Proving { channel, left: Lane::ALL.len() as u8, until };
         hub.next_tick = hub.next_tick.min(until);
         for lane in Lane::ALL {
-            let token = hub.launch(self.id, PROBE, number, lane, Batch::default(), None);
+            let token = hub.launch(self.id, Load::Probe, number, lane, Batch::default());
             let post = Post { channel, lane, token, ..Post::NOTHING };
             hub.rails[usize::from(path.rail)].device.write(&post, None);
         }
@@ -305,6 +305,7 @@ impl Link {
     fn path_up(&mut self, hub: &mut Hub, number: u8, channel: ChannelId) {
         let path = &mut self.paths[usize::from(number)];
         path.state = State::Up(channel);
+        hub.reports.push(Event::Path { peer: self.id });
         let rail = hub.rails[usize::from(path.rail)].device.name();
         if std::mem::take(&mut self.fallen) {
             tracing::info!(engine = ?self.engine, rail, "payload is back on a rail");
@@ -319,6 +320,7 @@ impl Link {
         let path = &mut self.paths[usize::from(number)];
         why.clone_into(&mut path.why);
         path.failed(hub.now);
+        hub.reports.push(Event::Path { peer: self.id });
         if let State::Down { retry } = path.state {
             hub.next_tick = hub.next_tick.min(retry);
         }

@@ -7,7 +7,8 @@ use slab::Slab;
 use super::device::{Post, Room};
 use super::exposing::Exposed;
 use super::fabric::Hub;
-use super::op::{Cut, Flight, Kind, News, Op, PROBE, Position};
+use super::mail::Outbox;
+use super::op::{Batch, Cut, Flight, Kind, Load, News, Op, Position};
 use super::opening::{Opened, Opening};
 use super::path::{Path, State};
 use crate::address::EngineId;
@@ -44,6 +45,8 @@ pub(super) struct Link {
     pub(super) queues: [VecDeque<OpRef>; 2],
     /// What waits for room in the streams.
     pub(super) spill: VecDeque<OpRef>,
+    /// Messages to it.
+    pub(super) outbox: Outbox,
     /// The peer's windows.
     pub(super) opened: HashMap<WindowId, Opened>,
     pub(super) asks_ever: u32,
@@ -78,6 +81,7 @@ impl Link {
             ops_ever: 0,
             queues: Default::default(),
             spill: VecDeque::new(),
+            outbox: Outbox::default(),
             opened: HashMap::new(),
             asks_ever: 0,
             exposed: HashMap::new(),
@@ -242,7 +246,9 @@ impl Link {
 
     /// Whether something waits to be posted.
     pub(super) fn has_queued(&self) -> bool {
-        self.queues.iter().any(|queue| !queue.is_empty()) || !self.spill.is_empty()
+        self.queues.iter().any(|queue| !queue.is_empty())
+            || !self.spill.is_empty()
+            || self.has_mail()
     }
 
     /// Posts one batch of an operation on the path that will be through with it first.
@@ -307,7 +313,7 @@ impl Link {
         path.under_way[lane.index()] += batch.bytes;
         let (keys, generation) = (opened, path.generation);
         let keys = keys.and_then(|it| it.keys(usize::from(number), generation));
-        let token = hub.launch(self.id, at, number, lane, batch, announces);
+        let token = hub.launch(self.id, Load::Op(at, announces), number, lane, batch);
         let post = Post {
             channel,
             lane,
@@ -336,23 +342,33 @@ impl Link {
             path.under_way[lane.index()] -= batch.bytes;
             path.done(batch.bytes, posted, hub.now);
         }
-        if flight.op == PROBE {
-            let path = &mut self.paths[usize::from(path)];
-            path.round_trip = Some(hub.now.since(posted));
-            return self.proved(hub, flight.path);
+        match flight.load {
+            Load::Op(op, announces) => self.landed(hub, op, batch, announces),
+            Load::Message(number) => self.message_done(number),
+            Load::Probe => {
+                let path = &mut self.paths[usize::from(path)];
+                path.round_trip = Some(hub.now.since(posted));
+                hub.reports.push(Event::Path { peer: self.id });
+                self.proved(hub, flight.path);
+            }
         }
-        self.landed(hub, flight);
     }
 
     /// A batch is where it belongs.
-    pub(super) fn landed(&mut self, hub: &mut Hub, flight: &Flight) {
-        let Some(op) = self.op(flight.op) else { return };
+    pub(super) fn landed(
+        &mut self,
+        hub: &mut Hub,
+        at: OpRef,
+        batch: Batch,
+        announces: Option<u64>,
+    ) {
+        let Some(op) = self.op(at) else { return };
         op.flying -= 1;
-        op.landed += flight.batch.bytes;
-        if flight.announces.is_some() {
+        op.landed += batch.bytes;
+        if announces.is_some() {
             op.news = News::None;
         }
-        self.settle(hub, flight.op);
+        self.settle(hub, at);
     }
 
     /// Ends an operation that is over, and queues one that has something to post again.

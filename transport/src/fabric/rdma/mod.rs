@@ -31,6 +31,7 @@ mod failing;
 pub(crate) mod fuzzing;
 mod joining;
 mod link;
+mod mail;
 mod op;
 mod opening;
 mod path;
@@ -41,6 +42,7 @@ mod words;
 
 pub(super) use config::Settings;
 pub(super) use fabric::Rdma;
+pub(super) use mail::RAIL_MAX;
 
 pub(super) use device::{
     ChannelId, Completion, Device, Exposing, ExposureId, Keys, Part, Post, Room, Token, Traits,

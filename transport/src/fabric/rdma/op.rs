@@ -74,21 +74,27 @@ pub(super) struct Batch {
     pub(super) bytes: u64,
 }
 
-/// What is no operation's: it shows that something gets through.
-pub(super) const PROBE: (u32, u32) = (u32::MAX, u32::MAX);
+/// What is under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Load {
+    /// A batch of an operation: its place and serial number. Which of the channel's immediates in this
+    /// lane goes with it.
+    Op((u32, u32), Option<u64>),
+    /// A message, by its number.
+    Message(u64),
+    /// Nothing, which shows that something gets through.
+    Probe,
+}
 
 /// A batch under way.
 #[derive(Debug)]
 pub(super) struct Flight {
     pub(super) serial: u32,
     pub(super) peer: PeerId,
-    /// The operation: its place and serial number.
-    pub(super) op: (u32, u32),
+    pub(super) load: Load,
     pub(super) path: u8,
     pub(super) lane: Lane,
     pub(super) batch: Batch,
-    /// Which of the channel's immediates in this lane goes with it.
-    pub(super) announces: Option<u64>,
     pub(super) posted: Time,
 }
 

@@ -2,7 +2,7 @@
 
 use super::device::Post;
 use super::fabric::Rdma;
-use super::op::{Batch, PROBE};
+use super::op::{Batch, Load};
 use super::path::{self, State};
 use crate::fabric::PeerId;
 use crate::lane::Lane;
@@ -63,7 +63,7 @@ impl Rdma {
                 continue;
             }
             path.round_trip = None;
-            let token = hub.launch(peer, PROBE, number as u8, lane, Batch::default(), None);
+            let token = hub.launch(peer, Load::Probe, number as u8, lane, Batch::default());
             let post = Post { channel, lane, token, ..Post::NOTHING };
             hub.rails[rail].device.write(&post, None);
         }

@@ -28,6 +28,8 @@ use crate::window::Access;
 const DEPTH: usize = 64;
 /// What of it is done in one poll.
 const TURN: usize = 8;
+/// The longest message that goes over a rail.
+const MESSAGE_BYTES_MAX: usize = 1 << 10;
 
 /// A network of simulated NICs. Clones are the same network.
 #[derive(Clone)]
@@ -77,6 +79,7 @@ struct Item {
     key: u64,
     pieces: Vec<crate::pages::Piece>,
     immediate: Option<Immediate>,
+    message: Option<Vec<u8>>,
 }
 
 // SAFETY: a description of memory that the fabric keeps alive until the item has ended.
@@ -118,7 +121,7 @@ impl Net {
         it.bell.ring();
     }
 
-    /// Bytes that went out of a port, payload alone.
+    /// Bytes that went out of a port: payload, and messages with their heads.
     ///
     /// # Panics
     /// When there is no such port.
@@ -341,6 +344,11 @@ impl World {
                 }
             }
         }
+        if let Some(bytes) = &item.message {
+            self.ports[port].carried += bytes.len() as u64;
+            self.ports[far].inbox.push(Completion::Message(theirs, bytes.clone()));
+            self.ports[far].bell.ring();
+        }
         if let Some(immediate) = item.immediate {
             let from = Some((theirs, lane)).filter(|_| self.ports[far].ordered);
             self.ports[far].inbox.push(Completion::Arrived { from, immediate });
@@ -367,6 +375,7 @@ impl Nic {
             key: post.key,
             pieces: post.pieces.to_vec(),
             immediate,
+            message: None,
         });
     }
 }
@@ -377,7 +386,12 @@ impl Device for Nic {
     }
 
     fn traits(&self) -> Traits {
-        Traits { ordered: self.ordered, exact: self.ordered, piece_bytes_max: 1 << 20 }
+        Traits {
+            ordered: self.ordered,
+            exact: self.ordered,
+            piece_bytes_max: 1 << 20,
+            message_bytes_max: MESSAGE_BYTES_MAX,
+        }
     }
 
     fn facts(&self) -> Vec<Fact> {
@@ -475,6 +489,22 @@ impl Device for Nic {
 
     fn read(&mut self, post: &Post<'_>) {
         self.post(post, true, None);
+    }
+
+    fn send(&mut self, channel: ChannelId, token: Token, bytes: &[u8]) {
+        let mut world = self.net.world();
+        let it = &mut world.ports[self.port];
+        let Some(half) = it.channels.get_mut(&channel).filter(|half| !half.broken) else { return };
+        half.queues[Lane::Latency.index()].push_back(Item {
+            token,
+            is_read: false,
+            local: std::ptr::null_mut(),
+            remote: 0,
+            key: 0,
+            pieces: Vec::new(),
+            immediate: None,
+            message: Some(bytes.to_vec()),
+        });
     }
 
     fn poll(&mut self, out: &mut Vec<Completion>) -> bool {

@@ -7,6 +7,7 @@
 //! Ready   acceptor → dialler   which of them are connected
 //!         dialler → acceptor   on which of them something got through
 //! Open    asks for the keys of a window; Opened gives them, Denied does not
+//! Taken   so many messages of the other side were taken
 //! Halt    asks to stop using a window; Halted says that nothing of it is under way any more
 //! Shut    a path was taken down, and so many immediates came through it; Closed says the same of
 //!         the other side
@@ -17,8 +18,8 @@ use super::device::Keys;
 use crate::outcome::Reason;
 use crate::window::{Access, WindowId};
 
-/// The version of these words.
-pub(super) const VERSION: u16 = 1;
+/// The version of these words, and of what goes before messages.
+pub(super) const VERSION: u16 = 2;
 /// Paths between two peers at most.
 pub(super) const PATHS_MAX: usize = 16;
 /// What a device has to say about a port, bytes.
@@ -58,6 +59,7 @@ pub(super) enum Word {
     Halted { window: WindowId },
     Shut { path: u8, generation: u32, arrived: [u64; 2] },
     Closed { path: u8, generation: u32, arrived: [u64; 2] },
+    Taken { count: u64 },
 }
 
 impl Word {
@@ -114,6 +116,9 @@ impl Word {
             Self::Closed { path, generation, arrived } => {
                 to.put([11]).shut(*path, *generation, arrived);
             }
+            Self::Taken { count } => {
+                to.put([12]).put(count.to_le_bytes());
+            }
         }
         to.0
     }
@@ -164,6 +169,7 @@ impl Word {
                     _ => Self::Closed { path, generation, arrived },
                 }
             }
+            12 => Self::Taken { count: from.long()? },
             _ => return None,
         };
         from.0.is_empty().then_some(word)

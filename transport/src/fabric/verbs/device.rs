@@ -7,14 +7,15 @@ use std::time::{Duration, Instant};
 
 use tranship_verbs_sys as sys;
 
+use super::buffers::{CHUNK_PLACES, PLACE_BYTES};
 use super::domain::Object;
 use super::exposure::Exposure;
 use super::path::End;
 use super::port::{Channel, Port, Registered, memlock};
-use super::queue::{BUDGET, Queue};
+use super::queue::Queue;
 use crate::fabric::RegionId;
 use crate::fabric::rdma::{
-    ChannelId, Completion, Device, Exposing, ExposureId, Part, Post, Room, Traits,
+    ChannelId, Completion, Device, Exposing, ExposureId, Part, Post, Room, Token, Traits,
 };
 use crate::immediate::Immediate;
 use crate::lane::Lane;
@@ -34,7 +35,12 @@ impl Device for Port {
     }
 
     fn traits(&self) -> Traits {
-        Traits { ordered: true, exact: true, piece_bytes_max: PIECE_BYTES_MAX }
+        Traits {
+            ordered: true,
+            exact: true,
+            piece_bytes_max: PIECE_BYTES_MAX,
+            message_bytes_max: PLACE_BYTES,
+        }
     }
 
     fn facts(&self) -> Vec<Fact> {
@@ -89,13 +95,16 @@ impl Device for Port {
     fn open(&mut self, channel: ChannelId, port: &[u8]) -> Result<Vec<u8>, String> {
         let theirs = End::decode(port).ok_or("what the peer says of its port makes no sense")?;
         self.end.check(&theirs)?;
-        if (self.channels.len() + 1) * 2 * BUDGET as usize > self.receives {
+        if (self.channels.len() + 1) * CHUNK_PLACES > self.receives {
             return Err(format!(
                 "all {} receives are promised to {} peers",
                 self.receives,
                 self.channels.len()
             ));
         }
+        self.provide().map_err(|error| {
+            format!("memory for messages: ibv_reg_mr: {error}{}", memlock(&error))
+        })?;
         let (first, first_place) = self.new_queue(channel, Lane::Latency)?;
         let (second, second_place) = match self.new_queue(channel, Lane::Bulk) {
             Ok(made) => made,
@@ -212,6 +221,10 @@ impl Device for Port {
         self.post(post, sys::IBV_WR_RDMA_READ, None);
     }
 
+    fn send(&mut self, channel: ChannelId, token: Token, bytes: &[u8]) {
+        self.post_message(channel, token, bytes);
+    }
+
     fn poll(&mut self, out: &mut Vec<Completion>) -> bool {
         self.polls = self.polls.wrapping_add(1);
         if self.polls.is_multiple_of(EVENTS_EVERY) {
@@ -219,7 +232,7 @@ impl Device for Port {
             self.take_events();
         }
         self.poll_queues();
-        if self.used > 0 {
+        if !self.used.is_empty() {
             self.tell();
         }
         let any = !self.reports.is_empty();
@@ -247,7 +260,7 @@ impl Device for Port {
             unsafe { sys::Verbs::req_notify_cq(cq.as_ptr(), false) };
         }
         // What came before that tells nobody.
-        !self.poll_queues() && self.reports.is_empty() && self.used == 0 && !self.is_starved()
+        !self.poll_queues() && self.reports.is_empty() && self.used.is_empty() && !self.is_starved()
     }
 
     fn descriptor(&self) -> Option<RawFd> {

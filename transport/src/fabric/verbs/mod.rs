@@ -17,6 +17,7 @@
 //! - *Connections.* Packet sequence numbers are random; which address, path and size of packets are
 //!   used is chosen from what the port has, and said in the log.
 
+mod buffers;
 mod config;
 mod device;
 mod domain;

@@ -12,13 +12,14 @@ use rustix::process::{Resource, getrlimit};
 use slab::Slab;
 use tranship_verbs_sys as sys;
 
+use super::buffers::{Buffers, CHUNK_PLACES, PLACE_BYTES};
 use super::domain::{Domain, Object};
 use super::exposure::Exposure;
 use super::path::End;
 use super::queue::{Abilities, BUDGET, Cause, DEPTH, Queue};
 use super::word::Words;
 use crate::fabric::RegionId;
-use crate::fabric::rdma::{ChannelId, Completion, Device, ExposureId, Post};
+use crate::fabric::rdma::{ChannelId, Completion, Device, ExposureId, Post, RAIL_MAX, Token};
 use crate::immediate::Immediate;
 use crate::lane::Lane;
 use crate::memory::Memory;
@@ -26,7 +27,7 @@ use crate::rail::Fact;
 
 /// Completions taken at once.
 const POLL_MAX: usize = 32;
-/// Receives for immediates at most.
+/// Receives for immediates and messages at most.
 const RECEIVES_MAX: usize = 16 << 10;
 /// Entries of a completion queue for what is sent, at most.
 const SENDS_MAX: usize = 16 << 10;
@@ -47,9 +48,14 @@ pub(super) struct Port {
     pub(super) places: Slab<(ChannelId, Lane)>,
     /// Who an arrival is for, by the number of the queue pair.
     pub(super) numbers: HashMap<u32, (ChannelId, Lane)>,
-    /// Receives that were used and are to be posted again.
-    pub(super) used: usize,
+    /// Receives at most.
     pub(super) receives: usize,
+    /// Where messages are received; those places that were used and are to be posted again.
+    pub(super) inbox: Buffers,
+    pub(super) used: Vec<u32>,
+    /// Where messages are sent from; those places that are free.
+    pub(super) outbox: Buffers,
+    pub(super) free: Vec<u32>,
     pub(super) reports: Vec<Completion>,
     pub(super) requests: Vec<sys::ibv_send_wr>,
     pub(super) pieces: Vec<sys::ibv_sge>,
@@ -142,7 +148,7 @@ impl Port {
             epoll::add(&watch, fd, EventData::new_u64(0), EventFlags::IN)
                 .map_err(|error| failed("epoll")(error.into()))?;
         }
-        let mut rail = Self {
+        Ok(Self {
             name: name.clone(),
             end,
             facts,
@@ -153,8 +159,11 @@ impl Port {
             channels: HashMap::new(),
             places: Slab::new(),
             numbers: HashMap::new(),
-            used: receives,
             receives,
+            inbox: Buffers::new(&domain),
+            used: Vec::new(),
+            outbox: Buffers::new(&domain),
+            free: Vec::new(),
             reports: Vec::new(),
             requests: Vec::new(),
             pieces: Vec::new(),
@@ -167,24 +176,40 @@ impl Port {
             sends_each,
             events,
             domain,
-        };
-        rail.post_receives().map_err(failed("ibv_post_srq_recv"))?;
-        Ok(rail)
+        })
     }
 
     /// Posts the receives again that were used.
     pub(super) fn post_receives(&mut self) -> io::Result<()> {
-        // SAFETY: all zero is a valid request: a receive of no bytes.
-        let mut request: sys::ibv_recv_wr = unsafe { std::mem::zeroed() };
-        while self.used > 0 {
+        while let Some(place) = self.used.last() {
+            let mut sge = self.inbox.sge(*place, PLACE_BYTES as u32);
+            // SAFETY: all zero is a valid request.
+            let mut request: sys::ibv_recv_wr = unsafe { std::mem::zeroed() };
+            (request.wr_id, request.sg_list, request.num_sge) = (u64::from(*place), &mut sge, 1);
             let mut bad = ptr::null_mut();
-            // SAFETY: the queue exists, and nothing is received into memory.
+            // SAFETY: the queue exists, and nobody uses the place until it has completed.
             let error =
                 unsafe { sys::Verbs::post_srq_recv(self.srq.as_ptr(), &mut request, &mut bad) };
             if error != 0 {
                 return Err(io::Error::from_raw_os_error(error));
             }
-            self.used -= 1;
+            self.used.pop();
+        }
+        Ok(())
+    }
+
+    /// Sees to it that there are receives for one more peer, and places to send to it from.
+    pub(super) fn provide(&mut self) -> io::Result<()> {
+        let wanted = (self.channels.len() + 1) * CHUNK_PLACES;
+        if self.inbox.places() < wanted {
+            let new = self.inbox.grow()?;
+            self.used.extend(new);
+            self.post_receives()?;
+        }
+        let wanted = (self.channels.len() + 1) * RAIL_MAX as usize;
+        if self.outbox.places() < wanted {
+            let new = self.outbox.grow()?;
+            self.free.extend(new);
         }
         Ok(())
     }
@@ -226,8 +251,7 @@ impl Port {
         self.numbers.remove(&queue.number());
         self.sends[queue.cq].1 -= 1;
         let word = queue.word;
-        // Destroys the queue pair: the peer writes no more.
-        drop(queue);
+        queue.destroy(&mut self.free);
         self.words.give_back(word);
         self.places.remove(place as usize);
     }
@@ -295,6 +319,43 @@ impl Port {
         }
     }
 
+    /// Sends a message.
+    pub(super) fn post_message(&mut self, id: ChannelId, token: Token, bytes: &[u8]) {
+        let Some(channel) = self.channels.get_mut(&id).filter(|it| !it.broken) else { return };
+        let lane = Lane::Latency.index();
+        let (queue, number) = (&mut channel.lanes[lane], channel.places[lane]);
+        // SAFETY: all zero is a valid request.
+        let mut request: sys::ibv_send_wr = unsafe { std::mem::zeroed() };
+        request.opcode = sys::IBV_WR_SEND;
+        request.send_flags = sys::IBV_SEND_SIGNALED;
+        request.wr_id = u64::from(number) << 32 | u64::from(queue.number_after(1));
+        let length = bytes.len() as u32;
+        let inline = length <= queue.inline_bytes;
+        let place = if inline { None } else { self.free.pop() };
+        let mut sge = match place {
+            Some(place) => {
+                self.outbox.write(place, bytes);
+                self.outbox.sge(place, length)
+            }
+            None => {
+                request.send_flags |= sys::IBV_SEND_INLINE;
+                sys::ibv_sge { addr: bytes.as_ptr() as u64, length, lkey: 0 }
+            }
+        };
+        (request.sg_list, request.num_sge) = (&mut sge, 1);
+        let mut bad = ptr::null_mut();
+        // SAFETY: the bytes travel in the request itself, or lie in a place that is free again when it
+        // has ended.
+        let error = unsafe { sys::Verbs::post_send(queue.qp.as_ptr(), &mut request, &mut bad) };
+        if error == 0 {
+            queue.note(1, Cause::Message(token, place), true);
+        } else {
+            self.free.extend(place);
+            let error = io::Error::from_raw_os_error(error);
+            self.break_channel(id, format!("ibv_post_send: {error}"));
+        }
+    }
+
     pub(super) fn break_channel(&mut self, id: ChannelId, why: String) {
         if let Some(channel) = self.channels.get_mut(&id)
             && !std::mem::replace(&mut channel.broken, true)
@@ -335,12 +396,13 @@ impl Port {
         let Some(&(id, lane)) = self.places.get(place) else { return };
         let Some(channel) = self.channels.get_mut(&id) else { return };
         if entry.status != sys::IBV_WC_SUCCESS {
-            channel.lanes[lane.index()].flush(entry.wr_id as u32);
+            channel.lanes[lane.index()].flush(entry.wr_id as u32, &mut self.free);
             let status = self.domain.verbs.wc_status(entry.status).to_string_lossy();
             let hint = hint(entry.status);
             return self.break_channel(id, format!("a request failed: {status}{hint}"));
         }
         let (reports, exposures) = (&mut self.reports, &mut self.exposures);
+        let free = &mut self.free;
         channel.lanes[lane.index()].end(entry.wr_id as u32, |cause| match cause {
             Cause::Post(token) => reports.push(Completion::Done(token)),
             Cause::Bind(id) => {
@@ -348,25 +410,34 @@ impl Port {
                     reports.push(Completion::Exposed(id, Ok(keys)));
                 }
             }
+            Cause::Message(token, place) => {
+                free.extend(place);
+                reports.push(Completion::Done(token));
+            }
             Cause::Word => {}
         });
     }
 
     pub(super) fn arrived(&mut self, entry: &sys::ibv_wc) {
         let from = self.numbers.get(&entry.qp_num).copied();
+        // It took a receive, whatever became of it.
+        let place = entry.wr_id as u32;
+        self.used.push(place);
         if entry.status != sys::IBV_WC_SUCCESS {
-            // It took a receive all the same.
-            self.used += 1;
             if let Some((id, _)) = from {
                 let status = self.domain.verbs.wc_status(entry.status).to_string_lossy();
-                self.break_channel(id, format!("an immediate was not received: {status}"));
+                self.break_channel(id, format!("an arrival was not received: {status}"));
             }
             return;
         }
-        self.used += 1;
-        // SAFETY: what came is an immediate: nothing else takes a receive of no bytes.
-        let word = u32::from_be(unsafe { entry.__bindgen_anon_1.imm_data });
-        self.reports.push(Completion::Arrived { from, immediate: Immediate(word) });
+        if entry.opcode == sys::IBV_WC_RECV {
+            let bytes = self.inbox.read(place, entry.byte_len as usize);
+            self.reports.extend(from.map(|(id, _)| Completion::Message(id, bytes)));
+        } else {
+            // SAFETY: what else takes a receive is an immediate.
+            let word = u32::from_be(unsafe { entry.__bindgen_anon_1.imm_data });
+            self.reports.push(Completion::Arrived { from, immediate: Immediate(word) });
+        }
         if let Some((id, lane)) = from
             && let Some(channel) = self.channels.get_mut(&id)
         {

@@ -37,10 +37,22 @@ const READS_MAX: u8 = 16;
 pub(super) enum Cause {
     /// A post.
     Post(Token),
+    /// A message, and the place that it is sent from, unless it travels in the request.
+    Message(Token, Option<u32>),
     /// A window is bound.
     Bind(ExposureId),
     /// The peer is told how many immediates were taken, or nothing at all.
     Word,
+}
+
+impl Cause {
+    /// The place that a message is sent from.
+    fn place(&self) -> Option<u32> {
+        match self {
+            Self::Message(_, place) => *place,
+            Self::Post(_) | Self::Bind(_) | Self::Word => None,
+        }
+    }
 }
 
 /// One lane of a channel.
@@ -243,12 +255,20 @@ impl Queue {
     }
 
     /// What was flushed, with this number: it has not ended well, and neither has anything after it.
-    pub(super) fn flush(&mut self, number: u32) {
-        while let Some((last, _)) = self.causes.front()
+    /// The places that messages were sent from are free.
+    pub(super) fn flush(&mut self, number: u32, free: &mut Vec<u32>) {
+        while let Some((last, cause)) = self.causes.front()
             && (number.wrapping_sub(*last as u32)) < 1 << 31
         {
+            free.extend(cause.place());
             self.causes.pop_front();
         }
+    }
+
+    /// Destroys it: the peer writes no more, and the places that messages were sent from are free.
+    pub(super) fn destroy(self, free: &mut Vec<u32>) {
+        drop(self.qp);
+        free.extend(self.causes.iter().filter_map(|(_, cause)| cause.place()));
     }
 
     /// Requests that can be posted for transfers.
