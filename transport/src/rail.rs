@@ -35,6 +35,8 @@ pub struct Path {
     /// How fast it is taken to be, bytes a second: learnt from what went through. `None` until enough
     /// did.
     pub bytes_per_second: Option<f64>,
+    /// Messages that it was given. Those that fit on no rail, or are better off there, go over TCP.
+    pub messages: u64,
 }
 
 /// What a path is.

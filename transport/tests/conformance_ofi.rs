@@ -64,3 +64,8 @@ tranship_transport::conformance!(Ofi);
 fn payload_takes_the_rails() {
     rails_kit::payload_takes_the_rails::<Ofi>();
 }
+
+#[test]
+fn short_messages_take_the_rails() {
+    rails_kit::messages_take_the_rails::<Ofi>(|paths| !paths[0].rail.contains("tcp"));
+}

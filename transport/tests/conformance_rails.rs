@@ -91,3 +91,8 @@ tranship_transport::conformance!(Rails);
 fn payload_takes_the_rails() {
     rails_kit::payload_takes_the_rails::<Rails>();
 }
+
+#[test]
+fn short_messages_take_the_rails() {
+    rails_kit::messages_take_the_rails::<Rails>(|_| true);
+}

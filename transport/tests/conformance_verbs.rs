@@ -70,3 +70,8 @@ tranship_transport::conformance!(Verbs);
 fn payload_takes_the_rails() {
     rails_kit::payload_takes_the_rails::<Verbs>();
 }
+
+#[test]
+fn short_messages_take_the_rails() {
+    rails_kit::messages_take_the_rails::<Verbs>(|_| true);
+}

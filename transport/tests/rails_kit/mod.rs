@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use tranship_transport::conformance::Harness;
-use tranship_transport::{Address, Builder, Engine, HostMemory, Kind};
+use tranship_transport::{Address, Builder, Engine, HostMemory, Incoming, Kind, Path, PathState};
 
 /// All cases, or none where an engine cannot be built, which is said: once in a process.
 pub(crate) fn cases(count: usize, first: impl FnOnce() -> Builder) -> Vec<u64> {
@@ -33,6 +33,29 @@ pub(crate) fn nowhere(kind: Kind) -> Address {
 /// How to run one case again.
 pub(crate) fn report(what: &str, case: u64) -> String {
     format!("{what}; run it again with TRANSHIP_SIM_SEED={case}")
+}
+
+/// Short messages go over rails as well, unless the provider stands on TCP itself.
+pub(crate) fn messages_take_the_rails<H: Harness>(are_carried: impl Fn(&[Path]) -> bool) {
+    let limit = Duration::from_secs(60);
+    for case in H::cases() {
+        let harness = H::new(case);
+        let build = || harness.builder().build().unwrap();
+        let (a, b) = (build(), build());
+        let peer = a.connect(&b.addresses()[0], limit).unwrap();
+        let up = |path: &Path| path.state == PathState::Up;
+        assert!(a.probe(peer, limit).iter().any(up), "{}", harness.report());
+        for _ in 0..100 {
+            assert!(a.send(peer, b"short").deadline(limit).wait().is_done());
+            let message = |it: Option<Incoming>| matches!(it, Some(Incoming::Message { .. }));
+            while !message(b.recv(limit)) {}
+        }
+        let paths = a.paths(peer);
+        let carried: u64 = paths.iter().map(|path| path.messages).sum();
+        // The peer tells now and then how many it has taken; one of them may have to go over TCP.
+        let expected = if are_carried(&paths) { 50..=100 } else { 0..=0 };
+        assert!(expected.contains(&carried), "{carried} over {paths:?}; {}", harness.report());
+    }
 }
 
 /// Nothing of a suite would be worth much if payload went over TCP.

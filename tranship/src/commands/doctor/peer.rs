@@ -81,6 +81,8 @@ struct PathTold {
     #[serde(skip_serializing_if = "Option::is_none")]
     why: Option<String>,
     facts: BTreeMap<&'static str, String>,
+    /// Messages that went over it, of those that it took to find out all this.
+    messages: u64,
     /// Empty writes that the peer's side acknowledged.
     #[serde(flatten)]
     ping: Option<Ping>,
@@ -175,7 +177,8 @@ impl PathTold {
             PathState::Down(why) => ("down", Some(why)),
         };
         let facts = path.facts.into_iter().collect();
-        Self { rail: path.rail, state, why, facts, ping: Ping::new(trips) }
+        let (rail, messages) = (path.rail, path.messages);
+        Self { rail, state, why, facts, messages, ping: Ping::new(trips) }
     }
 }
 
@@ -202,7 +205,8 @@ impl Reached {
         for path in &self.paths {
             let text = told(&path.rail, path.state, path.why.as_deref(), &path.facts);
             let ping = path.ping.as_ref().map(|ping| format!("; ping {ping}"));
-            row("path", text + &ping.unwrap_or_default());
+            let messages = format!("; {} messages", path.messages);
+            row("path", text + &ping.unwrap_or_default() + &messages);
         }
         table
     }
@@ -232,6 +236,7 @@ mod tests {
             state: PathState::Down("the cable".to_owned()),
             round_trip: None,
             bytes_per_second: None,
+            messages: 0,
         };
         let it = PathTold::new(path, Vec::new());
         assert!(it.ping.is_none(), "nothing got through");

@@ -129,7 +129,8 @@ impl Link {
         {
             let token =
                 hub.launch(self.id, Load::Message(number), path, Lane::Latency, Batch::default());
-            let path = &self.paths[usize::from(path)];
+            let path = &mut self.paths[usize::from(path)];
+            path.messages += 1;
             let channel = path.up().expect("it was chosen among those that are up");
             hub.rails[usize::from(path.rail)].device.send(channel, token, &message);
             self.outbox.flying.insert(number, message);

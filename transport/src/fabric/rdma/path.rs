@@ -33,6 +33,8 @@ pub(super) struct Path {
     /// Bytes under way, by lane.
     pub(super) under_way: [u64; 2],
     pub(super) rate: Rate,
+    /// Messages that it was given.
+    pub(super) messages: u64,
     /// How long the last empty write took.
     pub(super) round_trip: Option<Duration>,
     /// Why it is down, or was the last time.
@@ -65,6 +67,7 @@ impl Path {
             announced: [0; 2],
             under_way: [0; 2],
             rate: Rate::default(),
+            messages: 0,
             round_trip: None,
             why: "not tried yet".to_owned(),
             failures: 0,

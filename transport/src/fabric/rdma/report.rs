@@ -29,6 +29,7 @@ impl Rdma {
                 state: PathState::Joining,
                 round_trip: None,
                 bytes_per_second: None,
+                messages: 0,
             };
             return self.hub.rails.iter().map(joining).collect();
         }
@@ -48,6 +49,7 @@ impl Rdma {
             state,
             round_trip: path.round_trip,
             bytes_per_second: path.rate.learnt(),
+            messages: path.messages,
         }
     }
 
