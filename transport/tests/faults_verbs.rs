@@ -11,6 +11,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rand::{Rng, SeedableRng};
@@ -18,7 +19,7 @@ use rand_pcg::Pcg64Mcg;
 use tranship_transport::fabric::tcp;
 use tranship_transport::fabric::verbs::Config;
 use tranship_transport::{
-    Access, Counter, Descriptor, Drive, Engine, HostMemory, Outcome, Region, RemoteWindow,
+    Access, Counter, Descriptor, Drive, Engine, HostMemory, Memory, Outcome, Region, RemoteWindow,
     Submission, Transfer, Window,
 };
 
@@ -256,6 +257,50 @@ fn a_window_is_fenced_while_the_cable_is_cut() {
     pair.round(&to, 2, &counter, || {});
 }
 
+/// How many the kernel has of these.
+fn count(what: &str) -> usize {
+    let out = Command::new("rdma").args(["resource", "show", what]).output().expect("rdma");
+    String::from_utf8_lossy(&out.stdout).lines().count()
+}
+
+/// Memory that lies in a region is registered with it: once, however much of it is registered again.
+#[test]
+fn memory_within_a_region_shares_its_registration() {
+    const PARTS: u64 = 16;
+    if !can_run() {
+        return;
+    }
+    let pair = Pair::new();
+    let (_window, to) = pair.offer();
+    let whole = Arc::new(HostMemory::new(BYTES as usize).build().unwrap());
+    let part = |at: u64| {
+        let at = (at * BYTES / PARTS) as usize;
+        // SAFETY: it is part of the whole, which lives as long, and is used by pointers alone.
+        unsafe {
+            let start = whole.as_ptr().add(at);
+            Memory::foreign(start, BYTES as usize / PARTS as usize, Box::new(Arc::clone(&whole)))
+        }
+    };
+    let region = pair.a.register(Arc::clone(&whole)).unwrap();
+    let before = count("mr");
+    let parts: Vec<_> = (0..PARTS).map(|at| pair.a.register(part(at)).unwrap()).collect();
+    assert_eq!(count("mr"), before);
+    // The first to go is the one whose registration it is.
+    region.close(AMPLE).unwrap();
+    whole.fill(0..BYTES as usize, 9).unwrap();
+    for (at, part) in parts.iter().enumerate() {
+        let place = at as u64 * part.len()..(at as u64 + 1) * part.len();
+        let from = part.slice(0..part.len()).unwrap();
+        let sent = pair.a.write(from, to.slice(place).unwrap());
+        assert_eq!(sent.deadline(AMPLE).wait(), Outcome::Done);
+    }
+    assert!(pair.landed().iter().all(|byte| *byte == 9));
+    // Nobody new shares it: the memory may be another's by now.
+    let late = pair.a.register(part(3)).unwrap();
+    assert!(count("mr") > before);
+    drop((parts, late));
+}
+
 /// "Repeated connect/disconnect: no leaked MR, QP, fd or thread (counted)."
 #[test]
 fn nothing_is_left_of_many_connections() {
@@ -264,10 +309,6 @@ fn nothing_is_left_of_many_connections() {
     }
     let pair = Pair::new();
     let counter = pair.b.counter().unwrap();
-    let count = |what: &str| {
-        let out = Command::new("rdma").args(["resource", "show", what]).output().expect("rdma");
-        String::from_utf8_lossy(&out.stdout).lines().count()
-    };
     let here = |what: &str| std::fs::read_dir(format!("/proc/self/{what}")).unwrap().count();
     let census = || [count("qp"), count("mr"), count("cq"), count("pd"), here("fd"), here("task")];
     let round = |at: u64| {

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use tranship_verbs_sys as sys;
 
 use super::buffers::{CHUNK_PLACES, PLACE_BYTES};
-use super::domain::Object;
 use super::exposure::Exposure;
 use super::path::End;
-use super::port::{Channel, Port, Registered, memlock};
+use super::port::{Channel, Port};
 use super::queue::Queue;
+use super::registration::{Registered, memlock};
 use crate::fabric::RegionId;
 use crate::fabric::rdma::{
     ChannelId, Completion, Device, Exposing, ExposureId, Part, Post, Room, Token, Traits,
@@ -73,23 +73,18 @@ impl Device for Port {
             access |= sys::IBV_ACCESS_MW_BIND;
         }
         access |= sys::IBV_ACCESS_RELAXED_ORDERING;
-        let mr = (!memory.is_empty()).then(|| {
-            let (pd, start) = (self.domain.pd.as_ptr(), memory.as_ptr().cast());
-            // SAFETY: the memory is kept until the region is deregistered.
-            let mr = unsafe { self.domain.verbs.reg_mr(pd, start, memory.len(), access) };
-            Object::new(&self.domain, mr)
-        });
+        let mr = (!memory.is_empty()).then(|| self.registration(region, memory, access));
         let mr = mr.transpose().map_err(|error| {
             format!("ibv_reg_mr of {} bytes: {error}{}", memory.len(), memlock(&error))
         })?;
         // SAFETY: it was made a moment ago.
-        let key = mr.as_ref().map_or(0, |mr| unsafe { (*mr.as_ptr()).lkey });
+        let key = mr.as_ref().map_or(0, |mr| unsafe { (*mr.mr.as_ptr()).lkey });
         self.regions.insert(region, Registered { memory: Arc::clone(memory), mr, key });
         Ok(())
     }
 
     fn deregister(&mut self, region: RegionId) {
-        self.regions.remove(&region);
+        self.forget(region);
     }
 
     fn open(&mut self, channel: ChannelId, port: &[u8]) -> Result<Vec<u8>, String> {
@@ -188,8 +183,15 @@ impl Device for Port {
             && let Some(mr) = &region.mr
         {
             let (lanes, places) = (&mut channel.lanes, channel.places);
-            let made =
-                Exposure::windows(&self.domain, exposure, lanes, places, mr, place, part.access);
+            let made = Exposure::windows(
+                &self.domain,
+                exposure,
+                lanes,
+                places,
+                &mr.mr,
+                place,
+                part.access,
+            );
             let made = made.map_err(|error| format!("a memory window: {error}"))?;
             self.exposures.insert(exposure, (id, made));
             return Ok(Exposing::Later);

@@ -18,13 +18,17 @@
 //!   used is chosen from what the port has, and said in the log.
 
 mod buffers;
+mod completions;
 mod config;
+mod cover;
 mod device;
 mod domain;
 mod exposure;
+mod messages;
 mod path;
 mod port;
 mod queue;
+mod registration;
 mod word;
 
 pub use config::Config;

@@ -5,28 +5,27 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
-use rustix::process::{Resource, getrlimit};
 use slab::Slab;
 use tranship_verbs_sys as sys;
 
-use super::buffers::{Buffers, CHUNK_PLACES, PLACE_BYTES};
+use super::buffers::Buffers;
+use super::cover::Cover;
 use super::domain::{Domain, Object};
 use super::exposure::Exposure;
 use super::path::End;
 use super::queue::{Abilities, BUDGET, Cause, DEPTH, Queue};
+use super::registration::{Registered, Registration, memlock};
 use super::word::Words;
 use crate::fabric::RegionId;
-use crate::fabric::rdma::{ChannelId, Completion, Device, ExposureId, Post, RAIL_MAX, Token};
+use crate::fabric::rdma::{ChannelId, Completion, Device, ExposureId, Post};
 use crate::immediate::Immediate;
 use crate::lane::Lane;
-use crate::memory::Memory;
 use crate::rail::Fact;
 
-/// Completions taken at once.
-const POLL_MAX: usize = 32;
 /// Receives for immediates and messages at most.
 const RECEIVES_MAX: usize = 16 << 10;
 /// Entries of a completion queue for what is sent, at most.
@@ -42,6 +41,8 @@ pub(super) struct Port {
     /// Whether memory windows are used.
     pub(super) windows: bool,
     pub(super) regions: HashMap<RegionId, Registered>,
+    /// The registrations of those regions, by what the hardware may do.
+    pub(super) covers: HashMap<u32, Cover<(RegionId, Rc<Registration>)>>,
     pub(super) exposures: HashMap<ExposureId, (ChannelId, Exposure)>,
     pub(super) channels: HashMap<ChannelId, Channel>,
     /// Who a completion is for: the high half of its number.
@@ -74,15 +75,9 @@ pub(super) struct Port {
 }
 
 // SAFETY: the requests are filled in for one call each, and nothing of them is used between calls;
-// libibverbs' objects may be used from any thread.
+// registrations are shared within the port, and go where it goes; libibverbs' objects may be used from
+// any thread.
 unsafe impl Send for Port {}
-
-/// Memory of this side.
-pub(super) struct Registered {
-    pub(super) memory: Arc<Memory>,
-    pub(super) mr: Option<Object<sys::ibv_mr>>,
-    pub(super) key: u32,
-}
 
 /// A way to a peer.
 pub(super) struct Channel {
@@ -155,6 +150,7 @@ impl Port {
             abilities,
             windows,
             regions: HashMap::new(),
+            covers: HashMap::new(),
             exposures: HashMap::new(),
             channels: HashMap::new(),
             places: Slab::new(),
@@ -177,41 +173,6 @@ impl Port {
             events,
             domain,
         })
-    }
-
-    /// Posts the receives again that were used.
-    pub(super) fn post_receives(&mut self) -> io::Result<()> {
-        while let Some(place) = self.used.last() {
-            let mut sge = self.inbox.sge(*place, PLACE_BYTES as u32);
-            // SAFETY: all zero is a valid request.
-            let mut request: sys::ibv_recv_wr = unsafe { std::mem::zeroed() };
-            (request.wr_id, request.sg_list, request.num_sge) = (u64::from(*place), &mut sge, 1);
-            let mut bad = ptr::null_mut();
-            // SAFETY: the queue exists, and nobody uses the place until it has completed.
-            let error =
-                unsafe { sys::Verbs::post_srq_recv(self.srq.as_ptr(), &mut request, &mut bad) };
-            if error != 0 {
-                return Err(io::Error::from_raw_os_error(error));
-            }
-            self.used.pop();
-        }
-        Ok(())
-    }
-
-    /// Sees to it that there are receives for one more peer, and places to send to it from.
-    pub(super) fn provide(&mut self) -> io::Result<()> {
-        let wanted = (self.channels.len() + 1) * CHUNK_PLACES;
-        if self.inbox.places() < wanted {
-            let new = self.inbox.grow()?;
-            self.used.extend(new);
-            self.post_receives()?;
-        }
-        let wanted = (self.channels.len() + 1) * RAIL_MAX as usize;
-        if self.outbox.places() < wanted {
-            let new = self.outbox.grow()?;
-            self.free.extend(new);
-        }
-        Ok(())
     }
 
     /// A completion queue with room for one more queue pair.
@@ -319,176 +280,11 @@ impl Port {
         }
     }
 
-    /// Sends a message.
-    pub(super) fn post_message(&mut self, id: ChannelId, token: Token, bytes: &[u8]) {
-        let Some(channel) = self.channels.get_mut(&id).filter(|it| !it.broken) else { return };
-        let lane = Lane::Latency.index();
-        let (queue, number) = (&mut channel.lanes[lane], channel.places[lane]);
-        // SAFETY: all zero is a valid request.
-        let mut request: sys::ibv_send_wr = unsafe { std::mem::zeroed() };
-        request.opcode = sys::IBV_WR_SEND;
-        request.send_flags = sys::IBV_SEND_SIGNALED;
-        request.wr_id = u64::from(number) << 32 | u64::from(queue.number_after(1));
-        let length = bytes.len() as u32;
-        let inline = length <= queue.inline_bytes;
-        let place = if inline { None } else { self.free.pop() };
-        let mut sge = match place {
-            Some(place) => {
-                self.outbox.write(place, bytes);
-                self.outbox.sge(place, length)
-            }
-            None => {
-                request.send_flags |= sys::IBV_SEND_INLINE;
-                sys::ibv_sge { addr: bytes.as_ptr() as u64, length, lkey: 0 }
-            }
-        };
-        (request.sg_list, request.num_sge) = (&mut sge, 1);
-        let mut bad = ptr::null_mut();
-        // SAFETY: the bytes travel in the request itself, or lie in a place that is free again when it
-        // has ended.
-        let error = unsafe { sys::Verbs::post_send(queue.qp.as_ptr(), &mut request, &mut bad) };
-        if error == 0 {
-            queue.note(1, Cause::Message(token, place), true);
-        } else {
-            self.free.extend(place);
-            let error = io::Error::from_raw_os_error(error);
-            self.break_channel(id, format!("ibv_post_send: {error}"));
-        }
-    }
-
     pub(super) fn break_channel(&mut self, id: ChannelId, why: String) {
         if let Some(channel) = self.channels.get_mut(&id)
             && !std::mem::replace(&mut channel.broken, true)
         {
             self.reports.push(Completion::Broken(id, why));
-        }
-    }
-
-    // ---- completions -------------------------------------------------------------------------
-
-    /// Takes completions from all queues; whether there were any.
-    pub(super) fn poll_queues(&mut self) -> bool {
-        let mut any = false;
-        // SAFETY: all zero is a valid completion.
-        let mut entries: [sys::ibv_wc; POLL_MAX] = unsafe { std::mem::zeroed() };
-        for at in 0..=self.sends.len() {
-            let cq = match self.sends.get(at) {
-                Some((cq, _)) => cq.as_ptr(),
-                None => self.receive.as_ptr(),
-            };
-            // SAFETY: the queue exists, and there is room for so many.
-            let count = unsafe { sys::Verbs::poll_cq(cq, POLL_MAX as i32, entries.as_mut_ptr()) };
-            for entry in &entries[..usize::try_from(count).unwrap_or(0)] {
-                any = true;
-                if at == self.sends.len() {
-                    self.arrived(entry);
-                } else {
-                    self.sent(entry);
-                }
-            }
-        }
-        any
-    }
-
-    pub(super) fn sent(&mut self, entry: &sys::ibv_wc) {
-        // Of one that failed only its number, its status and its queue pair mean something.
-        let place = (entry.wr_id >> 32) as usize;
-        let Some(&(id, lane)) = self.places.get(place) else { return };
-        let Some(channel) = self.channels.get_mut(&id) else { return };
-        if entry.status != sys::IBV_WC_SUCCESS {
-            channel.lanes[lane.index()].flush(entry.wr_id as u32, &mut self.free);
-            let status = self.domain.verbs.wc_status(entry.status).to_string_lossy();
-            let hint = hint(entry.status);
-            return self.break_channel(id, format!("a request failed: {status}{hint}"));
-        }
-        let (reports, exposures) = (&mut self.reports, &mut self.exposures);
-        let free = &mut self.free;
-        channel.lanes[lane.index()].end(entry.wr_id as u32, |cause| match cause {
-            Cause::Post(token) => reports.push(Completion::Done(token)),
-            Cause::Bind(id) => {
-                if let Some(keys) = exposures.get_mut(&id).and_then(|(_, it)| it.bound()) {
-                    reports.push(Completion::Exposed(id, Ok(keys)));
-                }
-            }
-            Cause::Message(token, place) => {
-                free.extend(place);
-                reports.push(Completion::Done(token));
-            }
-            Cause::Word => {}
-        });
-    }
-
-    pub(super) fn arrived(&mut self, entry: &sys::ibv_wc) {
-        let from = self.numbers.get(&entry.qp_num).copied();
-        // It took a receive, whatever became of it.
-        let place = entry.wr_id as u32;
-        self.used.push(place);
-        if entry.status != sys::IBV_WC_SUCCESS {
-            if let Some((id, _)) = from {
-                let status = self.domain.verbs.wc_status(entry.status).to_string_lossy();
-                self.break_channel(id, format!("an arrival was not received: {status}"));
-            }
-            return;
-        }
-        if entry.opcode == sys::IBV_WC_RECV {
-            let bytes = self.inbox.read(place, entry.byte_len as usize);
-            self.reports.extend(from.map(|(id, _)| Completion::Message(id, bytes)));
-        } else {
-            // SAFETY: what else takes a receive is an immediate.
-            let word = u32::from_be(unsafe { entry.__bindgen_anon_1.imm_data });
-            self.reports.push(Completion::Arrived { from, immediate: Immediate(word) });
-        }
-        if let Some((id, lane)) = from
-            && let Some(channel) = self.channels.get_mut(&id)
-        {
-            channel.lanes[lane.index()].arrived += 1;
-        }
-    }
-
-    /// Tells peers how many of their immediates were taken.
-    pub(super) fn tell(&mut self) {
-        if self.post_receives().is_err() {
-            return;
-        }
-        let mut failed = Vec::new();
-        for (id, channel) in self.channels.iter_mut().filter(|(_, channel)| !channel.broken) {
-            for (queue, place) in channel.lanes.iter_mut().zip(channel.places) {
-                if queue.owes_word()
-                    && queue.has_spare()
-                    && let Err(error) = queue.tell(place)
-                {
-                    failed.push((*id, error));
-                }
-            }
-        }
-        for (id, error) in failed {
-            self.break_channel(id, format!("ibv_post_send: {error}"));
-        }
-    }
-
-    /// Takes what the device says on its own account.
-    pub(super) fn take_events(&mut self) {
-        loop {
-            // SAFETY: all zero is a valid event.
-            let mut event: sys::ibv_async_event = unsafe { std::mem::zeroed() };
-            let verbs = self.domain.verbs;
-            // SAFETY: the device is open, and its descriptor does not block.
-            let rc = unsafe { verbs.ibv_get_async_event(self.domain.context.as_ptr(), &mut event) };
-            if rc != 0 {
-                return;
-            }
-            // SAFETY: the event is of a port where it says so.
-            let port = unsafe { event.element.port_num };
-            let mine = port == i32::from(self.abilities.port);
-            let text = verbs.event_type(event.event_type).to_string_lossy().into_owned();
-            match event.event_type {
-                sys::IBV_EVENT_PORT_ACTIVE if mine => self.reports.push(Completion::Port(Ok(()))),
-                sys::IBV_EVENT_PORT_ERR if mine => self.reports.push(Completion::Port(Err(text))),
-                sys::IBV_EVENT_DEVICE_FATAL => self.reports.push(Completion::Port(Err(text))),
-                _ => tracing::debug!(rail = self.name, "{text}"),
-            }
-            // SAFETY: it was taken a moment ago.
-            unsafe { verbs.ibv_ack_async_event(&mut event) };
         }
     }
 }
@@ -511,45 +307,12 @@ fn nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(rustix::fs::fcntl_setfl(fd, flags | rustix::fs::OFlags::NONBLOCK)?)
 }
 
-/// What to do where the kernel locks no more memory.
-pub(super) fn memlock(error: &io::Error) -> String {
-    if !matches!(error.raw_os_error(), Some(libc::ENOMEM | libc::EPERM | libc::EAGAIN)) {
-        return String::new();
-    }
-    let limit = getrlimit(Resource::Memlock).current;
-    let limit = limit.map_or_else(|| "unlimited".to_owned(), |bytes| format!("{bytes} bytes"));
-    format!(
-        "; memory that may be locked: {limit} (`ulimit -l unlimited`, or LimitMEMLOCK=infinity in \
-         the service's unit, raises it)"
-    )
-}
-
-/// What is behind a failure.
-fn hint(status: sys::ibv_wc_status) -> &'static str {
-    match status {
-        sys::IBV_WC_RETRY_EXC_ERR => " (the peer does not answer: cable, switch or route)",
-        sys::IBV_WC_RNR_RETRY_EXC_ERR => " (the peer takes no immediates)",
-        sys::IBV_WC_REM_ACCESS_ERR => " (the key opens nothing there)",
-        _ => "",
-    }
-}
-
-impl Port {
-    /// Whether some peer's budget is used up: that it has taken something is told by no completion.
-    pub(super) fn is_starved(&self) -> bool {
-        self.channels
-            .values()
-            .filter(|it| !it.broken)
-            .flat_map(|it| &it.lanes)
-            .any(|queue| queue.immediates(self.words.read(queue.word)) == 0)
-    }
-}
-
 impl Drop for Port {
     fn drop(&mut self) {
         let channels: Vec<ChannelId> = self.channels.keys().copied().collect();
         channels.into_iter().for_each(|channel| self.destroy(channel, &mut Vec::new()));
         self.exposures.clear();
+        self.covers.clear();
         self.regions.clear();
     }
 }
