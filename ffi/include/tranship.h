@@ -581,8 +581,8 @@ typedef struct {
 typedef struct {
   /// TRANSHIP_INIT sets it.
   size_t size;
-  /// "unix:///PATH" or "tcp://HOST:PORT"; as usual TRANSHIP_ADDRESS of the environment, else this user's
-  /// socket.
+  /// "unix:///PATH", or "tcp://HOST:PORT", "verbs://HOST:PORT", "ofi://HOST:PORT"; as usual TRANSHIP_ADDRESS
+  /// of the environment, else this user's socket.
   const char *address;
   /// Whose blocks; as usual "default".
   const char *tenant;

@@ -24,8 +24,8 @@ pub struct tranship_client_t {
 pub struct tranship_client_options_t {
     /// TRANSHIP_INIT sets it.
     pub size: usize,
-    /// "unix:///PATH" or "tcp://HOST:PORT"; as usual TRANSHIP_ADDRESS of the environment, else this user's
-    /// socket.
+    /// "unix:///PATH", or "tcp://HOST:PORT", "verbs://HOST:PORT", "ofi://HOST:PORT"; as usual TRANSHIP_ADDRESS
+    /// of the environment, else this user's socket.
     pub address: *const c_char,
     /// Whose blocks; as usual "default".
     pub tenant: *const c_char,

@@ -19,8 +19,8 @@ use rand_pcg::Pcg64Mcg;
 use tranship_transport::fabric::tcp;
 use tranship_transport::fabric::verbs::Config;
 use tranship_transport::{
-    Access, Counter, Descriptor, Drive, Engine, HostMemory, Memory, Outcome, Region, RemoteWindow,
-    Submission, Transfer, Window,
+    Access, Counter, Descriptor, Drive, Engine, HostMemory, Incoming, Memory, Outcome, PathState,
+    Region, RemoteWindow, Submission, Transfer, Window,
 };
 
 /// How long anything may take that nothing makes impossible; the machine is emulated.
@@ -231,6 +231,50 @@ fn flapping_links_lose_nothing() {
         assert!(began.elapsed() < AMPLE, "the rails do not come back");
         pair.round(&to, 40, &counter, || {});
     }
+}
+
+/// Messages that were given to a rail which fails come all the same: once, and in their turn.
+#[test]
+fn messages_outlive_the_rail_that_had_them() {
+    const COUNT: u64 = 400;
+    if !can_run() {
+        return;
+    }
+    let pair = Pair::new();
+    let peer = pair.a.connect(&pair.b.addresses()[0], AMPLE).unwrap();
+    let up = |path: &tranship_transport::Path| path.state == PathState::Up;
+    assert!(pair.a.probe(peer, AMPLE).iter().all(up), "{:?}", pair.a.paths(peer));
+    let mut got = 0u64;
+    let mut take = || loop {
+        match pair.b.recv(AMPLE) {
+            Some(Incoming::Message { bytes, .. }) => {
+                assert_eq!(bytes[..8], got.to_le_bytes(), "message {got}");
+                got += 1;
+                return;
+            }
+            Some(_) => {}
+            None => panic!("message {got} does not come"),
+        }
+    };
+    let mut sent = Vec::new();
+    for number in 0..COUNT {
+        match number {
+            100 => netem(&["va", "vb"], "loss 100%"),
+            200 => netem(&["vc", "vd"], "loss 100%"),
+            300 => calm(),
+            _ => {}
+        }
+        let mut bytes = number.to_le_bytes().to_vec();
+        bytes.resize(8 + number as usize % 700, 1);
+        sent.push(submit(pair.a.send(peer, bytes).deadline(AMPLE)));
+        if number >= 16 {
+            take();
+        }
+    }
+    (0..16).for_each(|_| take());
+    assert!(sent.iter().all(|message| message.wait().is_done()));
+    let carried: u64 = pair.a.paths(peer).iter().map(|path| path.messages).sum();
+    assert!(carried > 50, "of {COUNT}, {carried} took a rail");
 }
 
 /// "Pages after a fenced abort never change": the owner takes its window back while nothing gets through.

@@ -18,6 +18,11 @@ const DOMAIN_VAR: &str = "TRANSHIP_OFI_DOMAIN";
 /// Environment variable with the RDMA devices to use, with commas in between; all unless it is set.
 const DEVICES_VAR: &str = "TRANSHIP_VERBS_DEVICES";
 
+/// Environment variable with the place of the GID to use in each port's table; chosen unless it is set.
+const GID_VAR: &str = "TRANSHIP_VERBS_GID_INDEX";
+/// Environment variable with the traffic class of packets, 0 to 255; 0 unless it is set.
+const CLASS_VAR: &str = "TRANSHIP_VERBS_TRAFFIC_CLASS";
+
 /// A daemon, and as whom to speak to it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Dial {
@@ -56,6 +61,14 @@ pub enum DialError {
     /// The address cannot be read.
     #[error(transparent)]
     Address(#[from] AddressError),
+    /// A variable of the environment is no such number.
+    #[error("{name}={text}: expected a number from 0 to 255")]
+    Number {
+        /// The variable.
+        name: &'static str,
+        /// What it is.
+        text: String,
+    },
     /// The daemon cannot be reached, or refuses.
     #[error(transparent)]
     Client(#[from] Error),
@@ -83,7 +96,10 @@ impl Dial {
             Address::Tcp { .. } => builder.fabric(control),
             Address::Verbs { .. } => {
                 let fabric = verbs::Config::new().control(control);
-                builder.fabric(devices().into_iter().fold(fabric, verbs::Config::device))
+                let fabric = devices().into_iter().fold(fabric, verbs::Config::device);
+                let fabric = number(GID_VAR)?.into_iter().fold(fabric, verbs::Config::gid_index);
+                let class = number(CLASS_VAR)?.into_iter();
+                builder.fabric(class.fold(fabric, verbs::Config::traffic_class))
             }
             Address::Ofi { .. } => {
                 let fabric = ofi::Config::new().control(control);
@@ -100,6 +116,12 @@ fn devices() -> Vec<String> {
     let list = variable(DEVICES_VAR).unwrap_or_default();
     let names = list.split(',').map(str::trim).filter(|name| !name.is_empty());
     names.map(str::to_owned).collect()
+}
+
+/// A variable that is a number, if it is set.
+fn number(name: &'static str) -> Result<Option<u8>, DialError> {
+    let read = |text: String| text.trim().parse().map_err(|_| DialError::Number { name, text });
+    variable(name).map(read).transpose()
 }
 
 fn variable(name: &str) -> Option<String> {

@@ -61,6 +61,8 @@ pub(crate) struct Settings {
     pub(crate) below: Option<Below>,
     /// The fabric that clients speak.
     pub(crate) over: Over,
+    /// File with the secret of the fabrics between hosts.
+    pub(crate) token_file: Option<PathBuf>,
 }
 
 /// Tiers below memory, which take every block.
@@ -78,7 +80,7 @@ impl Server {
     /// Starts a daemon as configured but for its sockets and what is given here, and waits until it
     /// is ready.
     pub(crate) fn start(context: &Context, settings: &Settings) -> Result<Self, Error> {
-        let Settings { capacity, polling, below, over } = settings;
+        let Settings { capacity, polling, below, over, token_file } = settings;
         let failed = |source| Error::System { doing: "start a daemon", source };
         let directory = tempfile::Builder::new().prefix("tranship-").tempdir().map_err(failed)?;
         let (host, port) = ("127.0.0.1".to_owned(), 0);
@@ -95,6 +97,9 @@ impl Server {
         command.arg(format!("--parent={}", std::process::id()));
         if let Some(capacity) = capacity {
             command.arg(format!("--capacity={capacity}"));
+        }
+        if let Some(file) = token_file {
+            command.arg(format!("--token-file={}", file.display()));
         }
         if let Some(polling) = polling {
             command.arg(format!("--transport-polling={polling}"));

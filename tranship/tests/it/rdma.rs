@@ -88,7 +88,8 @@ fn replays(fabric: &str) {
     let trace = scene.path("trace.jsonl").display().to_string();
     scene.stdout(&["trace", "synth", "--requests", "6", "--output", &trace]);
     let replay = ["trace", "replay", "--trace", &trace, "--bytes-per-token", "8"];
-    let over = ["--fabric", fabric, "--capacity", "64MiB", "--json"];
+    let token = scene.file("token", "swordfish\n");
+    let over = ["--fabric", fabric, "--capacity", "64MiB", "--token-file", &token, "--json"];
     let lines = stdout(&scene, &[&replay[..], &over].concat());
     assert!(lines.contains("\"unavailable\":0") && lines.contains("\"corrupt\":0"), "{lines}");
 }

@@ -118,7 +118,8 @@ impl Args {
             Some(addresses) => replay.run(context, requests, addresses, None),
             None => {
                 let (capacity, over) = (self.capacity, self.fabric);
-                let settings = Settings { capacity, over, ..Settings::default() };
+                let token_file = self.token_file.clone();
+                let settings = Settings { capacity, over, token_file, ..Settings::default() };
                 let server = Server::start(context, &settings)?;
                 let address = Addresses::one(server.address().clone());
                 let exit = replay.run(context, requests, &address, Some(server.pid()));
