@@ -341,10 +341,11 @@ fn memory(tenants: &[server::TenantConfig]) -> TierInfo {
 }
 
 fn observe(server: &Server) -> Observe {
-    let (engine, clock) = (server.engine().clone(), server.engine().clone());
+    let [engine, clock, rails] = [(); 3].map(|()| server.engine().clone());
     Observe {
         store: server.store().clone(),
         engine: Arc::new(move || engine.stats()),
+        rails: Arc::new(move || rails.rails()),
         server: Arc::new(server.stats()),
         sessions: Arc::new(server.sessions()),
         now: Arc::new(server.clock()),

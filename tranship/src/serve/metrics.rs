@@ -14,7 +14,7 @@ use prometheus_client::registry::{Registry, Unit};
 use tranship_cache::server::{RequestStats, ServerStats};
 use tranship_cache::stats::TenantStats;
 use tranship_cache::tier::Tier;
-use tranship_transport::Stats;
+use tranship_transport::{Rail, Stats};
 
 use super::observe::{Observe, State};
 
@@ -58,6 +58,7 @@ impl Collector for Figures {
         moves(&mut page, &tenants)?;
         tiers::encode(&mut page, &observe.tiers())?;
         engine(&mut page, &(observe.engine)())?;
+        rails(&mut page, &(observe.rails)())?;
         server(&mut page, &(observe.server)())
     }
 }
@@ -300,7 +301,17 @@ fn engine(page: &mut Page<'_>, s: &Stats) -> fmt::Result {
     let down = [(ALONE, s.disconnections)];
     page.counter("connections_closed", None, "Connections of engines that went down", down)?;
     let fenced = [(ALONE, s.windows_fenced)];
-    page.counter("windows_fenced", None, "Windows fenced", fenced)
+    page.counter("windows_fenced", None, "Windows fenced", fenced)?;
+    let fallbacks = [(ALONE, s.fallbacks)];
+    page.counter("fallbacks", None, "Peers to whom a slower way was taken", fallbacks)
+}
+
+fn rails(page: &mut Page<'_>, rails: &[Rail]) -> fmt::Result {
+    let rails = rails.iter().map(|rail| {
+        let labels = [("fabric", rail.fabric.name()), ("rail", rail.name.as_str())];
+        (labels, u64::from(rail.down.is_none()))
+    });
+    page.gauge("rail_up", None, "1 for a rail that is up, 0 for one that is down", rails)
 }
 
 fn server(page: &mut Page<'_>, stats: &ServerStats) -> fmt::Result {

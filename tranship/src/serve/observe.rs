@@ -9,7 +9,7 @@ use tranship_cache::server::{ServerStats, SessionInfo};
 use tranship_cache::tier::Tier;
 use tranship_cache::tier::cold::{Figures, Health};
 use tranship_cache::{Millis, Store};
-use tranship_transport::{Kind, Stats, Time};
+use tranship_transport::{Kind, Rail, Stats, Time};
 
 /// Reads a value from its owner.
 pub(crate) type Source<T> = Arc<dyn Fn() -> T + Send + Sync>;
@@ -21,6 +21,8 @@ pub(crate) struct Observe {
     pub(crate) store: Store,
     /// Figures of the engine that moves them.
     pub(crate) engine: Source<Stats>,
+    /// The rails of its fabrics.
+    pub(crate) rails: Source<Vec<Rail>>,
     /// Figures of the protocol server.
     pub(crate) server: Source<ServerStats>,
     /// Clients connected now.

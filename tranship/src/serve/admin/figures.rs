@@ -218,6 +218,7 @@ impl From<Stats> for pb::EngineStats {
             connections: s.connections,
             disconnections: s.disconnections,
             windows_fenced: s.windows_fenced,
+            fallbacks: s.fallbacks,
         }
     }
 }

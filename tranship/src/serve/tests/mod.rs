@@ -17,7 +17,7 @@ use tranship_cache::server::{RequestStats, ServerStats, SessionInfo};
 use tranship_cache::store::{Grant, Item, Options as StoreOptions, Store, TenantOptions};
 use tranship_cache::tier::Stack;
 use tranship_cache::{Chain, Key, Link, Millis, Scope, Tenant};
-use tranship_transport::{HostMemory, Kind, Stats, Time};
+use tranship_transport::{HostMemory, Kind, Rail, Stats, Time};
 
 use super::{Observe, Options, Running, runtime};
 
@@ -124,6 +124,12 @@ fn observe(store: &Store) -> Observe {
             RequestStats { name: "hello", count: 0, errors: 0, seconds_sum: 0.0, buckets: vec![] },
         ],
     };
+    let rail = |name: char| Rail {
+        fabric: Kind::Verbs,
+        name: format!("mlx5_{name}:1"),
+        facts: Vec::new(),
+        down: (name == 'b').then(|| "no cable".to_owned()),
+    };
     let session = || SessionInfo {
         id: SESSION.0,
         name: "engine-0".into(),
@@ -135,6 +141,7 @@ fn observe(store: &Store) -> Observe {
     Observe {
         store: store.clone(),
         engine: Arc::new(Stats::default),
+        rails: Arc::new(move || ['a', 'b'].map(rail).into()),
         server: Arc::new(server),
         sessions: Arc::new(move || vec![session()]),
         now: Arc::new(|| NOW),

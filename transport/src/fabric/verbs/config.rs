@@ -8,7 +8,7 @@ use tranship_verbs_sys as sys;
 use super::domain::{Domain, library};
 use super::path::{self, End};
 use super::port::{Opening, Port};
-use super::queue::Abilities;
+use super::queue::{Abilities, BUDGET, DEPTH};
 use crate::address::Kind;
 use crate::fabric::rdma::{Device, Rdma, Settings};
 use crate::fabric::{Fabric, OpenError, Provider, Setup, tcp};
@@ -174,7 +174,7 @@ impl Config {
             .map_err(|why| format!("{name}: {why}"))?;
         let gid_index = u8::try_from(choice.gid.index)
             .map_err(|_| format!("{name}: GID {} is beyond 255; name another", choice.gid.index))?;
-        let pkey_index = pkey(verbs, &context, number);
+        let (pkey_index, pkey) = pkey(verbs, &context, number);
         let roce = match choice.gid.kind {
             sys::GidType::RoceV1 => 1,
             sys::GidType::RoceV2 => 2,
@@ -188,6 +188,10 @@ impl Config {
             roce,
         };
         let able = attributes.device_cap_flags & sys::IBV_DEVICE_MEM_WINDOW_TYPE_2B != 0;
+        let partition = match pkey {
+            PKEY_DEFAULT => format!("{pkey_index}: {pkey:#06x}, the default partition"),
+            _ => format!("{pkey_index}: {pkey:#06x}, the first in the table"),
+        };
         let windows = able && self.windows;
         let fences = match (windows, able) {
             (true, _) => "memory windows",
@@ -200,6 +204,8 @@ impl Config {
             ("mtu", port.mtu_bytes.to_string()),
             ("speed", format!("{} Gbit/s", port.mbps / 1000)),
             ("class", self.traffic_class.to_string()),
+            ("pkey", partition),
+            ("depth", format!("{DEPTH} requests and {BUDGET} arrivals for each lane of a peer")),
             ("fences", fences.to_owned()),
         ];
         tracing::info!(
@@ -239,18 +245,16 @@ fn names(wanted: &str, device: &str, port: Option<u8>) -> bool {
     }
 }
 
-/// The place of the default partition in a port's table, or of the first there is.
-fn pkey(verbs: &sys::Verbs, context: &sys::devices::Context<'_>, port: u8) -> u16 {
+/// The place of the default partition in a port's table, or of the first there is; and what is there.
+fn pkey(verbs: &sys::Verbs, context: &sys::devices::Context<'_>, port: u8) -> (u16, u16) {
     let query = |index: u16| {
         let mut key = 0;
         // SAFETY: the device is open.
         let rc = unsafe { verbs.ibv_query_pkey(context.as_ptr(), port, index.into(), &mut key) };
         (rc == 0).then(|| u16::from_be(key))
     };
-    (0..128)
-        .map_while(|index| Some((index, query(index)?)))
-        .find(|(_, key)| *key == PKEY_DEFAULT)
-        .map_or(0, |it| it.0)
+    let all = || (0..128).map_while(|index| Some((index, query(index)?)));
+    all().find(|(_, key)| *key == PKEY_DEFAULT).or_else(|| all().next()).unwrap_or((0, 0))
 }
 
 impl Provider for Config {
