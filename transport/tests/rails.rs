@@ -321,6 +321,37 @@ fn messages_keep_their_order_whatever_becomes_of_the_rails() {
     }
 }
 
+/// What was sent before a hang-up arrives, whatever the rail that had it does.
+#[test]
+fn messages_arrive_that_were_sent_before_the_end() {
+    for close in [false, true] {
+        let pair = Pair::new(2, [&[true; 2], &[true; 2]], 4096);
+        let peer = pair.a.connect(&pair.b.addresses()[0], AMPLE).unwrap();
+        assert!(pair.a.probe(peer, AMPLE).iter().all(|path| path.state == PathState::Up));
+        pair.ports[0].iter().for_each(|port| pair.net.set(*port, Some(Fault::Stuck)));
+        for number in 0..20u64 {
+            assert!(pair.a.send(peer, number.to_le_bytes()).deadline(AMPLE).wait().is_done());
+        }
+        match close {
+            true => pair.a.close(AMPLE).unwrap(),
+            false => pair.a.disconnect(peer),
+        }
+        let mut got = 0u64;
+        loop {
+            match pair.b.recv(AMPLE) {
+                Some(Incoming::Message { bytes, .. }) => {
+                    assert_eq!(bytes, got.to_le_bytes());
+                    got += 1;
+                }
+                Some(Incoming::Disconnected { .. }) => break,
+                Some(_) => {}
+                None => panic!("no end: {got} came"),
+            }
+        }
+        assert_eq!(got, 20, "close {close}");
+    }
+}
+
 /// What people are told: which rails there are, where they lead, and why not.
 #[test]
 fn rails_and_paths_are_told_and_measured() {

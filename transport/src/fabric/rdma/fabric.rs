@@ -452,7 +452,11 @@ impl Fabric for Rdma {
     fn disconnect(&mut self, peer: PeerId) {
         // Hanging up tells the peer that nothing lands here any more.
         self.hub.now = self.clock.now();
-        let paths = self.links.get(&peer).map_or(0, |link| link.paths.len());
+        let mut paths = 0;
+        if let Some(link) = self.links.get_mut(&peer) {
+            link.send_rest(&mut self.hub);
+            paths = link.paths.len();
+        }
         for path in 0..paths as u8 {
             self.break_path(peer, path, "hanging up", true);
         }
@@ -549,6 +553,9 @@ impl Fabric for Rdma {
     fn close(&mut self) {
         if std::mem::replace(&mut self.closed, true) {
             return;
+        }
+        for link in self.links.values_mut() {
+            link.send_rest(&mut self.hub);
         }
         // Before peers are told that nothing lands here any more.
         for (channel, (peer, path)) in std::mem::take(&mut self.hub.channels) {

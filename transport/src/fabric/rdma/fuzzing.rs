@@ -53,6 +53,7 @@ pub fn stranger(bytes: &[u8]) {
             1..=4 => scene.mad.tell(scene.of_victim, &some_word(&mut from).encode()),
             5 => scene.post(&mut from),
             6 if step >= 0xf0 => break,
+            6 if step >= 0xc0 => scene.message(&mut from),
             6 => {
                 scene.victim.revoke(WINDOW);
             }
@@ -123,6 +124,18 @@ impl Scene {
         self.events.clear();
         self.mad.heard();
         self.mad.ended();
+    }
+
+    /// The mad peer sends a message, whose number is as it likes.
+    fn message(&mut self, from: &mut Bytes<'_>) {
+        let mut bytes = match from.byte().unwrap_or(0) {
+            number @ 0..=250 => u64::from(number / 16).to_le_bytes().to_vec(),
+            _ => from.word().to_le_bytes().to_vec(),
+        };
+        bytes.extend(from.take(12));
+        self.ops += 1;
+        let work = Work::Send { bytes: &bytes, immediate: None };
+        self.mad.streams().post(OpId(self.ops), self.of_victim, Lane::Latency, work);
     }
 
     /// The victim writes to, or reads from, what the mad peer may have opened to it.

@@ -189,6 +189,16 @@ impl Link {
         false
     }
 
+    /// The rails are about to be taken down: what may not have arrived over them goes through the
+    /// streams, before these are closed as well.
+    pub(super) fn send_rest(&mut self, hub: &mut Hub) {
+        self.outbox.again = self.outbox.flying.keys().copied().collect();
+        if self.send_again(hub) {
+            let left = self.outbox.again.len();
+            tracing::warn!(engine = ?self.engine, left, "hung up on a peer with messages under way");
+        }
+    }
+
     /// Whether messages wait for room in the streams.
     pub(super) fn has_mail(&self) -> bool {
         !self.outbox.again.is_empty()
