@@ -106,6 +106,7 @@ impl Domain {
             ordered,
             exact: false,
             piece_bytes_max: PIECE_BYTES_MAX.min(ep.max_msg_size as u64),
+            pins: info.needs(sys::FI_MR_ALLOCATED),
         };
         let pieces_max = tx.size.clamp(1, PIECES_MAX);
         Ok(Self {

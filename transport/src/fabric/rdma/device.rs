@@ -34,6 +34,8 @@ pub(in crate::fabric) struct Traits {
     pub(in crate::fabric) exact: bool,
     /// The longest piece, bytes.
     pub(in crate::fabric) piece_bytes_max: u64,
+    /// Registering pins memory.
+    pub(in crate::fabric) pins: bool,
 }
 
 /// What the peer needs to use an exposure.

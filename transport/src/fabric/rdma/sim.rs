@@ -376,7 +376,7 @@ impl Device for Nic {
     }
 
     fn traits(&self) -> Traits {
-        Traits { ordered: self.ordered, exact: self.ordered, piece_bytes_max: 1 << 20 }
+        Traits { ordered: self.ordered, exact: self.ordered, piece_bytes_max: 1 << 20, pins: false }
     }
 
     fn port(&self) -> Vec<u8> {

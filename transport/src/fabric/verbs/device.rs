@@ -33,7 +33,7 @@ impl Device for Port {
     }
 
     fn traits(&self) -> Traits {
-        Traits { ordered: true, exact: true, piece_bytes_max: PIECE_BYTES_MAX }
+        Traits { ordered: true, exact: true, piece_bytes_max: PIECE_BYTES_MAX, pins: true }
     }
 
     fn port(&self) -> Vec<u8> {
