@@ -108,12 +108,24 @@ impl Device for Port {
             let blob = blob.first_chunk().ok_or(wrong)?;
             let ends = (&self.end, &end);
             queue.connect(&self.domain, &self.abilities, ends, blob).map_err(|error| {
-                format!(
-                    "connecting to {end}: {error} (ibv_modify_qp; does the network lead there?)"
-                )
+                let remedy = match self.end.is_of_one_link() || end.is_of_one_link() {
+                    true => "give both interfaces an IP address (ip addr add …)",
+                    false => "does the network lead there?",
+                };
+                format!("connecting {} to {end}: {error} (ibv_modify_qp); {remedy}", self.end)
             })?;
         }
-        tracing::debug!(rail = self.name, peer = %end, mtu = 128u32 << self.end.mtu.min(end.mtu), "connected");
+        let (ours, theirs) = (self.end.mtu_bytes(), end.mtu_bytes());
+        tracing::debug!(rail = self.name, peer = %end, mtu = ours.min(theirs), "connected");
+        if ours != theirs {
+            tracing::info!(
+                rail = self.name,
+                peer = %end,
+                "MTU {}, the smaller: this port has {ours}, the peer's {theirs}; the larger is faster \
+                 (ip link set dev NAME mtu 4200 at both ends, and the switch between them)",
+                ours.min(theirs)
+            );
+        }
         Ok(())
     }
 

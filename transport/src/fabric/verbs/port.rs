@@ -96,13 +96,12 @@ impl Port {
     pub(super) fn open(domain: Arc<Domain>, opening: Opening) -> Result<Self, String> {
         let Opening { name, end, abilities, windows, attributes } = opening;
         let failed = |what: &'static str| {
-            let name = name.clone();
-            move |error: io::Error| format!("{name}: {what}: {error}{}", memlock(&error))
+            move |error: io::Error| format!("{what}: {error}{}", memlock(&error))
         };
         let verbs = domain.verbs;
         let context = domain.context.as_ptr();
         if attributes.max_srq < 1 {
-            return Err(format!("{name}: has no shared receive queues"));
+            return Err("the device has no shared receive queues".to_owned());
         }
         // SAFETY: the device is open.
         let events = Object::new(&domain, unsafe { verbs.ibv_create_comp_channel(context) })
@@ -112,9 +111,7 @@ impl Port {
         let receives = at_most(attributes.max_cqe, receives);
         let sends_each = at_most(attributes.max_cqe, SENDS_MAX);
         if receives < 2 * BUDGET as usize || sends_each < 2 * DEPTH {
-            return Err(format!(
-                "{name}: {receives} receives and {sends_each} completions are too few"
-            ));
+            return Err(format!("{receives} receives and {sends_each} completions are too few"));
         }
         let receive = queue_of(&domain, receives, &events).map_err(failed("ibv_create_cq"))?;
         // SAFETY: all zero is a valid structure.
@@ -137,7 +134,7 @@ impl Port {
                 .map_err(|error| failed("epoll")(error.into()))?;
         }
         let mut rail = Self {
-            name: name.clone(),
+            name,
             end,
             abilities,
             windows,
