@@ -32,6 +32,8 @@ pub struct Config {
     gid_index: Option<u8>,
     traffic_class: u8,
     windows: bool,
+    #[cfg(feature = "conformance")]
+    door: Option<super::Door>,
 }
 
 impl Default for Config {
@@ -45,7 +47,15 @@ impl Config {
     #[must_use]
     pub fn new() -> Self {
         let settings = Settings::new(Kind::Verbs);
-        Self { settings, devices: Vec::new(), gid_index: None, traffic_class: 0, windows: true }
+        Self {
+            settings,
+            devices: Vec::new(),
+            gid_index: None,
+            traffic_class: 0,
+            windows: true,
+            #[cfg(feature = "conformance")]
+            door: None,
+        }
     }
 
     /// One more port to use, `NAME` or `NAME:PORT` as `ibv_devices(1)` calls it; all active ones where
@@ -94,6 +104,22 @@ impl Config {
     #[must_use]
     pub fn join_timeout(mut self, timeout: Duration) -> Self {
         self.settings.join_timeout = timeout;
+        self
+    }
+
+    /// A way past everything but the hardware, for tests.
+    #[cfg(feature = "conformance")]
+    #[must_use]
+    pub fn door(mut self, door: &super::Door) -> Self {
+        self.door = Some(door.clone());
+        self
+    }
+
+    /// The version of the words between fabrics that peers are told, for tests.
+    #[cfg(feature = "conformance")]
+    #[must_use]
+    pub fn words_version(mut self, version: u16) -> Self {
+        self.settings.version = version;
         self
     }
 
@@ -200,7 +226,12 @@ impl Config {
         };
         let domain = Domain::open(verbs, context).map_err(failed("ibv_alloc_pd"))?;
         let windows = able && self.windows;
-        Port::open(domain, Opening { name, end, abilities, windows, attributes })
+        let opening = Opening { name, end, abilities, windows, attributes };
+        #[cfg_attr(not(feature = "conformance"), expect(unused_mut, reason = "for tests alone"))]
+        let mut port = Port::open(domain, opening)?;
+        #[cfg(feature = "conformance")]
+        port.door.clone_from(&self.door);
+        Ok(port)
     }
 
     fn fabric(&self, setup: &Setup) -> Result<Rdma, String> {

@@ -20,6 +20,8 @@
 mod config;
 mod device;
 mod domain;
+#[cfg(feature = "conformance")]
+mod door;
 mod exposure;
 mod path;
 mod port;
@@ -27,3 +29,5 @@ mod queue;
 mod word;
 
 pub use config::Config;
+#[cfg(feature = "conformance")]
+pub use door::{Door, Place};

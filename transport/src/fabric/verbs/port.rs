@@ -53,6 +53,8 @@ pub(super) struct Port {
     /// How often it was polled.
     pub(super) polls: u32,
     pub(super) watch: OwnedFd,
+    #[cfg(feature = "conformance")]
+    pub(super) door: Option<super::Door>,
     // In the order in which they have to be destroyed.
     pub(super) words: Words,
     pub(super) srq: Object<sys::ibv_srq>,
@@ -150,6 +152,8 @@ impl Port {
             pieces: Vec::new(),
             polls: 0,
             watch,
+            #[cfg(feature = "conformance")]
+            door: None,
             words,
             srq,
             receive,
@@ -237,6 +241,11 @@ impl Port {
         let (queue, place) = (&mut channel.lanes[lane], channel.places[lane]);
         let lkey = self.regions.get(&post.region).map_or(0, |it| it.key);
         let count = post.pieces.len().max(1);
+        #[cfg(feature = "conformance")]
+        if let (Some(door), Some(piece)) = (&self.door, post.pieces.first()) {
+            let address = post.remote.wrapping_add(piece.remote);
+            door.see(super::Place { address, key: post.key as u32 });
+        }
         self.requests.clear();
         self.pieces.clear();
         self.pieces.extend(post.pieces.iter().map(|piece| sys::ibv_sge {
@@ -285,6 +294,23 @@ impl Port {
         }
     }
 
+    /// Writes what came through the door.
+    #[cfg(feature = "conformance")]
+    fn open_door(&mut self) {
+        let Some(door) = &self.door else { return };
+        let lane = Lane::Bulk.index();
+        let Some((_, channel)) = self.channels.iter_mut().find(|(_, it)| !it.broken) else {
+            return;
+        };
+        while channel.lanes[lane].has_spare()
+            && let Some((place, word)) = door.take()
+        {
+            let to = (place.address, place.key);
+            // One that cannot be posted is never seen to end, which its test notices.
+            let _ = channel.lanes[lane].put(channel.places[lane], to, word);
+        }
+    }
+
     pub(super) fn break_channel(&mut self, id: ChannelId, why: String) {
         if let Some(channel) = self.channels.get_mut(&id)
             && !std::mem::replace(&mut channel.broken, true)
@@ -297,6 +323,8 @@ impl Port {
 
     /// Takes completions from all queues; whether there were any.
     pub(super) fn poll_queues(&mut self) -> bool {
+        #[cfg(feature = "conformance")]
+        self.open_door();
         let mut any = false;
         // SAFETY: all zero is a valid completion.
         let mut entries: [sys::ibv_wc; POLL_MAX] = unsafe { std::mem::zeroed() };
