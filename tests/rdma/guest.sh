@@ -1,6 +1,14 @@
 # Functions for suites; sourced in the guest by dash. Nothing here may assert on time: the guest is emulated.
 # shellcheck shell=sh
 
+# Tests start a program by the path that it was built at.
+if [ -e /test/programs ]; then
+	while read -r _path; do
+		mkdir -p "${_path%/*}"
+		ln -sf "/test/${_path##*/}" "$_path"
+	done </test/programs
+fi
+
 say() { echo "--- $*"; }
 die() {
 	echo "FAILED: $*"
