@@ -118,9 +118,9 @@ test-netns: ## two hosts as network namespaces with the cable cut and healed, as
 test-rdma: ## real libibverbs over Soft-RoCE in an emulated guest, as root the first time
 	tests/rdma/run boot tcp verbs
 
-test-rdma-faults: ## the same with links cut and packets lost, and two guests with the cable pulled
-	tests/rdma/run faults faults_verbs
-	tests/rdma/pair cable
+test-rdma-faults: ## the same with links cut, packets lost, bad input and the daemon, and two guests with the cable pulled
+	tests/rdma/run faults faults_verbs refused daemon
+	tests/rdma/pair cable hosts
 
 # Optimised, with the assertions of a debug build, and in a directory of their own.
 soak: ## run SCHEDULES (1000000) seeded fault schedules on the simulated network, the first of them FROM (0)

@@ -1,6 +1,14 @@
 # Functions for suites; sourced in the guest by dash. Nothing here may assert on time: the guest is emulated.
 # shellcheck shell=sh
 
+# Tests start a program by the path that it was built at.
+if [ -e /test/programs ]; then
+	while read -r _path; do
+		mkdir -p "${_path%/*}"
+		ln -sf "/test/${_path##*/}" "$_path"
+	done </test/programs
+fi
+
 say() { echo "--- $*"; }
 die() {
 	echo "FAILED: $*"
@@ -58,6 +66,36 @@ rail() {
 	routes "$1"
 	rdma link add rxe$_x type rxe netdev v$_x
 	rdma link add rxe$_y type rxe netdev v$_y
+}
+
+# One of the two guests of `pair`: sets role, me, peer and nic, makes rxe0 on the cable, and waits for the other.
+has_nic() {
+	for nic in /sys/class/net/e*; do [ -e "$nic" ] && nic=${nic##*/} && return; done
+	return 1
+}
+reaches() { ping -c 1 -W 1 "$peer" >/dev/null 2>&1; }
+carrier() { [ "$(cat /sys/class/net/"$nic"/carrier)" = "$1" ]; }
+on_the_cable() {
+	modprobe virtio_net
+	load_modules
+	if grep -q role=a /proc/cmdline; then role=a me=10.7.0.1 peer=10.7.0.2; else role=b me=10.7.0.2 peer=10.7.0.1; fi
+	until_true 30 'a network device' has_nic
+	ip link set "$nic" mtu 4200 up
+	ip addr add $me/24 dev "$nic"
+	rdma link add rxe0 type rxe netdev "$nic"
+	until_true 30 'rxe0 has an address' has_gid rxe0
+	until_true 90 'the other guest' reaches
+}
+# Guest a pulls the cable, and plugs it.
+pull() {
+	echo '@cable off'
+	until_true 30 'the cable is pulled' carrier 0
+	until_true 30 'rxe0 is inactive' inactive rxe0
+}
+plug() {
+	echo '@cable on'
+	until_true 30 'the cable is plugged' carrier 1
+	until_true 60 'the other guest again' reaches
 }
 
 cut_link() { ip link set "v$1" down; }

@@ -133,9 +133,23 @@ find_base() {
 	mv "$unfinished" "$base"
 }
 
+# Builds target $2 with what follows for cargo, and puts it, stripped, below $1. Sets `binary` to where it was built.
+build() {
+	local tree=$1 target=$2 line
+	shift 2
+	# Without debug information, which the guest would have to hold in memory.
+	line=$(cd "$root" && CARGO_PROFILE_DEV_DEBUG=0 CARGO_PROFILE_TEST_DEBUG=0 "${CARGO:-cargo}" "$@" -q \
+		--message-format=json </dev/null | grep "\"name\":\"$target\"" | grep '"executable":"') ||
+		fail "target $target does not build: cargo $*"
+	binary=${line##*\"executable\":\"}
+	binary=${binary%%\"*}
+	strip -o "$tree/test/$target" "$binary"
+	copy_libraries "$binary" "$tree"
+}
+
 # Packs suite $1 into initramfs $2; what follows are arguments for its tests. Sets `limit`.
 pack() {
-	local suite=$1 image=$2 tree=$work/suite line package features target binary
+	local suite=$1 image=$2 tree=$work/suite package features target binary
 	shift 2
 	rm -rf "$tree"
 	mkdir -p "$tree/test"
@@ -143,15 +157,15 @@ pack() {
 	limit=${TRANSHIP_RDMA_LIMIT:-$(cat "$here/suites/$suite/limit" 2>/dev/null || echo 120)}
 	if [[ -e $here/suites/$suite/tests ]]; then
 		while read -r package features target; do
-			# Without debug information, which the guest would have to hold in memory.
-			line=$(cd "$root" && CARGO_PROFILE_DEV_DEBUG=0 CARGO_PROFILE_TEST_DEBUG=0 "${CARGO:-cargo}" test --no-run \
-				-q -p "$package" --features "$features" --test "$target" --message-format=json </dev/null |
-				grep "\"name\":\"$target\"" | grep '"executable":"') || fail "test $target of $package does not build"
-			binary=${line##*\"executable\":\"}
-			binary=${binary%%\"*}
-			strip -o "$tree/test/$target" "$binary"
-			copy_libraries "$binary" "$tree"
+			[[ $features != - ]] || features=
+			build "$tree" "$target" test --no-run -p "$package" --features "$features" --test "$target"
 		done <"$here/suites/$suite/tests"
+	fi
+	if [[ -e $here/suites/$suite/programs ]]; then
+		while read -r package target; do
+			build "$tree" "$target" build -p "$package" --bin "$target"
+			echo "$binary" >>"$tree/test/programs"
+		done <"$here/suites/$suite/programs"
 	fi
 	# Arguments and the variables that our tests read, quoted for the guest's shell.
 	{

@@ -1,6 +1,5 @@
 //! Real libibverbs with the network failing under it: packets lost, reordered, doubled and damaged, cables
-//! cut and links flapping, peers killed. For the virtual machine (`tests/rdma`), as root: two rails, rxea to
-//! rxeb over va and vb, rxec to rxed over vc and vd. TCP goes over lo, which nothing disturbs.
+//! cut and links flapping, peers killed. For the virtual machine: see `verbs_kit`.
 
 #![expect(
     clippy::print_stdout,
@@ -8,62 +7,22 @@
     reason = "what was skipped, and what a peer has"
 )]
 
+mod verbs_kit;
+
 use std::io::{BufRead, BufReader, Read};
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use rand::{Rng, SeedableRng};
-use rand_pcg::Pcg64Mcg;
 use tranship_transport::fabric::tcp;
-use tranship_transport::fabric::verbs::Config;
 use tranship_transport::{
     Access, Counter, Descriptor, Drive, Engine, HostMemory, Incoming, Memory, Outcome, PathState,
-    Region, RemoteWindow, Submission, Transfer, Window,
+    Submission, Transfer,
 };
+use verbs_kit::{AMPLE, BYTES, PART, Pair, calm, can_run, config, routes, sh, write_all};
 
-/// How long anything may take that nothing makes impossible; the machine is emulated.
-const AMPLE: Duration = Duration::from_secs(60);
-const BYTES: u64 = 1 << 20;
-const PART: u64 = 40_000;
 /// What tells this program that it is the peer of a test.
 const PEER: &str = "TRANSHIP_TEST_PEER";
-
-fn config(devices: [&str; 2]) -> Config {
-    let config = Config::new().join_timeout(Duration::from_secs(20));
-    devices.iter().fold(config, |config, device| config.device(*device))
-}
-
-/// Whether the devices are there; says so if they are not.
-fn can_run() -> bool {
-    let there = ["rxea", "rxeb", "rxec", "rxed"]
-        .iter()
-        .all(|name| Path::new("/sys/class/infiniband").join(name).exists());
-    if !there {
-        eprintln!("skipped: no Soft-RoCE devices rxea to rxed; see tests/rdma");
-    }
-    there
-}
-
-fn sh(line: &str) {
-    let status = Command::new("sh").args(["-c", line]).status().expect("a shell");
-    assert!(status.success(), "{line}: {status}");
-}
-
-/// Everything as it should be.
-fn calm() {
-    for device in ["va", "vb", "vc", "vd"] {
-        sh(&format!("tc qdisc del dev {device} root 2>/dev/null; ip link set {device} up"));
-    }
-    routes();
-}
-
-/// A link that goes down takes its routes along.
-fn routes() {
-    sh("ip route replace 10.8.1.2/32 dev va src 10.8.0.1; ip route replace 10.8.0.1/32 dev vb src 10.8.1.2
-        ip route replace 10.8.3.2/32 dev vc src 10.8.2.1; ip route replace 10.8.2.1/32 dev vd src 10.8.3.2");
-}
 
 fn netem(devices: &[&str], what: &str) {
     for device in devices {
@@ -77,52 +36,6 @@ fn sent(device: &str) -> u64 {
     std::fs::read_to_string(path).expect("a counter").trim().parse().expect("a number")
 }
 
-struct Pair {
-    a: Engine,
-    b: Engine,
-    source: Region,
-    target: Region,
-}
-
-impl Pair {
-    fn new() -> Self {
-        calm();
-        let a = Engine::builder().fabric(config(["rxea", "rxec"])).build().unwrap();
-        let b = Engine::builder().fabric(config(["rxeb", "rxed"])).build().unwrap();
-        let source = a.alloc(HostMemory::new(BYTES as usize)).unwrap();
-        let target = b.alloc(HostMemory::new(BYTES as usize)).unwrap();
-        Self { a, b, source, target }
-    }
-
-    fn offer(&self) -> (Window, RemoteWindow) {
-        let window = self.target.window_with(0..BYTES, Access::WRITE | Access::READ).unwrap();
-        let to = self.a.open(&window.descriptor()).unwrap();
-        (window, to)
-    }
-
-    fn landed(&self) -> Vec<u8> {
-        let mut bytes = vec![0; BYTES as usize];
-        self.target.memory().read_at(0, &mut bytes).unwrap();
-        bytes
-    }
-
-    /// Writes everything, `meanwhile` something happens, and all of it is there in the end.
-    fn round(&self, to: &RemoteWindow, seed: u64, counter: &Counter, meanwhile: impl FnOnce()) {
-        let bytes = fill(&self.source, seed);
-        let before = counter.count();
-        let began = Instant::now();
-        let sent = write_all(&self.a, &self.source, to, counter, AMPLE);
-        meanwhile();
-        for (at, transfer) in sent.iter().enumerate() {
-            assert_eq!(transfer.wait(), Outcome::Done, "transfer {at} of seed {seed}");
-        }
-        assert!(began.elapsed() < AMPLE + Duration::from_secs(5), "by its deadline");
-        assert!(self.landed() == bytes, "seed {seed}: other bytes than were sent");
-        let parts = sent.len() as u64;
-        assert_eq!(counter.wait(before + parts, AMPLE).unwrap(), before + parts);
-    }
-}
-
 /// Submits, as soon as there is room.
 fn submit(mut submission: Submission<'_>) -> Transfer {
     loop {
@@ -132,31 +45,6 @@ fn submit(mut submission: Submission<'_>) -> Transfer {
         }
         std::thread::yield_now();
     }
-}
-
-fn fill(region: &Region, seed: u64) -> Vec<u8> {
-    let mut bytes = vec![0; region.len() as usize];
-    Pcg64Mcg::seed_from_u64(seed).fill_bytes(&mut bytes);
-    region.memory().write_at(0, &bytes).unwrap();
-    bytes
-}
-
-fn write_all(
-    engine: &Engine,
-    source: &Region,
-    to: &RemoteWindow,
-    counter: &Counter,
-    deadline: Duration,
-) -> Vec<Transfer> {
-    (0..BYTES)
-        .step_by(PART as usize)
-        .map(|at| {
-            let range = at..(at + PART).min(BYTES);
-            let write =
-                engine.write(source.slice(range.clone()).unwrap(), to.slice(range).unwrap());
-            write.immediate(counter.slot()).deadline(deadline).submit().unwrap()
-        })
-        .collect()
 }
 
 /// "2 % loss, reorder, duplicate, corrupt": RC repairs it, or another way is taken.
@@ -392,8 +280,8 @@ fn bursts_of_immediates_to_many_peers_arrive() {
         return;
     }
     calm();
-    let a = Engine::builder().fabric(config(["rxea", "rxec"])).build().unwrap();
-    let build = || Engine::builder().fabric(config(["rxeb", "rxed"])).drive(Drive::Caller);
+    let a = Engine::builder().fabric(config(&["rxea", "rxec"])).build().unwrap();
+    let build = || Engine::builder().fabric(config(&["rxeb", "rxed"])).drive(Drive::Caller);
     let peers: Vec<Engine> = (0..4).map(|_| build().build().unwrap()).collect();
     let counters: Vec<Counter> = peers.iter().map(|peer| peer.counter().unwrap()).collect();
     let sent: Vec<Transfer> = (0..BURST * 4)
@@ -423,7 +311,7 @@ fn a_killed_peer_is_noticed_and_replaced() {
         return;
     }
     calm();
-    let a = Engine::builder().fabric(config(["rxea", "rxec"])).build().unwrap();
+    let a = Engine::builder().fabric(config(&["rxea", "rxec"])).build().unwrap();
     let source = a.alloc(HostMemory::new(BYTES as usize)).unwrap();
     let counter = a.counter().unwrap();
     let mut address = "127.0.0.1:0".to_owned();
@@ -475,7 +363,7 @@ fn start_peer(listen: &str) -> (Child, Descriptor) {
 /// The peer: offers a window until it is killed.
 fn serve() {
     let listen = std::env::var(PEER).unwrap();
-    let fabric = config(["rxeb", "rxed"]).control(tcp::Config::new().listen(listen));
+    let fabric = config(&["rxeb", "rxed"]).control(tcp::Config::new().listen(listen));
     let engine = Engine::builder().fabric(fabric).build().unwrap();
     let region = engine.alloc(HostMemory::new(BYTES as usize)).unwrap();
     let window = region.window_with(0..BYTES, Access::WRITE).unwrap();

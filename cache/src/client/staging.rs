@@ -31,7 +31,8 @@ struct Space {
 }
 
 impl Staging {
-    /// Staging memory of at most `limit` bytes. Pages that were never used take no memory.
+    /// Staging memory of at most `limit` bytes. Pages that were never used take no memory, except where a fabric
+    /// pins what is registered.
     pub(super) fn new(engine: &Engine, limit: usize) -> Result<Arc<Self>, Error> {
         let region = engine.alloc(HostMemory::new(limit).name("staging"))?;
         let window = region.window_with(0..region.len(), Access::READ)?;

@@ -80,6 +80,40 @@ fn a_block_goes_in_and_out_over_verbs() {
     serves("verbs");
 }
 
+fn strangers(fabric: &str) {
+    let scene = Scene::new();
+    if !works(&scene, fabric) {
+        return;
+    }
+    let (token, wrong) = (scene.file("token", "swordfish\n"), scene.file("wrong", "guess\n"));
+    let listen = format!("{fabric}://127.0.0.1:0");
+    let serve = ["--listen", &listen, "--token-file", &token];
+    let daemon = scene.serve_with(&serve, &[PROVIDER]);
+    let to = daemon.listen(fabric);
+    let stat = ["stat", "--connect", &to];
+    for with in [&[][..], &["--token-file", &wrong]] {
+        let output =
+            scene.command(&[&stat[..], with].concat()).env(PROVIDER.0, PROVIDER.1).output();
+        let output = output.expect("it starts");
+        let line = text(&output.stderr);
+        assert_eq!((output.status.code(), line.lines().count()), (Some(5), 1), "{line}");
+        assert!(line.contains(&to.replace("://", ":")), "{line}");
+        assert!(line.contains("refuses the token") && line.contains("--token-file"), "{line}");
+        // Who knows it is let in all the same.
+        stdout(&scene, &[&stat[..], &["--token-file", &token]].concat());
+    }
+}
+
+#[test]
+fn a_stranger_is_turned_away_over_ofi() {
+    strangers("ofi");
+}
+
+#[test]
+fn a_stranger_is_turned_away_over_verbs() {
+    strangers("verbs");
+}
+
 fn replays(fabric: &str) {
     let scene = Scene::new();
     if !works(&scene, fabric) {

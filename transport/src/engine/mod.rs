@@ -127,6 +127,12 @@ impl Engine {
     pub fn register(&self, memory: impl Into<Arc<Memory>>) -> Result<Region, RegionError> {
         let memory = memory.into();
         let id = RegionId(self.inner.next_region.fetch_add(1, Ordering::Relaxed));
+        if self.inner.crew.workers.iter().any(|worker| worker.with(|core| core.fabric.pins())) {
+            // To make pages takes long, and while a fabric does it no peer hears of this engine.
+            memory.make_pages(|| {
+                self.progress();
+            });
+        }
         for (at, worker) in self.inner.crew.workers.iter().enumerate() {
             if let Err(error) = worker.with(|core| core.fabric.register(id, &memory)) {
                 for worker in &self.inner.crew.workers[..at] {

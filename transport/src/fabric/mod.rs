@@ -324,6 +324,11 @@ pub trait Fabric: Send {
     /// Whether peers can map regions ([`Work::Map`]), which gives them the memory itself.
     fn maps(&self) -> bool;
 
+    /// Whether memory that is registered is pinned, so that pages which are not there yet are made then.
+    fn pins(&self) -> bool {
+        false
+    }
+
     /// Makes memory usable as [`Local`] and grantable.
     ///
     /// # Errors

@@ -23,6 +23,8 @@ use super::numa;
 const NAME_BYTES_MAX: usize = 249;
 /// Bytes filled in between two reports of progress.
 const PREFAULT_STEP_BYTES: usize = 64 << 20;
+/// Bytes that are made while nobody drives the engine: milliseconds, or some 100 where all is emulated.
+const MAKE_STEP_BYTES: usize = 16 << 20;
 
 type Progress = Box<dyn FnMut(usize, usize) + Send>;
 
@@ -297,6 +299,32 @@ fn to_huge_page(memory: &Memory, offset: usize) -> Result<(), Errno> {
     match answer {
         0 => Ok(()),
         _ => Err(Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::INVAL)),
+    }
+}
+
+impl Memory {
+    /// Makes those pages that are not there yet, as far as that goes: whoever needs them makes the rest. Not
+    /// where more than may be locked would be made for nothing. `meanwhile` is called again and again.
+    pub(crate) fn make_pages(&self, mut meanwhile: impl FnMut()) {
+        let limit = getrlimit(Resource::Memlock).current;
+        let fits = limit.is_none_or(|limit| self.len() as u64 <= limit);
+        if self.is_empty() || self.access() != Access::ReadWrite || !fits {
+            return;
+        }
+        let ahead = self.as_ptr().addr() % rustix::param::page_size();
+        for at in (0..self.len() + ahead).step_by(MAKE_STEP_BYTES) {
+            let step = MAKE_STEP_BYTES.min(self.len() + ahead - at);
+            // SAFETY: these are the pages of our own bytes; populating keeps their contents.
+            let answer = unsafe {
+                let first = self.as_ptr().sub(ahead).add(at);
+                mm::madvise(first.cast(), step, Advice::LinuxPopulateWrite)
+            };
+            if let Err(errno) = answer {
+                let len = self.len();
+                return tracing::debug!("the pages of {len} bytes are not made ahead: {errno}");
+            }
+            meanwhile();
+        }
     }
 }
 

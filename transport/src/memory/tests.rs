@@ -155,6 +155,19 @@ fn prefault_fills_pages_in_and_reports() {
 }
 
 #[test]
+fn pages_are_made_around_bytes_that_begin_anywhere() {
+    let (memory, mut steps) = (build(1 << 20), 0);
+    let blocks = || rustix::fs::fstat(memory.fd().unwrap()).unwrap().st_blocks as usize * 512;
+    let page = rustix::param::page_size();
+    // SAFETY: the bytes are those of `memory`, which outlives this.
+    let part = unsafe { Memory::foreign(memory.as_ptr().add(page + 5), 2 * page, Box::new(())) };
+    part.make_pages(|| steps += 1);
+    assert_eq!((blocks(), steps), (3 * page, 1));
+    memory.make_pages(|| steps += 1);
+    assert_eq!((blocks(), steps), (memory.mapped_bytes(), 2));
+}
+
+#[test]
 fn touching_is_as_good_as_populating() {
     let memory = build(1 << 20);
     touch(&memory, 0, memory.mapped_bytes()).unwrap();

@@ -1,20 +1,7 @@
 #!/bin/sh
 # Two guests: the cable is pulled under traffic, which stops, and plugged, after which bytes cross again.
 . /test/guest.sh
-modprobe virtio_net
-load_modules
-if grep -q role=a /proc/cmdline; then role=a me=10.7.0.1 peer=10.7.0.2; else role=b me=10.7.0.2 peer=10.7.0.1; fi
-has_nic() {
-	for nic in /sys/class/net/e*; do [ -e "$nic" ] && nic=${nic##*/} && return; done
-	return 1
-}
-until_true 30 'a network device' has_nic
-ip link set "$nic" mtu 4200 up
-ip addr add $me/24 dev "$nic"
-rdma link add rxe0 type rxe netdev "$nic"
-until_true 30 'rxe0 has an address' has_gid rxe0
-reaches() { ping -c 1 -W 1 $peer >/dev/null 2>&1; }
-until_true 90 'the other guest' reaches
+on_the_cable
 
 # exchange -p PORT -n ROUNDS [SERVER]
 exchange() { ibv_rc_pingpong -d rxe0 -g "$(gid rxe0)" "$@"; }
@@ -36,20 +23,15 @@ under_load() {
 		sleep 0.1
 	done
 }
-carrier() { [ "$(cat /sys/class/net/"$nic"/carrier)" = "$1" ]; }
 until_true 60 'a pingpong' under_load
 carrier 1 || die 'no carrier before the pull'
 moving() { counts_beyond rxe0 rcvd_pkts "$1"; }
 until_true 60 'bytes move' moving "$(counted rxe0 rcvd_pkts)"
-echo '@cable off'
-until_true 30 'the cable is pulled' carrier 0
-until_true 30 'rxe0 is inactive' inactive rxe0
+pull
 got=$(counted rxe0 rcvd_pkts)
 ! reaches || die 'the other guest answers without a cable'
 [ "$(counted rxe0 rcvd_pkts)" = "$got" ] || die 'something arrived without a cable'
-echo '@cable on'
-until_true 30 'the cable is plugged' carrier 1
-until_true 60 'the other guest again' reaches
+plug
 # Whoever had something to send at the time of the pull decides: a fails, b sends again until it is heard.
 goes_on() { ended || moving "$got"; }
 until_true 60 'the pingpong goes on, or has failed' goes_on

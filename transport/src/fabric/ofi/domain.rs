@@ -110,6 +110,7 @@ impl Domain {
             exact: false,
             piece_bytes_max: PIECE_BYTES_MAX.min(ep.max_msg_size as u64),
             message_bytes_max: if info.is_ip() { 0 } else { PLACE_BYTES },
+            pins: info.needs(sys::FI_MR_ALLOCATED),
         };
         let pieces_max = tx.size.clamp(1, PIECES_MAX);
         Ok(Self {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::words::VERSION;
 use crate::address::Kind;
 use crate::fabric::tcp;
 
@@ -20,6 +21,8 @@ pub(in crate::fabric) struct Settings {
     pub(in crate::fabric) join_timeout: Duration,
     /// How long a peer may take to stop using a window before its channels are taken away.
     pub(in crate::fabric) halt_timeout: Duration,
+    /// The version of the words that peers are told.
+    pub(in crate::fabric) version: u16,
 }
 
 impl Settings {
@@ -32,6 +35,7 @@ impl Settings {
             flight_bytes_max: 4 << 20,
             join_timeout: Duration::from_secs(5),
             halt_timeout: Duration::from_millis(500),
+            version: VERSION,
         }
     }
 

@@ -37,6 +37,8 @@ pub(in crate::fabric) struct Traits {
     pub(in crate::fabric) piece_bytes_max: u64,
     /// The longest message, bytes; 0 where it carries none, or the streams do it better.
     pub(in crate::fabric) message_bytes_max: usize,
+    /// Registering pins memory.
+    pub(in crate::fabric) pins: bool,
 }
 
 /// What the peer needs to use an exposure.

@@ -409,6 +409,10 @@ impl Fabric for Rdma {
         false
     }
 
+    fn pins(&self) -> bool {
+        self.hub.rails.iter().any(|rail| rail.traits.pins)
+    }
+
     fn register(&mut self, region: RegionId, memory: &Arc<Memory>) -> Result<(), RegisterError> {
         self.hub.control.streams().register(region, memory)?;
         for at in 0..self.hub.rails.len() {

@@ -5,7 +5,7 @@ use super::fabric::{Hub, Rdma};
 use super::link::Link;
 use super::op::{Batch, Load};
 use super::path::{Path, State};
-use super::words::{Half, PATHS_MAX, VERSION, Word};
+use super::words::{Half, PATHS_MAX, Word};
 use crate::fabric::{Event, PeerId};
 use crate::lane::Lane;
 use crate::time::Time;
@@ -79,7 +79,10 @@ impl Link {
             self.paths[usize::from(*path)].state = State::Joining { channel: None, until };
         }
         let ports = hub.rails.iter().map(|rail| rail.device.port()).collect();
-        hub.tell(self.id, &Word::Hail { version: VERSION, join: self.join, ports, wanted });
+        hub.tell(
+            self.id,
+            &Word::Hail { version: hub.settings.version, join: self.join, ports, wanted },
+        );
     }
 
     /// The paths there can be, once the number of the peer's rails is known.
@@ -102,11 +105,12 @@ impl Link {
     ) {
         let ports = hub.rails.iter().map(|rail| rail.device.port()).collect();
         let mut halves = Vec::new();
-        if version != VERSION {
+        if version != hub.settings.version {
             tracing::warn!(
                 engine = ?self.engine,
                 "no rails: the peer speaks version {version} of the words between fabrics, this \
-                 engine {VERSION}; upgrade the older"
+                 engine {}; upgrade the older",
+                hub.settings.version
             );
             self.settled(hub);
         } else if !self.dialled && !theirs.is_empty() {
@@ -120,7 +124,7 @@ impl Link {
                 }
             }
         }
-        hub.tell(self.id, &Word::Paths { version: VERSION, join, ports, halves });
+        hub.tell(self.id, &Word::Paths { version: hub.settings.version, join, ports, halves });
     }
 
     /// The acceptor's half of one path.
@@ -170,11 +174,12 @@ impl Link {
         if !self.dialled || join != self.join {
             return;
         }
-        if version != VERSION {
+        if version != hub.settings.version {
             tracing::warn!(
                 engine = ?self.engine,
                 "no rails: the peer speaks version {version} of the words between fabrics, this \
-                 engine {VERSION}; upgrade the older"
+                 engine {}; upgrade the older",
+                hub.settings.version
             );
             return self.settled(hub);
         }

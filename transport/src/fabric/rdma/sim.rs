@@ -391,6 +391,7 @@ impl Device for Nic {
             exact: self.ordered,
             piece_bytes_max: 1 << 20,
             message_bytes_max: MESSAGE_BYTES_MAX,
+            pins: false,
         }
     }
 

@@ -13,6 +13,8 @@ const POLL_MAX: usize = 32;
 impl Port {
     /// Takes completions from all queues; whether there were any.
     pub(super) fn poll_queues(&mut self) -> bool {
+        #[cfg(feature = "conformance")]
+        self.open_door();
         let mut any = false;
         // SAFETY: all zero is a valid completion.
         let mut entries: [sys::ibv_wc; POLL_MAX] = unsafe { std::mem::zeroed() };

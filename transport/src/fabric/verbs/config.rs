@@ -1,6 +1,5 @@
 //! How the fabric is opened.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tranship_verbs_sys as sys;
@@ -33,6 +32,8 @@ pub struct Config {
     gid_index: Option<u8>,
     traffic_class: u8,
     windows: bool,
+    #[cfg(feature = "conformance")]
+    door: Option<super::Door>,
 }
 
 impl Default for Config {
@@ -46,7 +47,15 @@ impl Config {
     #[must_use]
     pub fn new() -> Self {
         let settings = Settings::new(Kind::Verbs);
-        Self { settings, devices: Vec::new(), gid_index: None, traffic_class: 0, windows: true }
+        Self {
+            settings,
+            devices: Vec::new(),
+            gid_index: None,
+            traffic_class: 0,
+            windows: true,
+            #[cfg(feature = "conformance")]
+            door: None,
+        }
     }
 
     /// One more port to use, `NAME` or `NAME:PORT` as `ibv_devices(1)` calls it; all active ones where
@@ -98,6 +107,22 @@ impl Config {
         self
     }
 
+    /// A way past everything but the hardware, for tests.
+    #[cfg(feature = "conformance")]
+    #[must_use]
+    pub fn door(mut self, door: &super::Door) -> Self {
+        self.door = Some(door.clone());
+        self
+    }
+
+    /// The version of the words between fabrics that peers are told, for tests.
+    #[cfg(feature = "conformance")]
+    #[must_use]
+    pub fn words_version(mut self, version: u16) -> Self {
+        self.settings.version = version;
+        self
+    }
+
     /// The ports that these settings mean.
     fn rails(&self) -> Result<Vec<Box<dyn Device>>, String> {
         let verbs = library()?;
@@ -110,7 +135,7 @@ impl Config {
             (_, remedy) => return Err(format!("{presence}; {}", remedy.unwrap_or_default())),
         };
         let mut rails: Vec<Box<dyn Device>> = Vec::new();
-        let mut refused = Vec::new();
+        let mut refused: Vec<(String, String)> = Vec::new();
         for at in 0..list.len() {
             let name = list.name(at);
             if !self.devices.is_empty() && !self.devices.iter().any(|it| names(it, &name, None)) {
@@ -119,7 +144,7 @@ impl Config {
             let ports = match list.open(at).and_then(|context| context.attributes()) {
                 Ok(attributes) => attributes.phys_port_cnt,
                 Err(error) => {
-                    refused.push(format!("{name}: {error}"));
+                    refused.push((name, error.to_string()));
                     continue;
                 }
             };
@@ -133,20 +158,20 @@ impl Config {
                 }
                 match self.rail(verbs, &list, at, port) {
                     Ok(rail) => rails.push(Box::new(rail)),
-                    Err(why) => refused.push(why),
+                    Err(why) => refused.push((format!("{name}:{port}"), why)),
                 }
             }
         }
-        for why in &refused {
-            tracing::warn!("no rail: {why}");
+        if rails.is_empty() && refused.is_empty() {
+            let there: Vec<String> = (0..list.len()).map(|at| list.name(at)).collect();
+            let (wanted, there) = (self.devices.join(" or "), there.join(", "));
+            return Err(format!("no device is called {wanted}; there are {there}"));
         }
         if rails.is_empty() {
-            let why = if refused.is_empty() {
-                format!("no device is called {}", self.devices.join(" or "))
-            } else {
-                refused.join("; ")
-            };
-            return Err(why);
+            return Err(together(&refused));
+        }
+        for (name, why) in &refused {
+            tracing::warn!("no rail, until the fabric is opened again: {name}: {why}");
         }
         Ok(rails)
     }
@@ -159,21 +184,17 @@ impl Config {
         number: u8,
     ) -> Result<Port, String> {
         let name = format!("{}:{number}", list.name(at));
-        let failed = |what: &'static str| {
-            let name = name.clone();
-            move |error: std::io::Error| format!("{name}: {what}: {error}")
-        };
+        let failed = |what: &'static str| move |error: std::io::Error| format!("{what}: {error}");
         let context = list.open(at).map_err(failed("ibv_open_device"))?;
         let attributes = context.attributes().map_err(failed("ibv_query_device"))?;
         let port = context.port(number).map_err(failed("ibv_query_port"))?;
         if !port.is_active() {
             let remedy = port.remedy().unwrap_or_default();
-            return Err(format!("{name}: the port is {}; {remedy}", port.state_name()));
+            return Err(format!("the port is {}; {remedy}", port.state_name()));
         }
-        let choice = path::choose(&port, self.gid_index.map(u32::from))
-            .map_err(|why| format!("{name}: {why}"))?;
+        let choice = path::choose(&port, self.gid_index.map(u32::from))?;
         let gid_index = u8::try_from(choice.gid.index)
-            .map_err(|_| format!("{name}: GID {} is beyond 255; name another", choice.gid.index))?;
+            .map_err(|_| format!("GID {} is beyond 255; name another", choice.gid.index))?;
         let (pkey_index, pkey) = pkey(verbs, &context, number);
         let roce = match choice.gid.kind {
             sys::GidType::RoceV1 => 1,
@@ -224,10 +245,12 @@ impl Config {
             reads_max: u8::try_from(attributes.max_qp_rd_atom).unwrap_or(u8::MAX).max(1),
         };
         let domain = Domain::open(verbs, context).map_err(failed("ibv_alloc_pd"))?;
-        Port::open(
-            Arc::clone(&domain),
-            Opening { name, end, facts, abilities, windows, attributes },
-        )
+        let opening = Opening { name, end, facts, abilities, windows, attributes };
+        #[cfg_attr(not(feature = "conformance"), expect(unused_mut, reason = "for tests alone"))]
+        let mut port = Port::open(domain, opening)?;
+        #[cfg(feature = "conformance")]
+        port.door.clone_from(&self.door);
+        Ok(port)
     }
 
     fn fabric(&self, setup: &Setup) -> Result<Rdma, String> {
@@ -243,6 +266,19 @@ fn names(wanted: &str, device: &str, port: Option<u8>) -> bool {
         }
         None => wanted == device,
     }
+}
+
+/// What was refused, and why: those together that were for the same reason.
+fn together(refused: &[(String, String)]) -> String {
+    let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
+    for (name, why) in refused {
+        match reasons.iter_mut().find(|(it, _)| it == why) {
+            Some((_, names)) => names.push(name),
+            None => reasons.push((why, vec![name])),
+        }
+    }
+    let said = |(why, names): &(&str, Vec<&str>)| format!("{}: {why}", names.join(", "));
+    reasons.iter().map(said).collect::<Vec<_>>().join("; ")
 }
 
 /// The place of the default partition in a port's table, or of the first there is; and what is there.
@@ -266,5 +302,19 @@ impl Provider for Config {
         self.fabric(setup)
             .map(|fabric| Box::new(fabric) as Box<dyn Fabric>)
             .map_err(|what| OpenError { kind: Kind::Verbs, what })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_refused_for_one_reason_is_said_once() {
+        let down = |name: &str| (name.to_owned(), "the port is down".to_owned());
+        let other = ("c:1".to_owned(), "no usable GID".to_owned());
+        let all = [down("a:1"), other, down("b:1")];
+        assert_eq!(together(&all), "a:1, b:1: the port is down; c:1: no usable GID");
+        assert_eq!(together(&all[1..2]), "c:1: no usable GID");
     }
 }

@@ -40,6 +40,7 @@ impl Device for Port {
             exact: true,
             piece_bytes_max: PIECE_BYTES_MAX,
             message_bytes_max: PLACE_BYTES,
+            pins: true,
         }
     }
 
@@ -51,8 +52,7 @@ impl Device for Port {
         let Some(end) = self.channels.get(&channel).and_then(|it| it.end) else {
             return Vec::new();
         };
-        let bytes = |mtu: u8| 128u32 << mtu;
-        let (ours, theirs) = (bytes(self.end.mtu), bytes(end.mtu));
+        let (ours, theirs) = (self.end.mtu_bytes(), end.mtu_bytes());
         let mtu = match ours == theirs {
             true => ours.to_string(),
             false => format!("{}, the lower of {ours} here and {theirs} there", ours.min(theirs)),
@@ -130,13 +130,25 @@ impl Device for Port {
             let blob = blob.first_chunk().ok_or(wrong)?;
             let ends = (&self.end, &end);
             queue.connect(&self.domain, &self.abilities, ends, blob).map_err(|error| {
-                format!(
-                    "connecting to {end}: {error} (ibv_modify_qp; does the network lead there?)"
-                )
+                let remedy = match self.end.is_of_one_link() || end.is_of_one_link() {
+                    true => "give both interfaces an IP address (ip addr add …)",
+                    false => "does the network lead there?",
+                };
+                format!("connecting {} to {end}: {error} (ibv_modify_qp); {remedy}", self.end)
             })?;
         }
         channel.end = Some(end);
-        tracing::debug!(rail = self.name, peer = %end, mtu = 128u32 << self.end.mtu.min(end.mtu), "connected");
+        let (ours, theirs) = (self.end.mtu_bytes(), end.mtu_bytes());
+        tracing::debug!(rail = self.name, peer = %end, mtu = ours.min(theirs), "connected");
+        if ours != theirs {
+            tracing::info!(
+                rail = self.name,
+                peer = %end,
+                "MTU {}, the smaller: this port has {ours}, the peer's {theirs}; the larger is faster \
+                 (ip link set dev NAME mtu 4200 at both ends, and the switch between them)",
+                ours.min(theirs)
+            );
+        }
         Ok(())
     }
 

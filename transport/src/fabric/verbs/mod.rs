@@ -23,6 +23,8 @@ mod config;
 mod cover;
 mod device;
 mod domain;
+#[cfg(feature = "conformance")]
+mod door;
 mod exposure;
 mod messages;
 mod path;
@@ -32,3 +34,5 @@ mod registration;
 mod word;
 
 pub use config::Config;
+#[cfg(feature = "conformance")]
+pub use door::{Door, Place};

@@ -57,6 +57,17 @@ impl End {
         Ok(())
     }
 
+    /// Bytes of payload in a packet.
+    pub(super) fn mtu_bytes(&self) -> u32 {
+        128 << self.mtu
+    }
+
+    /// Whether it has no address but the one that every interface makes up for itself, which it need not have
+    /// been given: there may be no route.
+    pub(super) fn is_of_one_link(&self) -> bool {
+        self.is_ethernet() && Ipv6Addr::from(self.gid).is_unicast_link_local()
+    }
+
     pub(super) fn is_ethernet(&self) -> bool {
         i32::from(self.link_layer) == sys::IBV_LINK_LAYER_ETHERNET
     }

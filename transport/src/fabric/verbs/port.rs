@@ -63,6 +63,8 @@ pub(super) struct Port {
     /// How often it was polled.
     pub(super) polls: u32,
     pub(super) watch: OwnedFd,
+    #[cfg(feature = "conformance")]
+    pub(super) door: Option<super::Door>,
     // In the order in which they have to be destroyed.
     pub(super) words: Words,
     pub(super) srq: Object<sys::ibv_srq>,
@@ -103,13 +105,12 @@ impl Port {
     pub(super) fn open(domain: Arc<Domain>, opening: Opening) -> Result<Self, String> {
         let Opening { name, end, facts, abilities, windows, attributes } = opening;
         let failed = |what: &'static str| {
-            let name = name.clone();
-            move |error: io::Error| format!("{name}: {what}: {error}{}", memlock(&error))
+            move |error: io::Error| format!("{what}: {error}{}", memlock(&error))
         };
         let verbs = domain.verbs;
         let context = domain.context.as_ptr();
         if attributes.max_srq < 1 {
-            return Err(format!("{name}: has no shared receive queues"));
+            return Err("the device has no shared receive queues".to_owned());
         }
         // SAFETY: the device is open.
         let events = Object::new(&domain, unsafe { verbs.ibv_create_comp_channel(context) })
@@ -119,9 +120,7 @@ impl Port {
         let receives = at_most(attributes.max_cqe, receives);
         let sends_each = at_most(attributes.max_cqe, SENDS_MAX);
         if receives < 2 * BUDGET as usize || sends_each < 2 * DEPTH {
-            return Err(format!(
-                "{name}: {receives} receives and {sends_each} completions are too few"
-            ));
+            return Err(format!("{receives} receives and {sends_each} completions are too few"));
         }
         let receive = queue_of(&domain, receives, &events).map_err(failed("ibv_create_cq"))?;
         // SAFETY: all zero is a valid structure.
@@ -144,7 +143,7 @@ impl Port {
                 .map_err(|error| failed("epoll")(error.into()))?;
         }
         Ok(Self {
-            name: name.clone(),
+            name,
             end,
             facts,
             abilities,
@@ -165,6 +164,8 @@ impl Port {
             pieces: Vec::new(),
             polls: 0,
             watch,
+            #[cfg(feature = "conformance")]
+            door: None,
             words,
             srq,
             receive,
@@ -232,6 +233,11 @@ impl Port {
         let (queue, place) = (&mut channel.lanes[lane], channel.places[lane]);
         let lkey = self.regions.get(&post.region).map_or(0, |it| it.key);
         let count = post.pieces.len().max(1);
+        #[cfg(feature = "conformance")]
+        if let (Some(door), Some(piece)) = (&self.door, post.pieces.first()) {
+            let address = post.remote.wrapping_add(piece.remote);
+            door.see(super::Place { address, key: post.key as u32 });
+        }
         self.requests.clear();
         self.pieces.clear();
         self.pieces.extend(post.pieces.iter().map(|piece| sys::ibv_sge {
@@ -277,6 +283,23 @@ impl Port {
         } else {
             let error = io::Error::from_raw_os_error(error);
             self.break_channel(post.channel, format!("ibv_post_send: {error}"));
+        }
+    }
+
+    /// Writes what came through the door.
+    #[cfg(feature = "conformance")]
+    pub(super) fn open_door(&mut self) {
+        let Some(door) = &self.door else { return };
+        let lane = Lane::Bulk.index();
+        let Some((_, channel)) = self.channels.iter_mut().find(|(_, it)| !it.broken) else {
+            return;
+        };
+        while channel.lanes[lane].has_spare()
+            && let Some((place, word)) = door.take()
+        {
+            let to = (place.address, place.key);
+            // One that cannot be posted is never seen to end, which its test notices.
+            let _ = channel.lanes[lane].put(channel.places[lane], to, word);
         }
     }
 

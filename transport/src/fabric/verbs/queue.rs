@@ -317,8 +317,15 @@ impl Queue {
 
     /// Tells it.
     pub(super) fn tell(&mut self, id: u32) -> io::Result<()> {
-        let mut taken = self.arrived;
-        let addr = &raw mut taken as u64;
+        let taken = self.arrived;
+        self.put(id, self.theirs, taken)?;
+        self.told = taken;
+        Ok(())
+    }
+
+    /// Writes a word into the peer's memory.
+    pub(super) fn put(&mut self, id: u32, to: (u64, u32), mut word: u64) -> io::Result<()> {
+        let addr = &raw mut word as u64;
         let mut sge = sys::ibv_sge { addr, length: WORD_BYTES, lkey: 0 };
         // SAFETY: all zero is a valid request.
         let mut request: sys::ibv_send_wr = unsafe { std::mem::zeroed() };
@@ -327,13 +334,12 @@ impl Queue {
         request.send_flags = sys::IBV_SEND_SIGNALED | sys::IBV_SEND_INLINE;
         request.sg_list = &mut sge;
         request.num_sge = 1;
-        request.wr.rdma.remote_addr = self.theirs.0;
-        request.wr.rdma.rkey = self.theirs.1;
+        request.wr.rdma.remote_addr = to.0;
+        request.wr.rdma.rkey = to.1;
         let mut bad = ptr::null_mut();
         // SAFETY: the bytes travel in the request itself: the word is read before the call returns.
         match unsafe { sys::Verbs::post_send(self.qp.as_ptr(), &mut request, &mut bad) } {
             0 => {
-                self.told = self.arrived;
                 self.note(1, Cause::Word, false);
                 Ok(())
             }
