@@ -31,6 +31,8 @@ mod failing;
 pub(crate) mod fuzzing;
 mod joining;
 mod link;
+#[cfg(feature = "conformance")]
+pub mod null;
 mod op;
 mod opening;
 mod path;
