@@ -9,8 +9,8 @@
 //!
 //! Times are of a call. `alone` is one write of 64 bytes, waited for. `16` is a batch of as many, all
 //! waited for. With `64 under way` four such batches are, and of these the oldest is waited for and
-//! another one posted: what one thread can do. `paged` is one write of 256 pages of 4 KiB by a plan made
-//! beforehand, waited for. Those with `post` are the call that posts, alone.
+//! another one posted: what one thread can do. `paged` is one write of 256 scattered pages of 4 KiB by a
+//! plan made beforehand, waited for. Those with `post` are the call that posts, alone.
 //! Run: `cargo bench -p tranship-benches --features conformance --bench post`.
 
 use std::collections::VecDeque;
@@ -26,14 +26,16 @@ use tranship_transport::fabric::{
     RegisterError, RemoteKey, Setup, Status, Work, ofi,
 };
 use tranship_transport::{
-    Address, Builder, Drive, Engine, EngineId, HostMemory, Kind, Lane, Memory, Outcome, Pages, Plan,
-    Polling, Reason, RemoteSlice, Run, Slice, Transfers, Window, WindowId,
+    Address, Builder, Drive, Engine, EngineId, HostMemory, Kind, Lane, Memory, Outcome, Pages,
+    Plan, Polling, Reason, RemoteSlice, Slice, Transfers, Window, WindowId,
 };
 
 const MEMORY_BYTES: u64 = 4 << 20;
 const SMALL_BYTES: u64 = 64;
 const PAGE_BYTES: u64 = 4 << 10;
 const PAGES: u32 = 256;
+/// A prime, below which no two of the squares that pages are placed by are alike.
+const PAGES_OF_MEMORY: u64 = 1021;
 const BATCH: usize = 16;
 /// Batches under way.
 const BATCHES: usize = 4;
@@ -60,9 +62,8 @@ impl Rig {
         let (source, target) = (alloc(&here), alloc(&there));
         let window = target.window(0..MEMORY_BYTES).expect("in bounds");
         let to = here.open(&window.descriptor()).expect("both have the fabric");
-        let part = |len| {
-            (source.slice(0..len).expect("in bounds"), to.slice(0..len).expect("in bounds"))
-        };
+        let part =
+            |len| (source.slice(0..len).expect("in bounds"), to.slice(0..len).expect("in bounds"));
         let (small, whole) = (part(SMALL_BYTES), part(MEMORY_BYTES));
         let rig = Self { here, _window: window, small, whole };
         // By now the paths are there and the window is open.
@@ -101,12 +102,13 @@ impl Rig {
             flying.iter().for_each(done);
         });
         group.throughput(Throughput::Elements(PAGES.into()));
-        // Every other page here, every third one there: none has a neighbour.
-        let every = |nth: u64| {
-            let run = Run { offset: 0, bytes: PAGE_BYTES, stride: nth * PAGE_BYTES, count: PAGES };
-            Pages::runs([run]).expect("within limits")
+        // In no order that a run could describe: each page is a run of its own.
+        let scattered = |factor: u64| {
+            let place = |page: u64| page * page * factor % PAGES_OF_MEMORY;
+            Pages::table(PAGE_BYTES, (0..PAGES.into()).map(place)).expect("within limits")
         };
-        let plan = Plan::new(every(2), every(3)).expect("as long");
+        let plan = Plan::new(scattered(1), scattered(3)).expect("as long");
+        assert_eq!(plan.pieces(u64::MAX).count(), PAGES as usize);
         let (from, to) = &self.whole;
         group.bench_function("paged", |bencher| {
             bencher.iter(|| {
@@ -116,9 +118,8 @@ impl Rig {
         });
         group.bench_function("paged post", |bencher| {
             let post = || self.here.write_paged(from, to, &plan).submit().expect("room");
-            bencher.iter_custom(|turns| {
-                posts(turns, post, |it| assert_eq!(it.wait(), Outcome::Done))
-            });
+            bencher
+                .iter_custom(|turns| posts(turns, post, |it| assert_eq!(it.wait(), Outcome::Done)));
         });
         group.finish();
     }

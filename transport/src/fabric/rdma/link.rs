@@ -1,22 +1,23 @@
 //! A peer: the paths to it, what is under way there, and which of its windows are open.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
+use hashbrown::HashMap;
 use slab::Slab;
 
-use super::device::{Post, Room};
+use super::device::{Keys, Post, Room};
 use super::exposing::Exposed;
 use super::fabric::Hub;
 use super::op::{Cut, Flight, Kind, News, Op, PROBE, Position};
 use super::opening::{Opened, Opening};
-use super::path::{Path, State};
+use super::path::{Path, RATE_BYTES_MIN, State};
 use crate::address::EngineId;
 use crate::fabric::{self, Event, OpId, PeerId, Posted, Remote, Status, Work};
 use crate::lane::Lane;
 use crate::outcome::Reason;
 use crate::pages::Plan;
 use crate::time::Time;
-use crate::window::{Access, WindowId};
+use crate::window::WindowId;
 
 /// Operations of ours that one peer has at once.
 const OPS_MAX: usize = 4096;
@@ -101,6 +102,16 @@ impl Link {
 
     // ---- posting -----------------------------------------------------------------------------
 
+    /// Whether it has to be known when this was posted.
+    pub(super) fn is_timed(&self, work: &Work<'_>) -> bool {
+        match *work {
+            Work::Write { local, pages, .. } | Work::Read { local, pages, .. } => {
+                self.pending.is_some() || fabric::bytes(&local, pages) >= RATE_BYTES_MIN
+            }
+            Work::Send { .. } | Work::Signal { .. } | Work::Map { .. } => false,
+        }
+    }
+
     /// Takes on a write, a read or a signal.
     pub(super) fn post(&mut self, hub: &mut Hub, id: OpId, lane: Lane, work: &Work<'_>) -> Posted {
         if !self.has_ways() {
@@ -109,36 +120,6 @@ impl Link {
         if self.ops.len() >= OPS_MAX {
             return Posted::Busy;
         }
-        let op = match self.describe(hub, id, lane, work) {
-            Ok(op) => op,
-            Err(reason) => return Posted::Refused(reason),
-        };
-        let window = (op.kind != Kind::Signal).then_some((op.remote.window, op.remote.key.key));
-        let (serial, index) = (op.serial, self.ops.insert(op) as u32);
-        if let Some((window, key)) = window
-            && let Opening::Wait = self.open(hub, window, key, (index, serial))
-        {
-            return Posted::Pending;
-        }
-        match self.begin((index, serial)) {
-            Ok(()) => {
-                self.pump(hub);
-                Posted::Pending
-            }
-            Err(reason) => {
-                self.ops.remove(index as usize);
-                Posted::Refused(reason)
-            }
-        }
-    }
-
-    fn describe(
-        &mut self,
-        hub: &mut Hub,
-        id: OpId,
-        lane: Lane,
-        work: &Work<'_>,
-    ) -> Result<Op, Reason> {
         let (kind, local, remote, pages, immediate) = match *work {
             Work::Write { local, remote, pages, immediate } => {
                 (Kind::Write, local, remote, pages, immediate)
@@ -147,23 +128,29 @@ impl Link {
                 (Kind::Read, local, remote, pages, immediate)
             }
             Work::Signal { immediate } => (Kind::Signal, NOTHING, NOWHERE, None, Some(immediate)),
-            Work::Send { .. } | Work::Map { .. } => return Err(Reason::Unsupported),
+            Work::Send { .. } | Work::Map { .. } => return Posted::Refused(Reason::Unsupported),
         };
         let total = fabric::bytes(&local, pages);
-        if let Some(plan) = pages
-            && (plan.local().end() > local.len || plan.local().bytes() != plan.remote().bytes())
+        if let Err(reason) = self.check(hub, kind, &local, pages) {
+            return Posted::Refused(reason);
+        }
+        let mut counted = false;
+        if kind != Kind::Signal
+            && let Some(opened) = self.opened.get_mut(&remote.window)
+            && opened.is_open()
         {
-            return Err(Reason::OutOfBounds);
-        }
-        if total > 0 {
-            hub.control.windows().check(&local, kind == Kind::Read)?;
-        }
-        if kind == Kind::Write && !hub.control.allows(self.engine, self.ops.len()) {
-            return Err(Reason::Unproven);
+            let reach = if total == 0 { 0 } else { fabric::reach(&local, pages) };
+            if let Err(reason) = opened.admit(remote.key.key, kind.access(), remote.offset, reach) {
+                return Posted::Refused(reason);
+            }
+            opened.under_way += 1;
+            counted = true;
         }
         self.ops_ever = self.ops_ever.wrapping_add(1);
-        Ok(Op {
-            serial: self.ops_ever,
+        let serial = self.ops_ever;
+        // Written in place: what is made here and then moved is waited for.
+        let index = self.ops.insert(Op {
+            serial,
             id,
             kind,
             lane,
@@ -181,8 +168,66 @@ impl Link {
             news: if immediate.is_some() { News::Due } else { News::None },
             cancel: None,
             queued: false,
-            counted: false,
-        })
+            counted,
+        });
+        let at = (index as u32, serial);
+        if kind == Kind::Signal || counted {
+            self.start(hub, at);
+            return Posted::Pending;
+        }
+        if let Opening::Wait = self.open(hub, remote.window, remote.key.key, at) {
+            return Posted::Pending;
+        }
+        match self.begin(at) {
+            Ok(()) => {
+                self.pump(hub);
+                Posted::Pending
+            }
+            Err(reason) => {
+                self.ops.remove(index);
+                Posted::Refused(reason)
+            }
+        }
+    }
+
+    /// Whether this side can do what is wanted.
+    #[inline]
+    fn check(
+        &self,
+        hub: &mut Hub,
+        kind: Kind,
+        local: &fabric::Local,
+        pages: Option<&Plan>,
+    ) -> Result<(), Reason> {
+        if let Some(plan) = pages
+            && (plan.local().end() > local.len || plan.local().bytes() != plan.remote().bytes())
+        {
+            return Err(Reason::OutOfBounds);
+        }
+        if fabric::bytes(local, pages) > 0 {
+            hub.control.windows().check(local, kind == Kind::Read)?;
+        }
+        if kind == Kind::Write && !hub.control.allows(self.engine, self.ops.len()) {
+            return Err(Reason::Unproven);
+        }
+        Ok(())
+    }
+
+    /// Posts an operation that may begin, at once where nothing waits before it.
+    fn start(&mut self, hub: &mut Hub, at: OpRef) {
+        if self.queues.iter().all(VecDeque::is_empty) {
+            while self.ops[at.0 as usize].is_due() {
+                if self.give(hub, at) != Given::Yes {
+                    break;
+                }
+            }
+            let op = &self.ops[at.0 as usize];
+            if !op.is_due() && !op.is_over() {
+                return;
+            }
+        }
+        self.queue(at);
+        self.pump(hub);
     }
 
     /// Whether an operation waits for the peer's answer about its window.
@@ -195,10 +240,9 @@ impl Link {
         let op = &mut self.ops[at.0 as usize];
         if op.kind != Kind::Signal {
             let opened = self.opened.get_mut(&op.remote.window).ok_or(Reason::Stale)?;
-            let access = if op.kind == Kind::Write { Access::WRITE } else { Access::READ };
             let reach = fabric::reach(&op.local, op.plan.as_ref());
             let reach = if op.total == 0 { 0 } else { reach };
-            opened.admit(op.remote.key.key, access, op.remote.offset, reach)?;
+            opened.admit(op.remote.key.key, op.kind.access(), op.remote.offset, reach)?;
             opened.under_way += u32::from(!std::mem::replace(&mut op.counted, true));
         }
         self.queue(at);
@@ -252,11 +296,12 @@ impl Link {
         let opened = payload.then(|| self.opened.get(&op.remote.window)).flatten();
         let lane = op.lane;
         let most = op.total.saturating_sub(op.landed).min(hub.settings.stripe_bytes);
-        let mut best: Option<(f64, u8, Room)> = None;
+        let mut best: Option<(f64, u8, Room, Option<Keys>)> = None;
         let (mut leads, mut missing) = (false, None);
         for (number, path) in self.paths.iter().enumerate() {
             let Some(channel) = path.up() else { continue };
-            if payload && opened.is_none_or(|it| it.keys(number, path.generation).is_none()) {
+            let keys = opened.and_then(|it| it.keys(number, path.generation));
+            if payload && keys.is_none() {
                 missing = Some(op.remote.window);
                 continue;
             }
@@ -269,12 +314,13 @@ impl Link {
             if room.pieces == 0 || (!payload && room.immediates == 0) {
                 continue;
             }
-            let when = path.estimate(most, hub.now);
+            // Where there is no other, it does not matter.
+            let when = if self.paths.len() > 1 { path.estimate(most, hub.now) } else { 0.0 };
             if best.is_none_or(|(best, ..)| when < best) {
-                best = Some((when, number as u8, room));
+                best = Some((when, number as u8, room, keys));
             }
         }
-        let Some((_, number, room)) = best else {
+        let Some((_, number, room, keys)) = best else {
             return if leads { Given::Full } else { Given::Nowhere };
         };
         let path = &mut self.paths[usize::from(number)];
@@ -305,8 +351,6 @@ impl Link {
         }
         op.flying += 1;
         path.under_way[lane.index()] += batch.bytes;
-        let (keys, generation) = (opened, path.generation);
-        let keys = keys.and_then(|it| it.keys(usize::from(number), generation));
         let token = hub.launch(self.id, at, number, lane, batch, announces);
         let post = Post {
             channel,
@@ -378,14 +422,13 @@ impl Link {
     }
 
     /// Takes an operation out.
-    pub(super) fn forget(&mut self, hub: &mut Hub, (index, _): OpRef) -> Op {
-        let op = self.ops.remove(index as usize);
-        if op.counted {
-            self.leave_window(hub, op.remote.window);
-        } else if op.kind != Kind::Signal {
-            self.unwait((index, op.serial));
+    pub(super) fn forget(&mut self, hub: &mut Hub, (index, serial): OpRef) {
+        let Op { counted, kind, remote, .. } = self.ops.remove(index as usize);
+        if counted {
+            self.leave_window(hub, remote.window);
+        } else if kind != Kind::Signal {
+            self.unwait((index, serial));
         }
-        op
     }
 
     /// Asks for an early end; whether the operation is one of these.
@@ -436,7 +479,7 @@ impl Link {
         match self.fall_back(hub, id, lane, work) {
             Posted::Busy => self.spill.push_back(at),
             // The streams report its end.
-            Posted::Pending => drop(self.forget(hub, at)),
+            Posted::Pending => self.forget(hub, at),
             Posted::Done => {
                 self.forget(hub, at);
                 hub.reports.push(Event::Completed { op: id, status: Status::Done });

@@ -55,7 +55,8 @@ impl Provider for Config {
     }
 
     fn open(self: Box<Self>, setup: &Setup) -> Result<Box<dyn Fabric>, OpenError> {
-        let devices = (0..self.rails).map(|_| Box::new(Null::default()) as Box<dyn Device>).collect();
+        let devices =
+            (0..self.rails).map(|_| Box::new(Null::default()) as Box<dyn Device>).collect();
         Rdma::open(self.settings, devices, setup)
             .map(|fabric| Box::new(fabric) as Box<dyn Fabric>)
             .map_err(|what| OpenError { kind: Kind::Sim, what })

@@ -45,6 +45,10 @@ pub(super) enum Opening {
 }
 
 impl Opened {
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self.state, Standing::Open { .. })
+    }
+
     /// Whether this may be done.
     pub(super) fn admit(
         &self,
