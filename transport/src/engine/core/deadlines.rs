@@ -123,3 +123,33 @@ impl Core {
         Time::NEVER
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn the_earliest_comes_first(spans in prop::collection::vec(0u64..20, 0..60), gone in 0u64..4) {
+            let mut deadlines = Deadlines::default();
+            let mut all = Vec::new();
+            for (at, span) in spans.into_iter().enumerate() {
+                // Time goes on, and most timeouts are alike.
+                let when = Time::from_nanos(at as u64 + if span < 15 { 20 } else { span });
+                deadlines.push(when, OpId(at as u64));
+                all.push((when, OpId(at as u64)));
+            }
+            deadlines.retain(|id| id.0 % 5 >= gone);
+            all.retain(|(_, id)| id.0 % 5 >= gone);
+            all.sort();
+            prop_assert_eq!(deadlines.len(), all.len());
+            for next in all {
+                prop_assert_eq!(deadlines.first(), Some(next));
+                deadlines.pop();
+            }
+            prop_assert!(deadlines.is_empty());
+        }
+    }
+}

@@ -8,19 +8,16 @@ use slab::Slab;
 use super::device::{Keys, Post, Room};
 use super::exposing::Exposed;
 use super::fabric::Hub;
-use super::op::{Cut, Flight, Kind, News, Op, PROBE, Position};
-use super::opening::{Opened, Opening};
-use super::path::{Path, RATE_BYTES_MIN, State};
+use super::op::{Cut, Flight, Kind, News, Op, PROBE};
+use super::opening::Opened;
+use super::path::{Path, State};
 use crate::address::EngineId;
-use crate::fabric::{self, Event, OpId, PeerId, Posted, Remote, Status, Work};
+use crate::fabric::{self, Event, OpId, PeerId, Posted, Status, Work};
 use crate::lane::Lane;
 use crate::outcome::Reason;
 use crate::pages::Plan;
 use crate::time::Time;
 use crate::window::WindowId;
-
-/// Operations of ours that one peer has at once.
-const OPS_MAX: usize = 4096;
 
 /// An operation's place, and its serial number.
 pub(super) type OpRef = (u32, u32);
@@ -40,7 +37,7 @@ pub(super) struct Link {
     /// Whether it was said that payload goes through the streams.
     pub(super) fallen: bool,
     pub(super) ops: Slab<Op>,
-    ops_ever: u32,
+    pub(super) ops_ever: u32,
     /// What has something to post, by lane.
     pub(super) queues: [VecDeque<OpRef>; 2],
     /// What waits for room in the streams.
@@ -56,7 +53,7 @@ pub(super) struct Link {
 
 /// What became of an attempt to post.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Given {
+pub(super) enum Given {
     /// Something was posted.
     Yes,
     /// There is no room.
@@ -101,134 +98,6 @@ impl Link {
     }
 
     // ---- posting -----------------------------------------------------------------------------
-
-    /// Whether it has to be known when this was posted.
-    pub(super) fn is_timed(&self, work: &Work<'_>) -> bool {
-        match *work {
-            Work::Write { local, pages, .. } | Work::Read { local, pages, .. } => {
-                self.pending.is_some() || fabric::bytes(&local, pages) >= RATE_BYTES_MIN
-            }
-            Work::Send { .. } | Work::Signal { .. } | Work::Map { .. } => false,
-        }
-    }
-
-    /// Takes on a write, a read or a signal.
-    pub(super) fn post(&mut self, hub: &mut Hub, id: OpId, lane: Lane, work: &Work<'_>) -> Posted {
-        if !self.has_ways() {
-            return self.fall_back(hub, id, lane, *work);
-        }
-        if self.ops.len() >= OPS_MAX {
-            return Posted::Busy;
-        }
-        let (kind, local, remote, pages, immediate) = match *work {
-            Work::Write { local, remote, pages, immediate } => {
-                (Kind::Write, local, remote, pages, immediate)
-            }
-            Work::Read { local, remote, pages, immediate } => {
-                (Kind::Read, local, remote, pages, immediate)
-            }
-            Work::Signal { immediate } => (Kind::Signal, NOTHING, NOWHERE, None, Some(immediate)),
-            Work::Send { .. } | Work::Map { .. } => return Posted::Refused(Reason::Unsupported),
-        };
-        let total = fabric::bytes(&local, pages);
-        if let Err(reason) = self.check(hub, kind, &local, pages) {
-            return Posted::Refused(reason);
-        }
-        let mut counted = false;
-        if kind != Kind::Signal
-            && let Some(opened) = self.opened.get_mut(&remote.window)
-            && opened.is_open()
-        {
-            let reach = if total == 0 { 0 } else { fabric::reach(&local, pages) };
-            if let Err(reason) = opened.admit(remote.key.key, kind.access(), remote.offset, reach) {
-                return Posted::Refused(reason);
-            }
-            opened.under_way += 1;
-            counted = true;
-        }
-        self.ops_ever = self.ops_ever.wrapping_add(1);
-        let serial = self.ops_ever;
-        // Written in place: what is made here and then moved is waited for.
-        let index = self.ops.insert(Op {
-            serial,
-            id,
-            kind,
-            lane,
-            local,
-            remote,
-            plan: pages.filter(|_| total > 0).cloned(),
-            immediate,
-            total,
-            next: Position::default(),
-            again: Vec::new(),
-            flying: 0,
-            landed: 0,
-            path: None,
-            spread: false,
-            news: if immediate.is_some() { News::Due } else { News::None },
-            cancel: None,
-            queued: false,
-            counted,
-        });
-        let at = (index as u32, serial);
-        if kind == Kind::Signal || counted {
-            self.start(hub, at);
-            return Posted::Pending;
-        }
-        if let Opening::Wait = self.open(hub, remote.window, remote.key.key, at) {
-            return Posted::Pending;
-        }
-        match self.begin(at) {
-            Ok(()) => {
-                self.pump(hub);
-                Posted::Pending
-            }
-            Err(reason) => {
-                self.ops.remove(index);
-                Posted::Refused(reason)
-            }
-        }
-    }
-
-    /// Whether this side can do what is wanted.
-    #[inline]
-    fn check(
-        &self,
-        hub: &mut Hub,
-        kind: Kind,
-        local: &fabric::Local,
-        pages: Option<&Plan>,
-    ) -> Result<(), Reason> {
-        if let Some(plan) = pages
-            && (plan.local().end() > local.len || plan.local().bytes() != plan.remote().bytes())
-        {
-            return Err(Reason::OutOfBounds);
-        }
-        if fabric::bytes(local, pages) > 0 {
-            hub.control.windows().check(local, kind == Kind::Read)?;
-        }
-        if kind == Kind::Write && !hub.control.allows(self.engine, self.ops.len()) {
-            return Err(Reason::Unproven);
-        }
-        Ok(())
-    }
-
-    /// Posts an operation that may begin, at once where nothing waits before it.
-    fn start(&mut self, hub: &mut Hub, at: OpRef) {
-        if self.queues.iter().all(VecDeque::is_empty) {
-            while self.ops[at.0 as usize].is_due() {
-                if self.give(hub, at) != Given::Yes {
-                    break;
-                }
-            }
-            let op = &self.ops[at.0 as usize];
-            if !op.is_due() && !op.is_over() {
-                return;
-            }
-        }
-        self.queue(at);
-        self.pump(hub);
-    }
 
     /// Whether an operation waits for the peer's answer about its window.
     pub(super) fn is_waiting(&self, at: OpRef) -> bool {
@@ -290,7 +159,7 @@ impl Link {
     }
 
     /// Posts one batch of an operation on the path that will be through with it first.
-    fn give(&mut self, hub: &mut Hub, at: OpRef) -> Given {
+    pub(super) fn give(&mut self, hub: &mut Hub, at: OpRef) -> Given {
         let op = &mut self.ops[at.0 as usize];
         let payload = op.has_more();
         let opened = payload.then(|| self.opened.get(&op.remote.window)).flatten();
@@ -449,7 +318,13 @@ impl Link {
     // ---- the streams -------------------------------------------------------------------------
 
     /// Gives work to the streams, for want of paths.
-    fn fall_back(&mut self, hub: &mut Hub, id: OpId, lane: Lane, work: Work<'_>) -> Posted {
+    pub(super) fn fall_back(
+        &mut self,
+        hub: &mut Hub,
+        id: OpId,
+        lane: Lane,
+        work: Work<'_>,
+    ) -> Posted {
         if !std::mem::replace(&mut self.fallen, true) {
             hub.reports.push(Event::Fallback { peer: self.id });
             tracing::warn!(
@@ -517,11 +392,3 @@ impl Link {
         }
     }
 }
-
-const NOTHING: fabric::Local =
-    fabric::Local { region: fabric::RegionId(u32::MAX), ptr: std::ptr::null_mut(), len: 0 };
-const NOWHERE: Remote = Remote {
-    window: WindowId { slot: u32::MAX, generation: u32::MAX },
-    key: fabric::RemoteKey { key: 0, base: 0 },
-    offset: 0,
-};

@@ -36,6 +36,7 @@ pub mod null;
 mod op;
 mod opening;
 mod path;
+mod posting;
 #[cfg(any(feature = "conformance", feature = "fuzzing", all(not(loom), test)))]
 pub mod sim;
 mod words;

@@ -166,3 +166,36 @@ impl Device for Null {
         None
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::memory::HostMemory;
+    use crate::pages::{Pages, Plan};
+    use crate::window::Access;
+    use crate::{Engine, Outcome};
+
+    #[test]
+    fn whatever_is_posted_ends_well_and_moves_nothing() {
+        let build = || Engine::builder().fabric(Config::new().rails(2)).build().unwrap();
+        let (here, there) = (build(), build());
+        let alloc = |engine: &Engine| engine.alloc(HostMemory::new(1 << 20)).unwrap();
+        let (source, target) = (alloc(&here), alloc(&there));
+        source.memory().fill(0..1 << 20, 7).unwrap();
+        let window = target.window_with(0..1 << 20, Access::WRITE | Access::READ).unwrap();
+        let to = here.open(&window.descriptor()).unwrap().slice(0..1 << 20).unwrap();
+        let from = source.slice(0..1 << 20).unwrap();
+        // More pieces than there is room for.
+        let pages = || Pages::strided(0, 16, 32, 3 * DEPTH as u32).unwrap();
+        let plan = Plan::new(pages(), pages()).unwrap();
+        for _ in 0..3 {
+            assert_eq!(here.write(&from, &to).wait(), Outcome::Done);
+            assert_eq!(here.read(&to, &from).wait(), Outcome::Done);
+            assert_eq!(here.write_paged(&from, &to, &plan).wait(), Outcome::Done);
+        }
+        assert_eq!(here.stats().fallbacks, 0);
+        let mut byte = [1];
+        target.memory().read_at(0, &mut byte).unwrap();
+        assert_eq!(byte, [0]);
+    }
+}
