@@ -1,10 +1,11 @@
 /* Plain libfabric: one-sided writes between two processes, without anything above the provider.
  *
- * plain spin|sleep PROVIDER WRITE_BYTES DEPTH SECONDS MEMORY_BYTES
+ * plain spin|sleep sent|delivered PROVIDER WRITE_BYTES DEPTH SECONDS MEMORY_BYTES
  *
  * As fi_rma_bw of fabtests has it: DEPTH writes are posted, then the ends of all of them are taken; the
- * other process polls. Who waits spins or sleeps (fi_rma_bw -c spin and -c sread). Each write goes to the
- * next piece of MEMORY_BYTES on both sides, which is in no cache if that is large. Prints
+ * other process polls. Who waits spins or sleeps (fi_rma_bw -c spin and -c sread). A write has ended as the
+ * provider likes it, when its bytes may be used again, or when they are there (FI_DELIVERY_COMPLETE, which
+ * Tranship asks for). Each write goes to the next piece of MEMORY_BYTES on both sides, which is in no cache if that is large. Prints
  * {"gb_per_s": …, "us": …}; us is a write's share of the time.
  */
 
@@ -37,7 +38,7 @@
 
 enum { NAME_BYTES = 256, SLEEP_MS = 10 };
 
-static int sleeps;
+static int sleeps, delivered;
 
 /* What one process tells the other. */
 struct card {
@@ -78,6 +79,8 @@ static struct side open_side(const char *provider, size_t bytes)
     CALL(fi_getinfo(FI_VERSION(1, 17), node, NULL, node ? FI_SOURCE : 0, hints, &it.info));
     fi_freeinfo(hints);
 
+    if (delivered)
+        it.info->tx_attr->op_flags |= FI_DELIVERY_COMPLETE;
     struct fid_fabric *fabric;
     struct fid_domain *domain;
     struct fi_cq_attr cq = {.size = 4096, .format = FI_CQ_FORMAT_CONTEXT};
@@ -150,15 +153,17 @@ static double now(void)
 
 int main(int argc, char **argv)
 {
-    if (argc != 7) {
-        fprintf(stderr, "usage: plain spin|sleep PROVIDER WRITE_BYTES DEPTH SECONDS MEMORY_BYTES\n");
+    if (argc != 8) {
+        fprintf(stderr, "usage: plain spin|sleep sent|delivered PROVIDER WRITE_BYTES DEPTH SECONDS "
+                        "MEMORY_BYTES\n");
         return 2;
     }
     sleeps = strcmp(argv[1], "sleep") == 0;
-    const char *provider = argv[2];
-    size_t len = strtoull(argv[3], NULL, 10), bytes = strtoull(argv[6], NULL, 10);
-    long depth = strtol(argv[4], NULL, 10);
-    double seconds = strtod(argv[5], NULL);
+    delivered = strcmp(argv[2], "delivered") == 0;
+    const char *provider = argv[3];
+    size_t len = strtoull(argv[4], NULL, 10), bytes = strtoull(argv[7], NULL, 10);
+    long depth = strtol(argv[5], NULL, 10);
+    double seconds = strtod(argv[6], NULL);
     size_t pieces = len ? bytes / len : 0;
     if (!pieces || depth < 1) {
         fprintf(stderr, "plain: memory for one write at least, and a depth of 1 at least\n");
