@@ -9,7 +9,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 # The suites that every fabric and every cold tier must pass.
 FEATURES := tranship-transport/conformance,tranship-cache/conformance
 
-.PHONY: help demo test unit test-python test-engines test-engines-quick test-s3 loom lint audit deny fmt doc ffi nixl header bindings bench fuzz fuzz-check fuzz-seeds test-asan test-tsan test-netns test-rdma test-rdma-faults soak soak-nvme mutants peers sample clean
+.PHONY: help demo test unit test-python test-engines test-engines-quick test-s3 loom lint audit deny fmt doc ffi nixl header bindings bench bench-post bench-ofi fuzz fuzz-check fuzz-seeds test-asan test-tsan test-netns test-rdma test-rdma-faults soak soak-nvme mutants peers sample clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -94,6 +94,13 @@ bench: ## measure transport, cache and its tiers on this machine, JSON lines
 	$(TARGET)/release/tranship bench ffi --json
 	$(TARGET)/release/tranship bench object --json
 	PATH="$(abspath $(TARGET))/tools/bin:$$PATH" $(TARGET)/release/tranship bench object --json
+
+bench-post: ## measure what a post costs: the engine's part, the rails', and over libfabric's shm
+	$(CARGO) bench -p tranship-benches --features conformance --bench post
+
+bench-ofi: ## measure the fabric ofi beside plain libfabric, needs libfabric's headers
+	$(CARGO) build --release -p tranship
+	CARGO_TARGET_DIR='$(TARGET)' benches/ofi/run
 
 fuzz: ## fuzz every decoder for SECONDS (600) each, see docs/testing.md
 	scripts/fuzz $(or $(SECONDS),600)

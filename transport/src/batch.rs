@@ -1,5 +1,6 @@
 //! Several transfers started together.
 
+use std::cell::Cell;
 use std::fmt;
 use std::future::Future;
 use std::ops::Range;
@@ -17,6 +18,25 @@ use crate::remote::RemoteSlice;
 use crate::sabotage::{self, Defect};
 use crate::transfer::{Submission, Told, Transfer};
 
+/// Orders of which a thread keeps the room.
+const ROOM_MAX: usize = 1024;
+
+thread_local! {
+    /// The room of this thread's last batch: it is a long block, and to get and give back one of these costs as
+    /// much as some transfers.
+    static ROOM: Cell<Vec<(Order<'static>, Told)>> = const { Cell::new(Vec::new()) };
+}
+
+/// Keeps the room of a batch for the next.
+pub(crate) fn keep_room(mut orders: Vec<(Order<'_>, Told)>) {
+    orders.clear();
+    if orders.capacity() <= ROOM_MAX {
+        // Nothing is left of what was borrowed; the room stays the same.
+        let nothing = |_| -> (Order<'static>, Told) { unreachable!("it was cleared") };
+        let _ = ROOM.try_with(|room| room.set(orders.into_iter().map(nothing).collect()));
+    }
+}
+
 /// Transfers to be started under one lock: each costs a fraction of what it costs alone.
 #[derive(Debug)]
 #[must_use = "a batch does nothing until it is submitted"]
@@ -27,7 +47,7 @@ pub struct Batch<'a> {
 
 impl<'a> Batch<'a> {
     pub(crate) fn new(engine: &'a Engine) -> Self {
-        Self { engine, orders: Vec::new() }
+        Self { engine, orders: ROOM.try_with(Cell::take).unwrap_or_default() }
     }
 
     /// Adds a transfer. One of another engine ends as rejected.

@@ -35,6 +35,15 @@ pub(crate) enum Task<'a> {
     },
 }
 
+/// What a task counts as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum What {
+    Write,
+    Read,
+    Send,
+    Other,
+}
+
 /// Bytes between this side and a peer's window.
 #[derive(Debug)]
 pub(crate) struct Move<'a> {
@@ -139,6 +148,17 @@ impl<'a> Task<'a> {
             Self::Write(it) | Self::Read(it) => it.bytes(),
             Self::Send { bytes, .. } => bytes.len() as u64,
             Self::Signal { .. } | Self::Map { .. } => 0,
+        }
+    }
+
+    /// What it counts as.
+    #[inline]
+    pub(crate) fn what(&self) -> What {
+        match self {
+            Self::Write(_) => What::Write,
+            Self::Read(_) => What::Read,
+            Self::Send { .. } => What::Send,
+            Self::Signal { .. } | Self::Map { .. } => What::Other,
         }
     }
 

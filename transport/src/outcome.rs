@@ -170,6 +170,8 @@ pub(crate) mod code {
     use super::{Outcome, Reason};
 
     pub(crate) const PENDING: u32 = 0;
+    /// The same, and a task is to be woken.
+    pub(crate) const AWAITED: u32 = u32::MAX;
 
     pub(crate) fn pack(outcome: Outcome) -> u32 {
         let with = |kind: u32, why: Reason| kind | (why as u32) << 8;
@@ -200,6 +202,7 @@ mod tests {
     #[test]
     fn every_outcome_survives_its_code() {
         assert_eq!(code::unpack(code::PENDING), None);
+        assert_eq!(code::unpack(code::AWAITED), None);
         let mut all = vec![Outcome::Done];
         for (at, why) in Reason::ALL.into_iter().enumerate() {
             assert_eq!(why as usize, at, "ALL is in the order of the codes");

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -30,8 +30,6 @@ pub(crate) struct Registered {
     pub(crate) memory: Arc<Memory>,
     /// Refuses new operations.
     pub(crate) closing: AtomicBool,
-    /// Operations not yet provably ended.
-    pub(crate) busy: AtomicUsize,
     /// Where a region goes to be deregistered, one a worker, by whoever next drives it.
     graveyards: Vec<Arc<Graveyard>>,
 }
@@ -65,8 +63,7 @@ impl Registered {
         memory: Arc<Memory>,
         graveyards: Vec<Arc<Graveyard>>,
     ) -> Self {
-        let (closing, busy) = (AtomicBool::new(false), AtomicUsize::new(0));
-        Self { engine, id, memory, closing, busy, graveyards }
+        Self { engine, id, memory, closing: AtomicBool::new(false), graveyards }
     }
 }
 
@@ -143,7 +140,7 @@ impl Region {
         if self.engine.fence_region(&self.inner, timeout) {
             Ok(())
         } else {
-            let busy = self.inner.busy.load(Ordering::Acquire);
+            let busy = self.engine.ops_on(self.inner.id);
             Err(CloseError { region: self, busy, timeout })
         }
     }

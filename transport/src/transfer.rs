@@ -4,7 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -275,7 +275,7 @@ pub(crate) struct Completion {
     pub(crate) cancelled: AtomicBool,
     waker: Mutex<Option<Waker>>,
     told: Told,
-    pub(crate) mapping: OnceLock<Mutex<Option<Mapping>>>,
+    pub(crate) mapping: Mutex<Option<Box<Mapping>>>,
 }
 
 impl Completion {
@@ -291,7 +291,7 @@ impl Completion {
             cancelled: AtomicBool::new(false),
             waker: Mutex::new(None),
             told,
-            mapping: OnceLock::new(),
+            mapping: Mutex::new(None),
         }
     }
 
@@ -312,9 +312,12 @@ impl Completion {
         {
             tally.fetch_add(1, Ordering::Release);
         }
-        self.code.store(code::pack(outcome), Ordering::Release);
+        let before = self.code.swap(code::pack(outcome), Ordering::AcqRel);
         if let Some(notifier) = &self.told.notifier {
             notifier.ring();
+        }
+        if before != code::AWAITED {
+            return None;
         }
         self.waker.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
@@ -329,6 +332,8 @@ impl Completion {
             return Poll::Ready(outcome);
         }
         *self.waker.lock().unwrap_or_else(PoisonError::into_inner) = Some(waker.clone());
+        let (from, to) = (code::PENDING, code::AWAITED);
+        let _ = self.code.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire);
         // The end may have come between the look and the registration.
         self.outcome().map_or(Poll::Pending, Poll::Ready)
     }

@@ -1,8 +1,9 @@
 //! The links of one worker: who is reached, where, and what waits for it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::ops::Range;
 
+use hashbrown::HashMap;
 use slab::Slab;
 
 use crate::address::{Address, EngineId};

@@ -32,7 +32,7 @@ use self::links::State;
 use self::shared::Shared;
 use self::worker::Worker;
 use crate::address::{Address, EngineId};
-use crate::batch::Transfers;
+use crate::batch::{Transfers, keep_room};
 use crate::counter::Counter;
 use crate::fabric::{Grant, RegionId};
 use crate::memory::{HostMemory, Memory};
@@ -198,6 +198,11 @@ impl Engine {
     /// Ends everything that touches a region; whether that is proven within `timeout`.
     pub(crate) fn fence_region(&self, region: &Registered, timeout: Duration) -> bool {
         self.fence(Some(region.id), timeout)
+    }
+
+    /// Operations on a region that are not provably ended.
+    pub(crate) fn ops_on(&self, region: RegionId) -> usize {
+        self.inner.crew.workers.iter().map(|it| it.with(|core| core.ops_on(region))).sum()
     }
 
     fn fence(&self, region: Option<RegionId>, timeout: Duration) -> bool {
@@ -478,6 +483,7 @@ impl Engine {
                 }
             });
         }
+        keep_room(orders);
         Transfers::new(all)
     }
 

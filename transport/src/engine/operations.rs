@@ -98,11 +98,7 @@ impl Engine {
         let slack = Duration::from_secs(1);
         self.wait_on(&completion, until + slack, || completion.outcome().is_some());
         let outcome = completion.outcome().unwrap_or(Outcome::Lost(Reason::Deadline));
-        completion
-            .mapping
-            .get()
-            .and_then(|mapping| mapping.lock().unwrap_or_else(PoisonError::into_inner).take())
-            .filter(|_| outcome.is_done())
-            .ok_or(MapError { outcome })
+        let mapping = completion.mapping.lock().unwrap_or_else(PoisonError::into_inner).take();
+        mapping.filter(|_| outcome.is_done()).map(|it| *it).ok_or(MapError { outcome })
     }
 }

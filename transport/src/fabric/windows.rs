@@ -1,7 +1,8 @@
 //! The regions and windows of an engine, as a fabric keeps them.
 
-use std::collections::HashMap;
 use std::sync::Arc;
+
+use hashbrown::HashMap;
 
 use super::{Grant, Local, RegionId};
 use crate::memory::{self, Memory};

@@ -1,6 +1,6 @@
 //! A walk over the pieces of a plan.
 
-use super::{Pages, Plan};
+use super::{Pages, Plan, Run};
 
 /// Bytes that are one stretch on both sides.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -25,12 +25,53 @@ impl Cursor {
     #[inline]
     pub fn next(&mut self, plan: &Plan, len_max: u64) -> Option<Piece> {
         debug_assert!(len_max > 0);
-        let (local, local_len) = self.local.look(plan.local())?;
-        let (remote, remote_len) = self.remote.look(plan.remote())?;
+        self.step((Side::of(plan.local()), Side::of(plan.remote())), len_max)
+    }
+
+    /// Adds the next pieces, none longer than `len_max` and all together not longer than `bytes`, until
+    /// there are `count`; how many bytes they have.
+    pub(crate) fn list(
+        &mut self,
+        plan: &Plan,
+        len_max: u64,
+        bytes: u64,
+        count: usize,
+        pieces: &mut Vec<Piece>,
+    ) -> u64 {
+        let sides = (Side::of(plan.local()), Side::of(plan.remote()));
+        let mut cursor = *self;
+        let mut left = bytes;
+        while left > 0 && pieces.len() < count {
+            let Some(piece) = cursor.step(sides, left.min(len_max)) else { break };
+            left -= piece.len;
+            pieces.push(piece);
+        }
+        *self = cursor;
+        bytes - left
+    }
+
+    #[inline]
+    fn step(&mut self, (here, there): (Side<'_>, Side<'_>), len_max: u64) -> Option<Piece> {
+        let (local, local_len) = self.local.look(here)?;
+        let (remote, remote_len) = self.remote.look(there)?;
         let len = local_len.min(remote_len).min(len_max);
-        self.local.advance(plan.local(), len, local_len);
-        self.remote.advance(plan.remote(), len, remote_len);
+        self.local.advance(here, len, local_len);
+        self.remote.advance(there, len, remote_len);
         Some(Piece { local, remote, len })
+    }
+}
+
+/// The pages of one side, at hand.
+#[derive(Clone, Copy)]
+struct Side<'a> {
+    runs: &'a [Run],
+    layers: &'a [u64],
+}
+
+impl<'a> Side<'a> {
+    #[inline]
+    fn of(pages: &'a Pages) -> Self {
+        Self { runs: pages.layer_runs(), layers: pages.layer_starts() }
     }
 }
 
@@ -47,28 +88,26 @@ struct Place {
 impl Place {
     /// Where the next byte is, and how many follow it without a gap.
     #[inline]
-    fn look(&self, pages: &Pages) -> Option<(u64, u64)> {
-        let run = pages.layer_runs().get(self.run as usize)?;
-        let start = pages.layer_starts().get(self.layer as usize)?;
+    fn look(&self, side: Side<'_>) -> Option<(u64, u64)> {
+        let run = side.runs.get(self.run as usize)?;
+        let start = side.layers.get(self.layer as usize)?;
         let at = start + run.offset + u64::from(self.piece) * run.stride + self.within;
         Some((at, run.bytes - self.within))
     }
 
     /// Goes on by `len` of the `left` bytes of this piece.
     #[inline]
-    fn advance(&mut self, pages: &Pages, len: u64, left: u64) {
+    fn advance(&mut self, side: Side<'_>, len: u64, left: u64) {
         if len < left {
             self.within += len;
             return;
         }
         self.within = 0;
         self.piece += 1;
-        let runs = pages.layer_runs();
-        if self.piece == runs[self.run as usize].count {
+        if self.piece == side.runs[self.run as usize].count {
             self.piece = 0;
             self.run += 1;
-            if self.run as usize == runs.len()
-                && (self.layer as usize) < pages.layer_starts().len() - 1
+            if self.run as usize == side.runs.len() && (self.layer as usize) < side.layers.len() - 1
             {
                 self.run = 0;
                 self.layer += 1;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Core, Stage};
+use super::{Core, Op, Stage};
 use crate::fabric::{Grant, OpId, RegionId, RemoteKey};
 use crate::outcome::{Outcome, Reason};
 use crate::region::Registered;
@@ -52,8 +52,8 @@ impl Core {
         let ops: Vec<OpId> = self
             .ops
             .iter()
-            .filter(|(_, op)| match op.order.task.local() {
-                Some(local) => concerns(local.region.id),
+            .filter(|(_, op)| match &op.region {
+                Some(it) => concerns(it.id),
                 None => region.is_none(),
             })
             .map(|(index, op)| OpId(index as u64 | u64::from(op.serial) << 32))
@@ -67,13 +67,16 @@ impl Core {
     pub(in crate::engine) fn fence_is_complete(&self, region: Option<RegionId>) -> bool {
         match region {
             Some(id) => {
-                self.revoking.values().all(|holder| holder.id != id)
-                    && self.ops.iter().all(|(_, op)| {
-                        op.order.task.local().is_none_or(|local| local.region.id != id)
-                    })
+                self.revoking.values().all(|holder| holder.id != id) && self.ops_on(id) == 0
             }
             None => self.revoking.is_empty() && self.ops.is_empty(),
         }
+    }
+
+    /// Operations on a region that are not provably ended.
+    pub(in crate::engine) fn ops_on(&self, region: RegionId) -> usize {
+        let is_on = |op: &Op| op.region.as_ref().is_some_and(|it| it.id == region);
+        self.ops.iter().filter(|(_, op)| is_on(op)).count()
     }
 
     // ---- the end -----------------------------------------------------------------------------

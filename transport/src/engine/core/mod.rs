@@ -8,13 +8,14 @@ mod fences;
 mod peers;
 mod submit;
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, VecDeque};
-use std::sync::Arc;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{Ordering, fence};
+use std::sync::{Arc, PoisonError};
 use std::task::Waker;
 
 use slab::Slab;
+
+use self::deadlines::Deadlines;
 
 use super::links::Links;
 use super::shared::{INBOX_MAX, Shared};
@@ -22,7 +23,8 @@ use super::stats::Tallies;
 use super::worker::Queued;
 use crate::fabric::{Event, Fabric, OpId, Status};
 use crate::immediate::Immediate;
-use crate::order::Order;
+use crate::lane::Class;
+use crate::order::{Order, What};
 use crate::outcome::Outcome;
 use crate::peer::{Incoming, LinkId, Peer};
 use crate::region::Registered;
@@ -41,8 +43,15 @@ struct Op {
     link: LinkId,
     /// Which of the link's connections it was posted on.
     connection: u32,
-    order: Order<'static>,
     stage: Stage,
+    what: What,
+    class: Class,
+    bytes: u64,
+    deadline: Time,
+    /// The region of this side, which stays where it is.
+    region: Option<Arc<Registered>>,
+    /// All of the order while it waits: what a fabric has is not given to another.
+    order: Option<Box<Order<'static>>>,
     completion: Arc<Completion>,
 }
 
@@ -77,7 +86,7 @@ pub(super) struct Core {
     links: Links,
     /// Links with parked operations that may go on.
     runnable: VecDeque<LinkId>,
-    deadlines: BinaryHeap<Reverse<(Time, OpId)>>,
+    deadlines: Deadlines,
     /// Windows on their way out (in order, so that a simulated run repeats itself), with the memory
     /// that must stay until they are fenced.
     revoking: BTreeMap<WindowId, Arc<Registered>>,
@@ -111,7 +120,7 @@ impl Core {
             next_serial: 0,
             links,
             runnable: VecDeque::new(),
-            deadlines: BinaryHeap::new(),
+            deadlines: Deadlines::default(),
             revoking: BTreeMap::new(),
             granted: BTreeMap::new(),
             events: Vec::new(),
@@ -169,8 +178,9 @@ impl Core {
             Event::Mapped { op, memory, offset, len } => {
                 if let Some(entry) = self.op_mut(op) {
                     let (offset, len) = (offset as usize, len as usize);
-                    let mapping = Mapping::new(memory, offset, len);
-                    let _ = entry.completion.mapping.set(std::sync::Mutex::new(Some(mapping)));
+                    let mapping = Box::new(Mapping::new(memory, offset, len));
+                    let place = entry.completion.mapping.lock();
+                    *place.unwrap_or_else(PoisonError::into_inner) = Some(mapping);
                 }
                 self.completed(op, Status::Done);
             }
@@ -229,30 +239,28 @@ impl Core {
     /// Writes an operation's end and forgets it, unless it is `Lost`.
     fn finish(&mut self, id: OpId, outcome: Outcome) {
         let index = (id.0 & u64::from(u32::MAX)) as usize;
-        let op = &mut self.ops[index];
-        let completion = Arc::clone(&op.completion);
-        if let Outcome::Lost(_) = outcome {
-            op.stage = Stage::Lost;
-        }
-        let op = &self.ops[index];
-        self.count(outcome, &op.order.task);
+        let Op { what, bytes, .. } = self.ops[index];
+        self.count(outcome, what, bytes);
         if outcome.pages_are_free() {
-            drop(self.forget(id));
+            // What it holds is let go of before anybody hears of the end.
+            let Op { completion, order, region, .. } = self.forget(id);
+            drop((order, region));
+            self.wakers.extend(completion.end(outcome));
+        } else {
+            let op = &mut self.ops[index];
+            op.stage = Stage::Lost;
+            self.wakers.extend(op.completion.end(outcome));
         }
-        self.wakers.extend(completion.end(outcome));
     }
 
     /// Takes an operation out, with all that it holds.
     fn forget(&mut self, id: OpId) -> Op {
         let op = self.ops.remove((id.0 & u64::from(u32::MAX)) as usize);
-        if let Some(local) = op.order.task.local() {
-            local.region.busy.fetch_sub(1, Ordering::AcqRel);
-        }
         if let Some(entry) = self.links.get_mut(op.link) {
             entry.ops -= 1;
             let keeps = sabotage::is(Defect::LostCredit) && op.stage == Stage::Cancelled;
             if op.stage != Stage::Parked && op.connection == entry.connection && !keeps {
-                entry.credits.give_back(op.order.class.lane(), op.order.task.bytes());
+                entry.credits.give_back(op.class.lane(), op.bytes);
             }
             if entry.has_parked() && !std::mem::replace(&mut entry.runnable, true) {
                 self.runnable.push_back(op.link);

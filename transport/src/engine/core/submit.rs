@@ -1,6 +1,5 @@
 //! Tasks from submission to the fabric.
 
-use std::cmp::Reverse;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
@@ -12,7 +11,7 @@ use crate::engine::stats::Tallies;
 use crate::engine::worker::Queued;
 use crate::fabric::{OpId, PeerId, Posted};
 use crate::lane::{Class, Lane};
-use crate::order::{Move, Order, Task};
+use crate::order::{Move, Order, Task, What};
 use crate::outcome::{Outcome, Reason};
 use crate::pages::{Pages, Plan};
 use crate::peer::LinkId;
@@ -28,6 +27,9 @@ const OPS_MAX: usize = 1 << 16;
 const OPS_URGENT: usize = 1 << 12;
 /// Of these, what one peer can have, so that one that does not answer leaves room for the others.
 const OPS_PER_PEER: usize = OPS_MAX / 2;
+
+/// Why an operation has its order.
+const PARKED: &str = "what is parked has its order";
 
 /// How far a task got at once.
 enum Begun {
@@ -71,7 +73,7 @@ impl Core {
         let id = OpId(self.ops.vacant_key() as u64 | u64::from(self.next_serial) << 32);
         match self.begin(id, order) {
             Begun::Ended(outcome) => self.ended(outcome, &order.task),
-            Begun::Under(stage) => self.keep(id, order.keep(), stage, completion()),
+            Begun::Under(stage) => self.keep(id, order, stage, completion()),
             Begun::Elsewhere => {
                 let diverted = self.divert(order.keep(), completion, Reason::Unreachable);
                 diverted.unwrap_or_else(|order| {
@@ -124,7 +126,7 @@ impl Core {
     fn keep(
         &mut self,
         id: OpId,
-        order: Order<'static>,
+        order: &mut Order<'_>,
         stage: Stage,
         completion: Arc<Completion>,
     ) -> Started {
@@ -139,18 +141,28 @@ impl Core {
                 self.runnable.push_back(link);
             }
         }
-        if let Some(local) = order.task.local() {
-            local.region.busy.fetch_add(1, Ordering::AcqRel);
-        }
-        completion.worker.store(self.index, Ordering::SeqCst);
+        // Nobody else has it yet, or `admit` has stored the same.
+        completion.worker.store(self.index, Ordering::Relaxed);
         completion.op.store(id.0, Ordering::Release);
         let margin = (order.timeout / 8).min(CANCEL_MARGIN_MAX);
         self.trim_deadlines();
-        self.deadlines.push(Reverse((order.deadline.before(margin), id)));
+        self.deadlines.push(order.deadline.before(margin), id);
         let running = Started::Running(Arc::clone(&completion));
         let serial = self.next_serial;
         self.next_serial = serial.wrapping_add(1);
-        self.ops.insert(Op { serial, link, connection, order, stage, completion });
+        self.ops.insert(Op {
+            serial,
+            link,
+            connection,
+            stage,
+            what: order.task.what(),
+            class: order.class,
+            bytes: order.task.bytes(),
+            deadline: order.deadline,
+            region: order.task.local().map(|it| Arc::clone(&it.region)),
+            order: (stage == Stage::Parked).then(|| Box::new(order.keep())),
+            completion,
+        });
         running
     }
 
@@ -221,18 +233,18 @@ impl Core {
 
     /// Counts a task that ended on the spot.
     fn ended(&self, outcome: Outcome, task: &Task<'_>) -> Started {
-        self.count(outcome, task);
+        self.count(outcome, task.what(), task.bytes());
         Started::Ended(outcome)
     }
 
-    pub(super) fn count(&self, outcome: Outcome, task: &Task<'_>) {
+    pub(super) fn count(&self, outcome: Outcome, what: What, bytes: u64) {
         self.tallies.ended(outcome);
         if outcome.is_done() {
-            match task {
-                Task::Write(_) => Tallies::add(&self.tallies.written_bytes, task.bytes()),
-                Task::Read(_) => Tallies::add(&self.tallies.read_bytes, task.bytes()),
-                Task::Send { .. } => Tallies::add(&self.tallies.messages_sent, 1),
-                Task::Signal { .. } | Task::Map { .. } => {}
+            match what {
+                What::Write => Tallies::add(&self.tallies.written_bytes, bytes),
+                What::Read => Tallies::add(&self.tallies.read_bytes, bytes),
+                What::Send => Tallies::add(&self.tallies.messages_sent, 1),
+                What::Other => {}
             }
         }
     }
@@ -252,7 +264,7 @@ impl Core {
         let Some(op) = self.op_mut(id) else { return };
         match op.stage {
             Stage::Parked => {
-                let (link, class) = (op.link, op.order.class);
+                let (link, class) = (op.link, op.class);
                 if let Some(entry) = self.links.get_mut(link) {
                     entry.unpark(class, id);
                 }
@@ -303,13 +315,14 @@ impl Core {
             && let Some(id) = entry.first_parked(queues.clone())
         {
             let index = (id.0 & u64::from(u32::MAX)) as usize;
-            let order = &self.ops[index].order;
+            let op = &self.ops[index];
+            let order = op.order.as_deref().expect(PARKED);
             if entry.is_somebody_else(order) {
                 entry.unpark(order.class, id);
                 self.give_up_way(id, Reason::Unreachable, Reason::Stale);
                 continue;
             }
-            let bytes = order.task.bytes();
+            let (class, bytes) = (op.class, op.bytes);
             if !entry.credits.allow(lane, bytes) {
                 // Whatever gives credits back makes the link runnable.
                 return false;
@@ -318,13 +331,14 @@ impl Core {
             if posted == Posted::Busy {
                 return true;
             }
-            entry.unpark(order.class, id);
+            entry.unpark(class, id);
             progress.worked = true;
             match posted {
                 Posted::Pending => {
                     entry.credits.take(lane, bytes);
                     let op = &mut self.ops[index];
                     (op.stage, op.connection) = (Stage::Posted, entry.connection);
+                    op.order = None;
                 }
                 Posted::Done => {
                     progress.news = true;
@@ -345,13 +359,14 @@ impl Core {
     pub(super) fn give_up_way(&mut self, id: OpId, why: Reason, rejected: Reason) {
         let index = (id.0 & u64::from(u32::MAX)) as usize;
         let op = &self.ops[index];
-        let next = op.order.task.window().and_then(|opened| opened.way_after(op.order.way));
+        let order = op.order.as_deref().expect(PARKED);
+        let next = order.task.window().and_then(|opened| opened.way_after(order.way));
         if next.is_none() {
             self.finish(id, Outcome::Rejected(rejected));
             return;
         }
         let Op { order, completion, .. } = self.forget(id);
-        let diverted = self.divert(order, || completion, why);
+        let diverted = self.divert(*order.expect(PARKED), || completion, why);
         debug_assert!(diverted.is_ok(), "there is a next way");
     }
 }

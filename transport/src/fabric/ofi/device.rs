@@ -242,13 +242,15 @@ impl Device for Domain {
     }
 
     fn poll(&mut self, out: &mut Vec<Completion>) -> bool {
-        let channels: Vec<ChannelId> = self.channels.keys().copied().collect();
-        for channel in channels {
+        let mut turns = std::mem::take(&mut self.turns);
+        turns.extend(self.channels.keys());
+        for channel in turns.drain(..) {
             self.read_queue(channel);
             if self.backlog > 0 {
                 Lane::ALL.into_iter().for_each(|lane| self.push(channel, lane));
             }
         }
+        self.turns = turns;
         let any = !self.reports.is_empty();
         out.append(&mut self.reports);
         any

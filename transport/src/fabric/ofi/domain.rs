@@ -1,13 +1,13 @@
 //! One domain, and its endpoints.
 
 use std::cell::UnsafeCell;
-use std::collections::HashMap;
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::ptr;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use hashbrown::HashMap;
 use rustix::event::epoll::{self, CreateFlags};
 use tranship_ofi_sys as sys;
 
@@ -49,6 +49,8 @@ pub(super) struct Domain {
     pub(super) pieces_max: usize,
     pub(super) regions: HashMap<RegionId, Registered>,
     pub(super) channels: HashMap<ChannelId, Channel>,
+    /// Room for the channels whose turn it is in a poll.
+    pub(super) turns: Vec<ChannelId>,
     pub(super) exposures: HashMap<ExposureId, [Option<Object<sys::fid_mr>>; 2]>,
     pub(super) pool: Pool,
     /// Pieces that the provider had no room for.
@@ -122,6 +124,7 @@ impl Domain {
             pieces_max,
             regions: HashMap::new(),
             channels: HashMap::new(),
+            turns: Vec::new(),
             exposures: HashMap::new(),
             pool: Pool::default(),
             backlog: 0,
@@ -393,9 +396,9 @@ impl Domain {
         let Some(channel) = self.channels.get_mut(&id) else { return false };
         let mut any = false;
         let mut failure = None;
+        // SAFETY: all zero is a valid entry.
+        let mut entries: [sys::fi_cq_data_entry; READ_MAX] = unsafe { std::mem::zeroed() };
         for _ in 0..READS_PER_POLL {
-            // SAFETY: all zero is a valid entry.
-            let mut entries: [sys::fi_cq_data_entry; READ_MAX] = unsafe { std::mem::zeroed() };
             // SAFETY: the queue is open and has the format of these entries.
             let count = unsafe {
                 sys::Fabric::cq_read(channel.cq.as_ptr(), entries.as_mut_ptr().cast(), READ_MAX)

@@ -1,6 +1,8 @@
 //! Windows of ours: shown to the peers that know their keys, and taken back.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
+
+use hashbrown::HashMap;
 
 use super::device::{Exposing, ExposureId, Keys, Part};
 use super::fabric::{Hub, Rdma};

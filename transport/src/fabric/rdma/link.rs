@@ -1,26 +1,24 @@
 //! A peer: the paths to it, what is under way there, and which of its windows are open.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
+use hashbrown::HashMap;
 use slab::Slab;
 
-use super::device::{Post, Room};
+use super::device::{Keys, Post, Room};
 use super::exposing::Exposed;
 use super::fabric::Hub;
 use super::mail::Outbox;
-use super::op::{Batch, Cut, Flight, Kind, Load, News, Op, Position};
-use super::opening::{Opened, Opening};
+use super::op::{Batch, Cut, Flight, Kind, Load, News, Op};
+use super::opening::Opened;
 use super::path::{Path, State};
 use crate::address::EngineId;
-use crate::fabric::{self, Event, OpId, PeerId, Posted, Remote, Status, Work};
+use crate::fabric::{self, Event, OpId, PeerId, Posted, Status, Work};
 use crate::lane::Lane;
 use crate::outcome::Reason;
 use crate::pages::Plan;
 use crate::time::Time;
-use crate::window::{Access, WindowId};
-
-/// Operations of ours that one peer has at once.
-const OPS_MAX: usize = 4096;
+use crate::window::WindowId;
 
 /// An operation's place, and its serial number.
 pub(super) type OpRef = (u32, u32);
@@ -40,7 +38,7 @@ pub(super) struct Link {
     /// Whether it was said that payload goes through the streams.
     pub(super) fallen: bool,
     pub(super) ops: Slab<Op>,
-    ops_ever: u32,
+    pub(super) ops_ever: u32,
     /// What has something to post, by lane.
     pub(super) queues: [VecDeque<OpRef>; 2],
     /// What waits for room in the streams.
@@ -58,7 +56,7 @@ pub(super) struct Link {
 
 /// What became of an attempt to post.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Given {
+pub(super) enum Given {
     /// Something was posted.
     Yes,
     /// There is no room.
@@ -105,90 +103,6 @@ impl Link {
 
     // ---- posting -----------------------------------------------------------------------------
 
-    /// Takes on a write, a read or a signal.
-    pub(super) fn post(&mut self, hub: &mut Hub, id: OpId, lane: Lane, work: &Work<'_>) -> Posted {
-        if !self.has_ways() {
-            return self.fall_back(hub, id, lane, *work);
-        }
-        if self.ops.len() >= OPS_MAX {
-            return Posted::Busy;
-        }
-        let op = match self.describe(hub, id, lane, work) {
-            Ok(op) => op,
-            Err(reason) => return Posted::Refused(reason),
-        };
-        let window = (op.kind != Kind::Signal).then_some((op.remote.window, op.remote.key.key));
-        let (serial, index) = (op.serial, self.ops.insert(op) as u32);
-        if let Some((window, key)) = window
-            && let Opening::Wait = self.open(hub, window, key, (index, serial))
-        {
-            return Posted::Pending;
-        }
-        match self.begin((index, serial)) {
-            Ok(()) => {
-                self.pump(hub);
-                Posted::Pending
-            }
-            Err(reason) => {
-                self.ops.remove(index as usize);
-                Posted::Refused(reason)
-            }
-        }
-    }
-
-    fn describe(
-        &mut self,
-        hub: &mut Hub,
-        id: OpId,
-        lane: Lane,
-        work: &Work<'_>,
-    ) -> Result<Op, Reason> {
-        let (kind, local, remote, pages, immediate) = match *work {
-            Work::Write { local, remote, pages, immediate } => {
-                (Kind::Write, local, remote, pages, immediate)
-            }
-            Work::Read { local, remote, pages, immediate } => {
-                (Kind::Read, local, remote, pages, immediate)
-            }
-            Work::Signal { immediate } => (Kind::Signal, NOTHING, NOWHERE, None, Some(immediate)),
-            Work::Send { .. } | Work::Map { .. } => return Err(Reason::Unsupported),
-        };
-        let total = fabric::bytes(&local, pages);
-        if let Some(plan) = pages
-            && (plan.local().end() > local.len || plan.local().bytes() != plan.remote().bytes())
-        {
-            return Err(Reason::OutOfBounds);
-        }
-        if total > 0 {
-            hub.control.windows().check(&local, kind == Kind::Read)?;
-        }
-        if kind == Kind::Write && !hub.control.allows(self.engine, self.ops.len()) {
-            return Err(Reason::Unproven);
-        }
-        self.ops_ever = self.ops_ever.wrapping_add(1);
-        Ok(Op {
-            serial: self.ops_ever,
-            id,
-            kind,
-            lane,
-            local,
-            remote,
-            plan: pages.filter(|_| total > 0).cloned(),
-            immediate,
-            total,
-            next: Position::default(),
-            again: Vec::new(),
-            flying: 0,
-            landed: 0,
-            path: None,
-            spread: false,
-            news: if immediate.is_some() { News::Due } else { News::None },
-            cancel: None,
-            queued: false,
-            counted: false,
-        })
-    }
-
     /// Whether an operation waits for the peer's answer about its window.
     pub(super) fn is_waiting(&self, at: OpRef) -> bool {
         self.opened.values().any(|opened| opened.waiting.contains(&at))
@@ -199,10 +113,9 @@ impl Link {
         let op = &mut self.ops[at.0 as usize];
         if op.kind != Kind::Signal {
             let opened = self.opened.get_mut(&op.remote.window).ok_or(Reason::Stale)?;
-            let access = if op.kind == Kind::Write { Access::WRITE } else { Access::READ };
             let reach = fabric::reach(&op.local, op.plan.as_ref());
             let reach = if op.total == 0 { 0 } else { reach };
-            opened.admit(op.remote.key.key, access, op.remote.offset, reach)?;
+            opened.admit(op.remote.key.key, op.kind.access(), op.remote.offset, reach)?;
             opened.under_way += u32::from(!std::mem::replace(&mut op.counted, true));
         }
         self.queue(at);
@@ -252,17 +165,18 @@ impl Link {
     }
 
     /// Posts one batch of an operation on the path that will be through with it first.
-    fn give(&mut self, hub: &mut Hub, at: OpRef) -> Given {
+    pub(super) fn give(&mut self, hub: &mut Hub, at: OpRef) -> Given {
         let op = &mut self.ops[at.0 as usize];
         let payload = op.has_more();
         let opened = payload.then(|| self.opened.get(&op.remote.window)).flatten();
         let lane = op.lane;
         let most = op.total.saturating_sub(op.landed).min(hub.settings.stripe_bytes);
-        let mut best: Option<(f64, u8, Room)> = None;
+        let mut best: Option<(f64, u8, Room, Option<Keys>)> = None;
         let (mut leads, mut missing) = (false, None);
         for (number, path) in self.paths.iter().enumerate() {
             let Some(channel) = path.up() else { continue };
-            if payload && opened.is_none_or(|it| it.keys(number, path.generation).is_none()) {
+            let keys = opened.and_then(|it| it.keys(number, path.generation));
+            if payload && keys.is_none() {
                 missing = Some(op.remote.window);
                 continue;
             }
@@ -275,12 +189,13 @@ impl Link {
             if room.pieces == 0 || (!payload && room.immediates == 0) {
                 continue;
             }
-            let when = path.estimate(most, hub.now);
+            // Where there is no other, it does not matter.
+            let when = if self.paths.len() > 1 { path.estimate(most, hub.now) } else { 0.0 };
             if best.is_none_or(|(best, ..)| when < best) {
-                best = Some((when, number as u8, room));
+                best = Some((when, number as u8, room, keys));
             }
         }
-        let Some((_, number, room)) = best else {
+        let Some((_, number, room, keys)) = best else {
             return if leads { Given::Full } else { Given::Nowhere };
         };
         let path = &mut self.paths[usize::from(number)];
@@ -311,8 +226,6 @@ impl Link {
         }
         op.flying += 1;
         path.under_way[lane.index()] += batch.bytes;
-        let (keys, generation) = (opened, path.generation);
-        let keys = keys.and_then(|it| it.keys(usize::from(number), generation));
         let token = hub.launch(self.id, Load::Op(at, announces), number, lane, batch);
         let post = Post {
             channel,
@@ -396,14 +309,13 @@ impl Link {
     }
 
     /// Takes an operation out.
-    pub(super) fn forget(&mut self, hub: &mut Hub, (index, _): OpRef) -> Op {
-        let op = self.ops.remove(index as usize);
-        if op.counted {
-            self.leave_window(hub, op.remote.window);
-        } else if op.kind != Kind::Signal {
-            self.unwait((index, op.serial));
+    pub(super) fn forget(&mut self, hub: &mut Hub, (index, serial): OpRef) {
+        let Op { counted, kind, remote, .. } = self.ops.remove(index as usize);
+        if counted {
+            self.leave_window(hub, remote.window);
+        } else if kind != Kind::Signal {
+            self.unwait((index, serial));
         }
-        op
     }
 
     /// Asks for an early end; whether the operation is one of these.
@@ -424,7 +336,13 @@ impl Link {
     // ---- the streams -------------------------------------------------------------------------
 
     /// Gives work to the streams, for want of paths.
-    fn fall_back(&mut self, hub: &mut Hub, id: OpId, lane: Lane, work: Work<'_>) -> Posted {
+    pub(super) fn fall_back(
+        &mut self,
+        hub: &mut Hub,
+        id: OpId,
+        lane: Lane,
+        work: Work<'_>,
+    ) -> Posted {
         if !std::mem::replace(&mut self.fallen, true) {
             hub.reports.push(Event::Fallback { peer: self.id });
             tracing::warn!(
@@ -454,7 +372,7 @@ impl Link {
         match self.fall_back(hub, id, lane, work) {
             Posted::Busy => self.spill.push_back(at),
             // The streams report its end.
-            Posted::Pending => drop(self.forget(hub, at)),
+            Posted::Pending => self.forget(hub, at),
             Posted::Done => {
                 self.forget(hub, at);
                 hub.reports.push(Event::Completed { op: id, status: Status::Done });
@@ -492,11 +410,3 @@ impl Link {
         }
     }
 }
-
-const NOTHING: fabric::Local =
-    fabric::Local { region: fabric::RegionId(u32::MAX), ptr: std::ptr::null_mut(), len: 0 };
-const NOWHERE: Remote = Remote {
-    window: WindowId { slot: u32::MAX, generation: u32::MAX },
-    key: fabric::RemoteKey { key: 0, base: 0 },
-    offset: 0,
-};

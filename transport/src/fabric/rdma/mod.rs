@@ -32,9 +32,12 @@ pub(crate) mod fuzzing;
 mod joining;
 mod link;
 mod mail;
+#[cfg(feature = "conformance")]
+pub mod null;
 mod op;
 mod opening;
 mod path;
+mod posting;
 mod report;
 #[cfg(any(feature = "conformance", feature = "fuzzing", all(not(loom), test)))]
 pub mod sim;

@@ -6,6 +6,7 @@ use crate::lane::Lane;
 use crate::outcome::Reason;
 use crate::pages::{Cursor, Piece, Plan};
 use crate::time::Time;
+use crate::window::Access;
 
 /// What an operation does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,6 +14,16 @@ pub(super) enum Kind {
     Write,
     Read,
     Signal,
+}
+
+impl Kind {
+    /// What it needs of the window.
+    pub(super) fn access(self) -> Access {
+        match self {
+            Self::Write => Access::WRITE,
+            Self::Read | Self::Signal => Access::READ,
+        }
+    }
 }
 
 /// An operation of ours.
@@ -162,19 +173,18 @@ impl Op {
 
 /// Goes on from a place and lists the pieces; how many bytes they have.
 fn fill(plan: Option<&Plan>, place: &mut Position, cut: Cut, pieces: &mut Vec<Piece>) -> u64 {
+    if let Some(plan) = plan {
+        let Cut { pieces: count, bytes, piece_bytes } = cut;
+        let got = place.cursor.list(plan, piece_bytes, bytes, count, pieces);
+        place.at += got;
+        return got;
+    }
     let mut left = cut.bytes;
     while left > 0 && pieces.len() < cut.pieces {
-        let most = left.min(cut.piece_bytes);
-        let piece = match plan {
-            None => Piece { local: place.at, remote: place.at, len: most },
-            Some(plan) => match place.cursor.next(plan, most) {
-                Some(piece) => piece,
-                None => break,
-            },
-        };
-        place.at += piece.len;
-        left -= piece.len;
-        pieces.push(piece);
+        let len = left.min(cut.piece_bytes);
+        pieces.push(Piece { local: place.at, remote: place.at, len });
+        place.at += len;
+        left -= len;
     }
     cut.bytes - left
 }

@@ -45,6 +45,11 @@ pub(super) enum Opening {
 }
 
 impl Opened {
+    /// Whether it is known what may be done.
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self.state, Standing::Open { .. })
+    }
+
     /// Whether this may be done.
     pub(super) fn admit(
         &self,

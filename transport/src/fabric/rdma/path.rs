@@ -10,7 +10,7 @@ const RATE_FIRST: f64 = 1e9;
 /// The share of a new measurement in the average.
 const RATE_GAIN: f64 = 0.125;
 /// Shorter posts say more about latency than about bandwidth.
-const RATE_BYTES_MIN: u64 = 32 << 10;
+pub(super) const RATE_BYTES_MIN: u64 = 32 << 10;
 /// The slowest rate that is believed: one bad moment is not to shut a path out for good.
 const RATE_MIN: f64 = 1e6;
 /// How long until a slow rate that was not measured again is believed to be twice as fast.
@@ -160,11 +160,11 @@ impl Rate {
     /// So many bytes, posted then, are through now.
     fn measure(&mut self, bytes: u64, posted: Time, now: Time) {
         // Those before it had the path until they were through.
-        let took = now.since(self.last.max(posted)).as_secs_f64();
-        self.last = now;
-        if bytes < RATE_BYTES_MIN || took <= 0.0 {
+        let began = std::mem::replace(&mut self.last, now).max(posted);
+        if bytes < RATE_BYTES_MIN || now <= began {
             return;
         }
+        let took = now.since(began).as_secs_f64();
         // Completions come in bursts: one that follows another at once would be infinitely fast.
         let rate = (bytes as f64 / took).clamp(RATE_MIN, self.bytes_per_second * 4.0);
         self.bytes_per_second += RATE_GAIN * (rate - self.bytes_per_second);

@@ -4,10 +4,12 @@
 //! None of them is ever forgotten without proof, or pages would be used again too early. So that
 //! they stay few all the same, a peer that has many of them is sent no more.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::dial::wait;
+use hashbrown::HashMap;
+
 use crate::address::EngineId;
 use crate::fabric::OpId;
 use crate::time::Time;

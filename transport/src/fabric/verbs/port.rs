@@ -1,6 +1,5 @@
 //! One port of a device: a rail.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
@@ -8,6 +7,7 @@ use std::ptr;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use hashbrown::HashMap;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use slab::Slab;
 use tranship_verbs_sys as sys;
