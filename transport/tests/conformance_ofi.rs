@@ -2,6 +2,8 @@
 
 mod rails_kit;
 
+use std::time::Duration;
+
 use tranship_transport::conformance::Harness;
 use tranship_transport::fabric::ofi::Config;
 use tranship_transport::fabric::tcp;
@@ -17,7 +19,9 @@ struct Ofi {
 
 impl Ofi {
     fn config(&self, control: tcp::Config) -> Config {
-        Config::new().provider(CASES[self.case as usize]).control(control)
+        // Some rules have sixteen peers, and the machine may be busy with other tests.
+        let config = Config::new().join_timeout(Duration::from_secs(60));
+        config.provider(CASES[self.case as usize]).control(control)
     }
 }
 

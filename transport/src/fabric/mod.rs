@@ -384,8 +384,8 @@ pub trait Fabric: Send {
         Vec::new()
     }
 
-    /// Measures [`Path::round_trip`] once more, of every path that is up; it is `None` meanwhile, and
-    /// [`Event::Path`] follows.
+    /// Measures [`Path::round_trip`] once more, of every path as soon as it is up and has room; it is
+    /// `None` meanwhile, and [`Event::Path`] follows.
     fn probe(&mut self, _peer: PeerId) {}
 
     /// Stops everything: ends all operations and connections, and returns when none of this

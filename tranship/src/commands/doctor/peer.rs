@@ -43,9 +43,9 @@ struct Reached {
     fabric: &'static str,
     /// Until the daemon has let us in, ms.
     connect_ms: f64,
-    /// A request and its answer.
+    /// A request and its answer; none when there was no time for any.
     #[serde(flatten)]
-    ping: Ping,
+    ping: Option<Ping>,
     /// Whether blocks are read and filled in place.
     mapped: bool,
     /// The rails of this side: by which addresses, and why.
@@ -139,7 +139,7 @@ impl Args {
             address: address.to_string(),
             fabric: address.fabric().name(),
             connect_ms,
-            ping: Ping::new(times).unwrap_or(Ping { ping_p50_us: 0.0, ping_p99_us: 0.0 }),
+            ping: Ping::new(times),
             mapped: client.is_mapped()?,
             rails: client.engine().rails().into_iter().map(RailTold::from).collect(),
             paths: paths.map(|(path, trips)| PathTold::new(path, trips)).collect(),
@@ -196,7 +196,9 @@ impl Reached {
         };
         row("fabric", self.fabric.to_owned());
         row("connected", format!("in {:.1} ms", self.connect_ms));
-        row("ping", self.ping.to_string());
+        if let Some(ping) = &self.ping {
+            row("ping", ping.to_string());
+        }
         let blocks = if self.mapped { "in place, in shared memory" } else { "by transfers" };
         row("blocks", blocks.to_owned());
         for rail in &self.rails {

@@ -33,14 +33,33 @@ pub(super) struct Channel {
     pub(super) _roots: Rc<Roots>,
 }
 
+impl Channel {
+    /// Closes it. Where the provider keeps an endpoint open, it keeps the memory that it may receive into.
+    /// Whether registrations are `bound` to endpoints.
+    pub(super) fn close(self, bound: bool) {
+        let Self { lanes, mut letters, .. } = self;
+        if let Some(letters) = letters.as_mut().filter(|_| bound) {
+            // It holds the endpoint.
+            letters.mr = None;
+        }
+        let closed = lanes.map(|queue| {
+            drop(queue.mailbox);
+            queue.ep.close()
+        });
+        if !closed.iter().all(|closed| *closed) {
+            std::mem::forget(letters);
+        }
+    }
+}
+
 /// One lane of it.
 pub(super) struct Queue {
+    /// Our mailbox, as the peer uses it through this endpoint; before the endpoint, which it may hold.
+    pub(super) mailbox: Object<sys::fid_mr>,
     pub(super) ep: Object<sys::fid_ep>,
     pub(super) peer: sys::fi_addr_t,
     pub(super) flying: usize,
     pub(super) waiting: VecDeque<Item>,
-    /// Our mailbox, as the peer uses it through this endpoint.
-    pub(super) mailbox: Object<sys::fid_mr>,
     /// The peer's mailbox.
     pub(super) theirs: (u64, u64),
     /// What the provider calls the endpoint.

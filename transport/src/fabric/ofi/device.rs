@@ -9,7 +9,8 @@ use std::sync::Arc;
 use tranship_ofi_sys as sys;
 
 use super::channel::{Channel, Queue, open_cq, watch_queue};
-use super::domain::{Domain, MAILBOX_BYTES, NAME_BYTES_MAX, Registered};
+use super::domain::{Domain, Exposure, MAILBOX_BYTES, NAME_BYTES_MAX, Registered};
+use super::letters::SECRET_BYTES;
 use super::near;
 use super::object::Object;
 use crate::fabric::RegionId;
@@ -112,6 +113,7 @@ impl Device for Domain {
         };
         let lanes = [lane()?, lane()?];
         let letters = self.letters(channel, &lanes[Lane::Latency.index()])?;
+        blob.extend(letters.as_ref().map_or([0; SECRET_BYTES], |it| it.secret));
         self.channels.insert(
             channel,
             Channel {
@@ -164,6 +166,10 @@ impl Device for Domain {
             queue.theirs = (key, base);
             queue.to = address_text(&channel.av, &name);
         }
+        let secret = take(SECRET_BYTES).and_then(|it| it.try_into().ok()).ok_or_else(wrong)?;
+        if let Some(letters) = &mut channel.letters {
+            letters.theirs = secret;
+        }
         Ok(())
     }
 
@@ -172,11 +178,16 @@ impl Device for Domain {
         while self.read_queue(id) {}
         if let Some(channel) = self.channels.remove(&id) {
             self.backlog -= channel.lanes.iter().map(|queue| queue.waiting.len()).sum::<usize>();
+            let bound = self.info.needs(sys::FI_MR_ENDPOINT);
+            if bound {
+                // They hold the endpoints.
+                self.exposures.retain(|_, it| it.channel != id);
+            }
             if channel.near && self.provider == "shm" {
                 near::bury(channel);
             } else {
                 // With the descriptor of its queue, which leaves the watch by that.
-                drop(channel);
+                channel.close(bound);
             }
             self.pool.forget(id);
         }
@@ -187,11 +198,11 @@ impl Device for Domain {
     fn expose(
         &mut self,
         exposure: ExposureId,
-        channel: ChannelId,
+        id: ChannelId,
         part: &Part,
     ) -> Result<Exposing, String> {
         let region = self.regions.get(&part.region).ok_or("no such region")?;
-        let channel = self.channels.get(&channel).ok_or("no such channel")?;
+        let channel = self.channels.get(&id).ok_or("no such channel")?;
         // SAFETY: the part lies in the region, which was checked when the window was granted.
         let start = unsafe { region.memory.as_ptr().add(part.offset as usize) };
         let mut access = 0;
@@ -212,7 +223,8 @@ impl Device for Domain {
         let key = |mr: &Object<sys::fid_mr>| unsafe { sys::Fabric::mr_key(mr.as_ptr()) };
         let keys =
             Keys { keys: [key(&one), key(two.as_ref().unwrap_or(&one))], base: self.base(start) };
-        self.exposures.insert(exposure, [Some(one), two]);
+        let it = Exposure { channel: id, _registrations: [Some(one), two] };
+        self.exposures.insert(exposure, it);
         Ok(Exposing::Now(keys))
     }
 

@@ -13,7 +13,7 @@ use tranship_ofi_sys as sys;
 
 use super::channel::{Channel, Item, Queue, What, issue, open_cq};
 use super::info::Info;
-use super::letters::{Letters, PLACE_BYTES, RECEIVES};
+use super::letters::{Letters, PLACE_BYTES, RECEIVES, SECRET_BYTES};
 use super::object::Object;
 use super::pool::{Pool, Posting, Use};
 use crate::fabric::RegionId;
@@ -24,8 +24,9 @@ use crate::memory::Memory;
 
 /// Completions read at once.
 const READ_MAX: usize = 32;
-/// How often that is done in one poll.
-const READS_PER_POLL: usize = 4;
+/// How often that is done in one poll: until nothing is left, as a rule. A peer that knows that something is
+/// here may rely on it that we know, too.
+const READS_PER_POLL: usize = 128;
 /// Pieces that one lane of a channel has under way at most.
 const PIECES_MAX: usize = 256;
 /// The longest piece: beyond this nothing gets faster, and some providers count in 32 bits.
@@ -51,7 +52,7 @@ pub(super) struct Domain {
     pub(super) channels: HashMap<ChannelId, Channel>,
     /// Room for the channels whose turn it is in a poll.
     pub(super) turns: Vec<ChannelId>,
-    pub(super) exposures: HashMap<ExposureId, [Option<Object<sys::fid_mr>>; 2]>,
+    pub(super) exposures: HashMap<ExposureId, Exposure>,
     pub(super) pool: Pool,
     /// Pieces that the provider had no room for.
     pub(super) backlog: usize,
@@ -70,6 +71,13 @@ pub(super) struct Roots {
 // SAFETY: libfabric's objects are used by one thread at a time, which is what FI_THREAD_DOMAIN asks;
 // contexts and the mailbox are memory of our own, and all that shares the roots goes along.
 unsafe impl Send for Domain {}
+
+/// A part of a region that a channel's peer may use.
+pub(super) struct Exposure {
+    pub(super) channel: ChannelId,
+    /// One for each endpoint where they are bound to those.
+    pub(super) _registrations: [Option<Object<sys::fid_mr>>; 2],
+}
 
 /// Memory of this side.
 pub(super) struct Registered {
@@ -111,7 +119,7 @@ impl Domain {
             ordered,
             exact: false,
             piece_bytes_max: PIECE_BYTES_MAX.min(ep.max_msg_size as u64),
-            message_bytes_max: if info.is_ip() { 0 } else { PLACE_BYTES },
+            message_bytes_max: if info.is_ip() { 0 } else { PLACE_BYTES - SECRET_BYTES },
             pins: info.needs(sys::FI_MR_ALLOCATED),
         };
         let pieces_max = tx.size.clamp(1, PIECES_MAX);
@@ -336,7 +344,7 @@ impl Domain {
         if self.traits.message_bytes_max == 0 {
             return Ok(None);
         }
-        let mut letters = Letters::new();
+        let mut letters = Letters::new()?;
         if self.info.needs(sys::FI_MR_LOCAL) {
             let access = sys::FI_SEND | sys::FI_RECV;
             letters.mr = Some(self.mr(letters.memory(), access, Some(&queue.ep))?);
@@ -345,7 +353,9 @@ impl Domain {
             let context = self.pool.context(Use::Receive(id, place));
             let rc = letters.receive(queue, place, context);
             if rc != 0 {
-                self.pool.take(context);
+                // The provider has some of the places until the endpoint is closed.
+                std::mem::forget(letters);
+                self.pool.forget(id);
                 return Err(self.error("fi_recv", rc as i32));
             }
         }
@@ -368,7 +378,7 @@ impl Domain {
             what: What::Message(place),
             local: ptr::null_mut(),
             desc: ptr::null_mut(),
-            len: bytes.len(),
+            len: bytes.len() + SECRET_BYTES,
             remote: 0,
             key: 0,
             immediate: None,
@@ -411,6 +421,7 @@ impl Domain {
                 if count <= 0 {
                     break;
                 }
+                any = true;
                 if entry.op_context.is_null() {
                     continue;
                 }
@@ -431,7 +442,8 @@ impl Domain {
             }
             any = true;
             for entry in &entries[..count as usize] {
-                if entry.flags & sys::FI_REMOTE_CQ_DATA != 0 {
+                // One that comes with a message is nobody's.
+                if entry.flags & sys::FI_REMOTE_CQ_DATA != 0 && entry.flags & sys::FI_MSG == 0 {
                     let immediate = Immediate(entry.data as u32);
                     self.reports.push(Completion::Arrived { from: None, immediate });
                     continue;
@@ -452,8 +464,10 @@ impl Domain {
                     }
                     Use::Receive(id, place) => {
                         let Some(letters) = &channel.letters else { continue };
-                        let bytes = letters.read(place, entry.len);
-                        self.reports.push(Completion::Message(id, bytes));
+                        match letters.read(place, entry.len) {
+                            Some(bytes) => self.reports.push(Completion::Message(id, bytes)),
+                            None => tracing::debug!(rail = self.name, "a message of a stranger"),
+                        }
                         let context = self.pool.context(Use::Receive(id, place));
                         let queue = &channel.lanes[Lane::Latency.index()];
                         let rc = letters.receive(queue, place, context);

@@ -10,8 +10,11 @@ use super::object::Object;
 use super::pool::Context;
 use crate::fabric::rdma::RAIL_MAX;
 
-/// The longest message, bytes.
+/// The longest message with what goes before it, bytes.
 pub(super) const PLACE_BYTES: usize = 1 << 10;
+/// What goes before each: a secret of the channel, which the peer was told over its connection. Endpoints
+/// take messages from anybody.
+pub(super) const SECRET_BYTES: usize = 16;
 /// Messages that the peer may send before it hears that one was taken, and some that are on their
 /// way back to the provider.
 pub(super) const RECEIVES: u32 = RAIL_MAX as u32 + 8;
@@ -23,15 +26,23 @@ pub(super) struct Letters {
     /// Where the provider wants local memory registered.
     pub(super) mr: Option<Object<sys::fid_mr>>,
     bytes: Box<[UnsafeCell<u8>]>,
+    /// What the peer's messages begin with, and what ours have to.
+    pub(super) secret: [u8; SECRET_BYTES],
+    pub(super) theirs: [u8; SECRET_BYTES],
     /// Places behind those for receives that nothing is sent from.
     free: Vec<u32>,
 }
 
 impl Letters {
-    pub(super) fn new() -> Self {
+    /// # Errors
+    /// When there is no randomness.
+    pub(super) fn new() -> Result<Self, String> {
+        let mut secret = [0; SECRET_BYTES];
+        getrandom::fill(&mut secret).map_err(|error| format!("no random secret: {error}"))?;
         let len = (RECEIVES + SENDS) as usize * PLACE_BYTES;
         let bytes = (0..len).map(|_| UnsafeCell::new(0)).collect();
-        Self { mr: None, bytes, free: (RECEIVES..RECEIVES + SENDS).collect() }
+        let free = (RECEIVES..RECEIVES + SENDS).collect();
+        Ok(Self { mr: None, bytes, secret, theirs: [0; SECRET_BYTES], free })
     }
 
     /// All of it, to be registered.
@@ -48,20 +59,26 @@ impl Letters {
         self.mr.as_ref().map_or(ptr::null_mut(), |mr| unsafe { sys::Fabric::mr_desc(mr.as_ptr()) })
     }
 
-    /// What is in a place that the provider does not use now.
-    pub(super) fn read(&self, place: u32, len: usize) -> Vec<u8> {
+    /// The message in a place that the provider does not use now; `None` when it is not the peer's.
+    pub(super) fn read(&self, place: u32, len: usize) -> Option<Vec<u8>> {
         let mut bytes = vec![0; len.min(PLACE_BYTES)];
         // SAFETY: so many bytes are there, and nobody else uses the place.
         unsafe { ptr::copy_nonoverlapping(self.start(place), bytes.as_mut_ptr(), bytes.len()) };
-        bytes
+        let is_theirs = bytes.starts_with(&self.secret);
+        is_theirs.then(|| bytes.split_off(SECRET_BYTES))
     }
 
     /// A place with these bytes, if one is free.
     pub(super) fn write(&mut self, bytes: &[u8]) -> Option<u32> {
-        assert!(bytes.len() <= PLACE_BYTES, "a message of {} bytes", bytes.len());
+        let most = PLACE_BYTES - SECRET_BYTES;
+        assert!(bytes.len() <= most, "a message of {} bytes", bytes.len());
         let place = self.free.pop()?;
-        // SAFETY: it fits, and nobody else uses the place.
-        unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), self.start(place), bytes.len()) };
+        // SAFETY: both fit, and nobody else uses the place.
+        unsafe {
+            let start = self.start(place);
+            ptr::copy_nonoverlapping(self.theirs.as_ptr(), start, SECRET_BYTES);
+            ptr::copy_nonoverlapping(bytes.as_ptr(), start.add(SECRET_BYTES), bytes.len());
+        }
         Some(place)
     }
 

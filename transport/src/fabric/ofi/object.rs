@@ -30,12 +30,24 @@ impl<T> Object<T> {
     }
 }
 
-impl<T> Drop for Object<T> {
-    fn drop(&mut self) {
+impl<T> Object<T> {
+    /// Closes it; whether it is closed.
+    pub(super) fn close(self) -> bool {
+        std::mem::ManuallyDrop::new(self).end()
+    }
+
+    fn end(&mut self) -> bool {
         // SAFETY: it is open, and what was made of it has been closed before.
         let rc = unsafe { sys::Fabric::close(self.fid()) };
         if rc != 0 {
             tracing::warn!("fi_close: error {rc}; something of libfabric's stays open");
         }
+        rc == 0
+    }
+}
+
+impl<T> Drop for Object<T> {
+    fn drop(&mut self) {
+        self.end();
     }
 }

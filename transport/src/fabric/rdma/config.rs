@@ -42,8 +42,9 @@ impl Settings {
     /// The number that diallers of this kind show.
     pub(super) fn number(&self) -> u8 {
         match self.kind {
-            Kind::Verbs => 1,
-            Kind::Ofi => 2,
+            // With 1 and 2 messages had no numbers.
+            Kind::Verbs => 3,
+            Kind::Ofi => 4,
             _ => 255,
         }
     }

@@ -12,7 +12,7 @@ use super::config::Settings;
 use super::device::{ChannelId, Completion, Device, ExposureId, Token, Traits};
 use super::exposing::{Exposures, Halting};
 use super::link::Link;
-use super::mail::{HEAD_BYTES, Mail};
+use super::mail::{By, HEAD_BYTES, Mail, Sent};
 use super::op::{Batch, Flight, Load};
 use super::path::Path;
 use super::words::Word;
@@ -46,8 +46,11 @@ pub(in crate::fabric) struct Rdma {
     pub(super) dialled: HashSet<PeerId>,
     /// Messages from peers, also of such that are gone.
     pub(super) mail: Mail,
-    /// Whether the last poll wanted messages.
+    /// Whether the last poll wanted messages, and whether the streams were asked for some.
     wants_messages: bool,
+    asked_streams: bool,
+    /// Peers that are to be hung up on.
+    pub(super) unwelcome: Vec<PeerId>,
     /// Windows that are being taken back.
     pub(super) halting: HashMap<WindowId, Halting>,
     /// Channels that are to be taken down, and why.
@@ -238,6 +241,8 @@ impl Rdma {
             dialled: HashSet::new(),
             mail: Mail::default(),
             wants_messages: true,
+            asked_streams: true,
+            unwelcome: Vec::new(),
             halting: HashMap::new(),
             broken: VecDeque::new(),
             watch,
@@ -262,7 +267,7 @@ impl Rdma {
         let mut worked = self.poll_devices();
         self.wants_messages = messages_max > 0;
         if self.hub.now >= self.control_at {
-            let busy = self.poll_control(messages_max.saturating_sub(self.mail.ready));
+            let busy = self.poll_control(self.share(messages_max));
             worked |= busy;
             let wait = if busy { Duration::ZERO } else { CONTROL_EVERY };
             self.control_at = self.hub.now + wait;
@@ -273,11 +278,15 @@ impl Rdma {
                 worked = true;
             }
         }
+        for peer in std::mem::take(&mut self.unwelcome) {
+            self.disconnect(peer);
+        }
         for peer in std::mem::take(&mut self.hub.eager) {
             let Some(link) = self.links.get_mut(&peer) else { continue };
             link.eager = false;
             link.drain_spill(&mut self.hub);
             link.send_again(&mut self.hub);
+            link.send_probes(&mut self.hub);
             link.pump(&mut self.hub);
             if link.has_queued() {
                 // Whatever makes room: look again in the next turn.
@@ -290,6 +299,12 @@ impl Rdma {
             self.hub.next_tick = self.hub.next_tick.min(next);
         }
         worked | self.deliver(messages_max)
+    }
+
+    /// How many messages the streams may hand over: at least half of what is wanted, however many
+    /// came over rails.
+    fn share(&self, messages_max: usize) -> usize {
+        messages_max - self.mail.ready.min(messages_max / 2)
     }
 
     fn poll_devices(&mut self) -> bool {
@@ -314,6 +329,7 @@ impl Rdma {
     }
 
     fn poll_control(&mut self, messages_max: usize) -> bool {
+        self.asked_streams = messages_max > 0;
         let mut events = Vec::new();
         let mut worked = self.hub.control.streams().poll(messages_max, &mut events);
         self.hub.now = self.hub.control.now();
@@ -346,7 +362,7 @@ impl Rdma {
                     self.dialled.remove(&peer);
                     self.down(peer, event);
                 }
-                Event::Message { peer, bytes } => self.message(peer, bytes),
+                Event::Message { peer, bytes } => self.message(peer, By::Streams, bytes),
                 event => self.hub.reports.push(event),
             }
         }
@@ -355,7 +371,7 @@ impl Rdma {
 
     /// One turn after the end: what came before it is still handed over.
     fn poll_closed(&mut self, messages_max: usize) -> bool {
-        let worked = self.poll_control(messages_max.saturating_sub(self.mail.ready));
+        let worked = self.poll_control(self.share(messages_max));
         worked | self.deliver(messages_max)
     }
 
@@ -473,11 +489,15 @@ impl Fabric for Rdma {
         match work {
             Work::Map { .. } => Posted::Refused(Reason::Unsupported),
             Work::Send { bytes, immediate } => {
-                self.control_at = Time::ZERO;
-                self.hub.now = self.clock.now();
-                match self.links.get_mut(&peer) {
-                    Some(link) => link.send(&mut self.hub, op, lane, bytes, immediate),
-                    None => Posted::Refused(Reason::PeerGone),
+                let Some(link) = self.links.get_mut(&peer) else {
+                    return Posted::Refused(Reason::PeerGone);
+                };
+                match link.send(&mut self.hub, op, lane, bytes, immediate) {
+                    Sent::Rail => Posted::Done,
+                    Sent::Streams(posted) => {
+                        self.control_at = Time::ZERO;
+                        posted
+                    }
                 }
             }
             Work::Write { .. } | Work::Read { .. } | Work::Signal { .. } => {
@@ -526,8 +546,12 @@ impl Fabric for Rdma {
         }
         let now = self.clock.now();
         let mut alarm = self.hub.next_tick;
-        let waits = |link: &Link| !link.spill.is_empty() || link.has_mail();
-        if self.links.values().any(waits) || (self.wants_messages && self.mail.ready > 0) {
+        if self.links.values().any(|link| !link.spill.is_empty()) {
+            return false;
+        }
+        if self.wants_messages && (self.mail.ready > 0 || !self.asked_streams) {
+            // Theirs ring only for who asked for some.
+            self.control_at = Time::ZERO;
             return false;
         }
         for rail in &mut self.hub.rails {
@@ -571,7 +595,8 @@ impl Fabric for Rdma {
             link.send_rest(&mut self.hub);
         }
         // Before peers are told that nothing lands here any more.
-        for (channel, (peer, path)) in std::mem::take(&mut self.hub.channels) {
+        let all: Vec<_> = self.hub.channels.iter().map(|(channel, at)| (*channel, *at)).collect();
+        for (channel, (peer, path)) in all {
             let Some(link) = self.links.get(&peer) else { continue };
             let rail = link.paths[usize::from(path)].rail;
             self.take_down(rail, channel);

@@ -3,6 +3,7 @@
 use super::device::{ChannelId, Completion};
 use super::fabric::{Hub, Rdma};
 use super::link::Link;
+use super::mail::By;
 use super::op::{Flight, Kind, Load, News};
 use super::path::State;
 use super::words::Word;
@@ -100,8 +101,9 @@ impl Rdma {
 
     /// Takes this side of a channel down, and in what it reported at last.
     pub(super) fn take_down(&mut self, rail: u8, channel: ChannelId) {
-        let mut last = Vec::new();
-        self.hub.rails[usize::from(rail)].device.destroy(channel, &mut last);
+        let it = &mut self.hub.rails[usize::from(rail)];
+        let mut last = std::mem::take(&mut it.left);
+        it.device.destroy(channel, &mut last);
         self.absorb(rail, &mut last);
         self.hub.channels.remove(&channel);
     }
@@ -131,7 +133,7 @@ impl Rdma {
                 }
                 Completion::Message(channel, bytes) => {
                     if let Some(&(peer, _)) = self.hub.channels.get(&channel) {
-                        self.message(peer, bytes);
+                        self.message(peer, By::Rail, bytes);
                     }
                 }
                 Completion::Exposed(id, keys) => self.take_exposure(id, keys),

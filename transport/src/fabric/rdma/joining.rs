@@ -4,7 +4,7 @@ use super::device::{ChannelId, Post};
 use super::fabric::{Hub, Rdma};
 use super::link::Link;
 use super::op::{Batch, Load};
-use super::path::{Path, State};
+use super::path::{Path, Probe, State};
 use super::words::{Half, PATHS_MAX, Word};
 use crate::fabric::{Event, PeerId};
 use crate::lane::Lane;
@@ -310,6 +310,7 @@ impl Link {
     fn path_up(&mut self, hub: &mut Hub, number: u8, channel: ChannelId) {
         let path = &mut self.paths[usize::from(number)];
         path.state = State::Up(channel);
+        self.probes_due |= path.probe == Probe::Due;
         hub.reports.push(Event::Path { peer: self.id });
         let rail = hub.rails[usize::from(path.rail)].device.name();
         if std::mem::take(&mut self.fallen) {

@@ -11,7 +11,7 @@ use super::fabric::Hub;
 use super::mail::Outbox;
 use super::op::{Batch, Cut, Flight, Kind, Load, News, Op};
 use super::opening::Opened;
-use super::path::{Path, State};
+use super::path::{Path, Probe, State};
 use crate::address::EngineId;
 use crate::fabric::{self, Event, OpId, PeerId, Posted, Status, Work};
 use crate::lane::Lane;
@@ -50,6 +50,8 @@ pub(super) struct Link {
     pub(super) asks_ever: u32,
     /// Our windows, as this peer uses them.
     pub(super) exposed: HashMap<WindowId, Exposed>,
+    /// Whether a path that is up waits to be measured.
+    pub(super) probes_due: bool,
     /// Whether it is among those with something to post.
     pub(super) eager: bool,
 }
@@ -83,6 +85,7 @@ impl Link {
             opened: HashMap::new(),
             asks_ever: 0,
             exposed: HashMap::new(),
+            probes_due: false,
             eager: false,
         }
     }
@@ -162,6 +165,7 @@ impl Link {
         self.queues.iter().any(|queue| !queue.is_empty())
             || !self.spill.is_empty()
             || self.has_mail()
+            || self.probes_due
     }
 
     /// Posts one batch of an operation on the path that will be through with it first.
@@ -261,6 +265,9 @@ impl Link {
             Load::Probe => {
                 let path = &mut self.paths[usize::from(path)];
                 path.round_trip = Some(hub.now.since(posted));
+                if path.probe == Probe::Flying {
+                    path.probe = Probe::None;
+                }
                 hub.reports.push(Event::Path { peer: self.id });
                 self.proved(hub, flight.path);
             }

@@ -5,7 +5,8 @@
 //! went over a rail is kept until the rail's device says that it is there; when the rail fails before
 //! that, it goes once more, through the streams, and whoever has it already drops it.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::btree_map::{BTreeMap, Entry};
+use std::collections::{HashMap, VecDeque};
 
 use super::device::Room;
 use super::fabric::{Hub, Rdma};
@@ -21,8 +22,14 @@ use crate::outcome::Reason;
 pub(super) const HEAD_BYTES: usize = 16;
 /// Messages that a peer has not taken, over rails: what devices keep receives for.
 pub(in crate::fabric) const RAIL_MAX: u64 = 32;
-/// Messages that may follow one of which it is not known whether it is there.
-const AHEAD_MAX: u64 = 256;
+/// What messages through the streams may weigh that follow one of which it is not known whether it is
+/// there: the peer has to keep them.
+const AHEAD_MAX: usize = 1 << 20;
+/// What a peer may make us keep so: of an honest one, that, what it was granted in the streams, and
+/// some more.
+const EARLY_MAX: usize = 4 << 20;
+/// What each message weighs beside its bytes.
+const WEIGHT: usize = 64;
 /// How often a peer is told how many of its messages were taken.
 const TOLD_EVERY: u64 = RAIL_MAX / 4;
 
@@ -44,6 +51,17 @@ pub(super) struct Outbox {
     flying: BTreeMap<u64, Vec<u8>>,
     /// Those of them whose rail has failed.
     again: VecDeque<u64>,
+    /// What the messages weigh that went through the streams while some were flying.
+    ahead: usize,
+}
+
+/// How a message went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sent {
+    /// Over a rail, which takes it from here.
+    Rail,
+    /// Through the streams, or nowhere.
+    Streams(Posted),
 }
 
 /// What came from a peer. It outlives the link, until the engine has taken it all.
@@ -51,8 +69,9 @@ pub(super) struct Outbox {
 struct Inbox {
     /// The number of the next message.
     next: u64,
-    /// Those that came before their turn.
+    /// Those that came before their turn, and what they weigh.
     early: BTreeMap<u64, Letter>,
+    weight: usize,
     /// Those whose turn it is.
     ready: VecDeque<Letter>,
     /// How many the engine has taken, and of how many the peer was told.
@@ -60,6 +79,8 @@ struct Inbox {
     told: u64,
     /// The end of the connection, which is reported behind the last message.
     down: Option<Event>,
+    /// It was hung up on for what it sent; nothing more of it is looked at.
+    unwelcome: bool,
 }
 
 fn head(number: u64, immediate: Option<Immediate>) -> [u8; HEAD_BYTES] {
@@ -86,22 +107,35 @@ fn open(mut bytes: Vec<u8>) -> Option<(u64, Letter)> {
     Some((number, Letter { bytes, immediate }))
 }
 
+/// The way that a message came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum By {
+    Rail,
+    Streams,
+}
+
 impl Inbox {
     /// Takes in a message; whether it makes sense.
-    fn take_in(&mut self, bytes: Vec<u8>) -> bool {
+    fn take_in(&mut self, by: By, bytes: Vec<u8>) -> bool {
         let Some((number, letter)) = open(bytes) else { return false };
+        // Rails have no other bound: whoever keeps to what it was told never gets there.
+        if by == By::Rail && number >= self.taken + RAIL_MAX {
+            return false;
+        }
         if number < self.next {
             return true;
         }
-        if number - self.next > 2 * AHEAD_MAX {
-            return false;
+        let weight = |letter: &Letter| letter.bytes.len() + WEIGHT;
+        if let Entry::Vacant(place) = self.early.entry(number) {
+            self.weight += weight(&letter);
+            place.insert(letter);
         }
-        self.early.entry(number).or_insert(letter);
         while let Some(letter) = self.early.remove(&self.next) {
+            self.weight -= weight(&letter);
             self.ready.push_back(letter);
             self.next += 1;
         }
-        true
+        self.weight <= EARLY_MAX
     }
 }
 
@@ -114,17 +148,21 @@ impl Link {
         lane: Lane,
         bytes: &[u8],
         immediate: Option<Immediate>,
-    ) -> Posted {
+    ) -> Sent {
         if bytes.len() > hub.message_bytes_max() {
-            return Posted::Refused(Reason::TooLong);
+            return Sent::Streams(Posted::Refused(Reason::TooLong));
         }
         let number = self.outbox.next;
-        if self.outbox.flying.keys().next().is_some_and(|oldest| number - oldest > AHEAD_MAX) {
-            return Posted::Busy;
+        let flying = self.outbox.flying.len() as u64;
+        if flying == 0 {
+            self.outbox.ahead = 0;
+        } else if self.outbox.ahead > AHEAD_MAX {
+            return Sent::Streams(Posted::Busy);
         }
         let message = [&head(number, immediate), bytes].concat();
         if hub.rails_carry_messages
             && number - self.outbox.taken < RAIL_MAX
+            && flying < RAIL_MAX
             && let Some(path) = self.mail_path(hub, message.len())
         {
             let token =
@@ -135,14 +173,15 @@ impl Link {
             hub.rails[usize::from(path.rail)].device.send(channel, token, &message);
             self.outbox.flying.insert(number, message);
             self.outbox.next += 1;
-            return Posted::Done;
+            return Sent::Rail;
         }
         let work = Work::Send { bytes: &message, immediate: None };
         let posted = hub.control.streams().post(id, self.id, lane, work);
         if posted == Posted::Done {
             self.outbox.next += 1;
+            self.outbox.ahead += message.len() + WEIGHT;
         }
-        posted
+        Sent::Streams(posted)
     }
 
     /// The path that a message of this length can take.
@@ -217,10 +256,14 @@ pub(super) struct Mail {
 
 impl Mail {
     /// Takes in a message; whether it makes sense.
-    fn take_in(&mut self, peer: PeerId, bytes: Vec<u8>) -> bool {
+    fn take_in(&mut self, peer: PeerId, by: By, bytes: Vec<u8>) -> bool {
         let inbox = self.inboxes.entry(peer).or_default();
+        if inbox.unwelcome {
+            return true;
+        }
         let before = inbox.ready.len();
-        let makes_sense = inbox.take_in(bytes);
+        let makes_sense = inbox.take_in(by, bytes);
+        inbox.unwelcome = !makes_sense;
         self.ready += inbox.ready.len() - before;
         if before == 0 && !inbox.ready.is_empty() {
             self.full.push_back(peer);
@@ -244,10 +287,13 @@ impl Mail {
 
 impl Rdma {
     /// A message came from a peer, over a rail or through the streams.
-    pub(super) fn message(&mut self, peer: PeerId, bytes: Vec<u8>) {
-        if !self.mail.take_in(peer, bytes) {
-            tracing::warn!(peer = peer.0, "hanging up on a peer: a message out of its order");
-            self.hub.control.streams().disconnect(peer);
+    pub(super) fn message(&mut self, peer: PeerId, by: By, bytes: Vec<u8>) {
+        if !self.mail.take_in(peer, by, bytes) {
+            tracing::warn!(
+                peer = peer.0,
+                "hanging up on a peer: a message without a head, or more of them than it may send"
+            );
+            self.unwelcome.push(peer);
         }
     }
 
@@ -296,7 +342,7 @@ mod tests {
     fn numbers_restore_the_order_and_each_message_counts_once() {
         let mut inbox = Inbox::default();
         for number in [1, 0, 0, 3, 1, 2, 3] {
-            assert!(inbox.take_in(message(number)));
+            assert!(inbox.take_in(By::Rail, message(number)));
         }
         let got: Vec<_> = inbox.ready.drain(..).map(|letter| letter.bytes).collect();
         assert_eq!(got, [0u64, 1, 2, 3].map(|number| number.to_le_bytes().to_vec()));
@@ -307,9 +353,9 @@ mod tests {
     fn peers_are_served_in_turns() {
         let mut mail = Mail::default();
         for number in 0..3 {
-            assert!(mail.take_in(PeerId(1), message(number)));
+            assert!(mail.take_in(PeerId(1), By::Streams, message(number)));
         }
-        assert!(mail.take_in(PeerId(2), message(0)));
+        assert!(mail.take_in(PeerId(2), By::Streams, message(0)));
         let served: Vec<_> = std::iter::from_fn(|| Some(mail.next()?.0.0)).collect();
         assert_eq!(served, [1, 2, 1, 1]);
         assert_eq!((mail.ready, mail.full.len()), (0, 0));
@@ -318,11 +364,17 @@ mod tests {
     #[test]
     fn nobody_makes_us_keep_more_than_some_messages() {
         let mut inbox = Inbox::default();
-        assert!(inbox.take_in(message(2 * AHEAD_MAX)));
-        assert!(!inbox.take_in(message(2 * AHEAD_MAX + 1)), "so far ahead is nobody");
-        assert!(!inbox.take_in(message(u64::MAX)));
-        assert!(!inbox.take_in(vec![0; HEAD_BYTES - 1]), "no head");
-        assert!(!inbox.take_in(vec![1; HEAD_BYTES]), "a head of another kind");
+        assert!(!inbox.take_in(By::Streams, vec![0; HEAD_BYTES - 1]), "no head");
+        assert!(!inbox.take_in(By::Streams, vec![1; HEAD_BYTES]), "a head of another kind");
+        // Over a rail, in their order, and nobody takes them.
+        assert!((0..RAIL_MAX).all(|number| inbox.take_in(By::Rail, message(number))));
+        assert!(!inbox.take_in(By::Rail, message(RAIL_MAX)));
+        // Through the streams, behind one that never comes.
+        let long = |number: u64| [&head(number, None)[..], &[0; 60_000]].concat();
+        let mut inbox = Inbox::default();
+        let kept = (1..1000).take_while(|number| inbox.take_in(By::Streams, long(*number)));
+        assert!((60..=80).contains(&kept.count()));
+        assert!(inbox.take_in(By::Streams, long(1)) || inbox.weight > EARLY_MAX);
     }
 
     #[test]

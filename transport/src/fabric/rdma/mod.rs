@@ -5,7 +5,7 @@
 //! each peer, `tcp::Control`.
 //!
 //! - *Control.* Peers are dialled, prove that they know the token and are noticed dead over TCP.
-//!   Messages travel there. So does payload when no rail is left: that is announced, and ends when a
+//!   Long messages travel there, short ones by rail. So does payload when no rail is left: that is announced, and ends when a
 //!   rail is back.
 //! - *Paths.* A path is a rail of this side and one of the peer's with a channel between
 //!   them. With `n` rails here and `m` there, `max(n, m)` paths use all of them. A path that fails is

@@ -35,11 +35,22 @@ pub(super) struct Path {
     pub(super) rate: Rate,
     /// Messages that it was given.
     pub(super) messages: u64,
+    /// Whether it is to be measured by an empty write.
+    pub(super) probe: Probe,
     /// How long the last empty write took.
     pub(super) round_trip: Option<Duration>,
     /// Why it is down, or was the last time.
     pub(super) why: String,
     failures: u32,
+}
+
+/// An empty write that measures a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Probe {
+    None,
+    /// It waits for the path, or for room.
+    Due,
+    Flying,
 }
 
 /// What a path is now.
@@ -68,6 +79,7 @@ impl Path {
             under_way: [0; 2],
             rate: Rate::default(),
             messages: 0,
+            probe: Probe::None,
             round_trip: None,
             why: "not tried yet".to_owned(),
             failures: 0,
@@ -104,6 +116,9 @@ impl Path {
         self.announced = [0; 2];
         self.rate = Rate::default();
         self.round_trip = None;
+        if self.probe == Probe::Flying {
+            self.probe = Probe::Due;
+        }
     }
 
     /// It is to be left alone for a while.
@@ -116,7 +131,9 @@ impl Path {
     /// Something went through.
     pub(super) fn done(&mut self, bytes: u64, posted: Time, now: Time) {
         self.failures = 0;
-        self.rate.measure(bytes, posted, now);
+        if bytes > 0 {
+            self.rate.measure(bytes, posted, now);
+        }
     }
 
     /// How long until so many more bytes would be through, seconds.

@@ -1,9 +1,10 @@
 //! What people are told of rails and paths, and how paths are measured for them.
 
 use super::device::Post;
-use super::fabric::Rdma;
+use super::fabric::{Hub, Rdma};
+use super::link::Link;
 use super::op::{Batch, Load};
-use super::path::{self, State};
+use super::path::{self, Probe, State};
 use crate::fabric::PeerId;
 use crate::lane::Lane;
 use crate::rail::{Path, PathState, Rail};
@@ -53,19 +54,40 @@ impl Rdma {
         }
     }
 
-    /// Sends something over each path that is up and has room for it.
+    /// Measures each path, as soon as it is up and has room.
     pub(super) fn probe_paths(&mut self, peer: PeerId) {
-        let (hub, lane) = (&mut self.hub, Lane::Latency);
-        hub.now = self.clock.now();
         let Some(link) = self.links.get_mut(&peer) else { return };
-        for (number, path) in link.paths.iter_mut().enumerate() {
-            let rail = usize::from(path.rail);
-            let Some(channel) = path.up() else { continue };
-            if hub.rails[rail].device.room(channel, lane).pieces == 0 {
+        for path in &mut link.paths {
+            path.round_trip = None;
+            if path.probe == Probe::None {
+                path.probe = Probe::Due;
+            }
+        }
+        link.probes_due = true;
+        self.hub.now = self.clock.now();
+        link.send_probes(&mut self.hub);
+        self.hub.eager(link);
+    }
+}
+
+impl Link {
+    /// Sends something over each path that is to be measured and has room.
+    pub(super) fn send_probes(&mut self, hub: &mut Hub) {
+        if !std::mem::take(&mut self.probes_due) {
+            return;
+        }
+        for (number, path) in self.paths.iter_mut().enumerate() {
+            if path.probe != Probe::Due {
                 continue;
             }
-            path.round_trip = None;
-            let token = hub.launch(peer, Load::Probe, number as u8, lane, Batch::default());
+            let (rail, lane) = (usize::from(path.rail), Lane::Latency);
+            let Some(channel) = path.up() else { continue };
+            if hub.rails[rail].device.room(channel, lane).pieces == 0 {
+                self.probes_due = true;
+                continue;
+            }
+            path.probe = Probe::Flying;
+            let token = hub.launch(self.id, Load::Probe, number as u8, lane, Batch::default());
             let post = Post { channel, lane, token, ..Post::NOTHING };
             hub.rails[rail].device.write(&post, None);
         }

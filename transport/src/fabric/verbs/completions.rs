@@ -23,14 +23,24 @@ impl Port {
                 Some((cq, _)) => cq.as_ptr(),
                 None => self.receive.as_ptr(),
             };
-            // SAFETY: the queue exists, and there is room for so many.
-            let count = unsafe { sys::Verbs::poll_cq(cq, POLL_MAX as i32, entries.as_mut_ptr()) };
-            for entry in &entries[..usize::try_from(count).unwrap_or(0)] {
-                any = true;
-                if at == self.sends.len() {
-                    self.arrived(entry);
-                } else {
-                    self.sent(entry);
+            let receives = at == self.sends.len();
+            // Of what arrived all is taken: a peer that knows that something is here may rely on it
+            // that we know, too. There are no more than there are receives.
+            let turns = if receives { self.inbox.places() / POLL_MAX + 1 } else { 1 };
+            for _ in 0..turns {
+                // SAFETY: the queue exists, and there is room for so many.
+                let count =
+                    unsafe { sys::Verbs::poll_cq(cq, POLL_MAX as i32, entries.as_mut_ptr()) };
+                let count = usize::try_from(count).unwrap_or(0);
+                for entry in &entries[..count] {
+                    match receives {
+                        true => self.arrived(entry),
+                        false => self.sent(entry),
+                    }
+                }
+                any |= count > 0;
+                if count < POLL_MAX {
+                    break;
                 }
             }
         }

@@ -60,6 +60,9 @@ impl Port {
         let length = bytes.len() as u32;
         let inline = length <= queue.inline_bytes;
         let place = if inline { None } else { self.free.pop() };
+        if !inline && place.is_none() {
+            return self.break_channel(id, "more messages under way than there may be".to_owned());
+        }
         let mut sge = match place {
             Some(place) => {
                 self.outbox.write(place, bytes);

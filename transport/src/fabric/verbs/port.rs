@@ -259,8 +259,9 @@ impl Port {
                     request.send_flags |= sys::IBV_SEND_INLINE;
                 }
             }
+            // Also those that are not signalled: they complete if they fail.
+            request.wr_id = u64::from(place) << 32 | u64::from(queue.number_after(at + 1));
             if at + 1 == count {
-                request.wr_id = u64::from(place) << 32 | u64::from(queue.number_after(count));
                 request.send_flags |= sys::IBV_SEND_SIGNALED;
                 if let Some(Immediate(word)) = immediate {
                     request.opcode = sys::IBV_WR_RDMA_WRITE_WITH_IMM;
