@@ -309,9 +309,8 @@ fn a_wrong_token_is_refused_and_disturbs_nobody() {
     }
     listen();
     calm();
-    let with = |devices: &[&str], token: &str| {
-        config(devices).control(tcp::Config::new().token(token))
-    };
+    let with =
+        |devices: &[&str], token: &str| config(devices).control(tcp::Config::new().token(token));
     let right = "swordfish";
     let pair = Pair::of(with(&["rxea", "rxec"], right), with(&["rxeb", "rxed"], right));
     let mut other = Other::new(pair);
