@@ -504,8 +504,8 @@ impl Fabric for Rdma {
                 let Some(link) = self.links.get_mut(&peer) else {
                     return Posted::Refused(Reason::PeerGone);
                 };
-                // A look at the clock takes as long as the rest of a small post, and of those nobody wants
-                // to know how long they take.
+                // A look at the clock is a good part of a small post, and nobody wants to know how long those
+                // take.
                 if link.is_timed(&work) {
                     self.hub.now = self.clock.now();
                 }
