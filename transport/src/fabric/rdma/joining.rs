@@ -233,10 +233,9 @@ impl Link {
             let device = &mut hub.rails[usize::from(path.rail)].device;
             match blob.and_then(|blob| device.connect(channel, &blob)) {
                 Ok(()) => {
-                    // The dialler tries it, and says when something got through.
-                    let until = hub.now + hub.settings.join_timeout;
-                    path.state = State::Proving { channel, left: 0, until };
-                    hub.next_tick = hub.next_tick.min(until);
+                    // The dialler tries it, and says when something got through, or that it gave up. It
+                    // uses the path before we hear of it: nobody else may end that for being late.
+                    path.state = State::Proving { channel, left: 0, until: Time::NEVER };
                     ready.push((number, generation));
                 }
                 Err(why) => {
