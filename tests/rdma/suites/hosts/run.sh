@@ -33,7 +33,7 @@ in_time() {
 	[ "$(wc -l </tmp/said)" -eq 1 ] || die "$_what: not one line"
 }
 ship() { tranship "$@" --connect $to --timeout 10s; }
-path_up() { tranship doctor peer $to --timeout 10s --json >/tmp/peer 2>/tmp/peer.err && grep -q 'path up' /tmp/peer; }
+path_up() { tranship doctor peer $to --timeout 10s --json >/tmp/peer 2>/tmp/peer.err && grep -q '"paths":\[.*"state":"up"' /tmp/peer; }
 block() { dd if=/dev/urandom of=/tmp/block.$1 bs=65536 count=$2 2>/dev/null; }
 # same NAME: what the daemon has is what was put, and it came by the rail.
 same() {
