@@ -135,6 +135,17 @@ counted() { cat "/sys/class/infiniband/$1/ports/1/hw_counters/$2"; }
 counts_beyond() { [ "$(counted "$1" "$2")" -gt "$3" ]; }
 port_listens() { cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | awk -v p=":$(printf %04X "$1")$" '$2 ~ p && $4 == "0A" { f = 1 } END { exit !f }'; }
 
+# Both rails, all devices of them ready.
+two_rails() {
+	load_modules
+	rail 1
+	rail 2
+	for _device in rxea rxeb rxec rxed; do
+		until_true 30 "$_device is active" active $_device
+		until_true 30 "$_device has an address" has_gid $_device
+	done
+}
+
 # pingpong SERVER-DEVICE SERVER-ADDRESS CLIENT-DEVICE ROUNDS: the status is the client's.
 pingpong() {
 	timeout 90 ibv_rc_pingpong -d "$1" -g "$(gid "$1")" -n "$4" >/tmp/server 2>&1 &

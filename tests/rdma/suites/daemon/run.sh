@@ -3,13 +3,7 @@
 # the benchmark between two processes. Each test in a process of its own.
 . /test/guest.sh
 . /test/arguments
-load_modules
-rail 1
-rail 2
-for device in rxea rxeb rxec rxed; do
-	until_true 30 "$device is active" active $device
-	until_true 30 "$device has an address" has_gid $device
-done
+two_rails
 # There are devices: whoever skips has not found them.
 all_of() {
 	_of=$1

@@ -3,13 +3,7 @@
 # Each in a process of its own, so that one that hangs or crashes is named and the others are run.
 . /test/guest.sh
 . /test/arguments
-load_modules
-rail 1
-rail 2
-for device in rxea rxeb rxec rxed; do
-	until_true 30 "$device is active" active $device
-	until_true 30 "$device has an address" has_gid $device
-done
+two_rails
 # rxe pins what is registered, twice 4 GiB in these rules, and carries some 50 MB/s.
 seconds=400
 if [ "$(awk '/^MemAvailable:/ { print $2 }' /proc/meminfo)" -lt 10485760 ]; then
