@@ -126,9 +126,7 @@ impl Rig {
 }
 
 fn done(transfers: &Transfers) {
-    for transfer in transfers {
-        assert_eq!(transfer.wait(), Outcome::Done);
-    }
+    assert!(transfers.wait().into_iter().all(|it| it == Outcome::Done));
 }
 
 /// How long so many posts take, each waited for before the next.

@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use crate::completion::{Completion, Ends, Told};
 use crate::engine::Engine;
 use crate::immediate::Slot;
 use crate::lane::Lane;
@@ -16,24 +17,44 @@ use crate::outcome::Outcome;
 use crate::region::{RangeError, Slice};
 use crate::remote::RemoteSlice;
 use crate::sabotage::{self, Defect};
-use crate::transfer::{Submission, Told, Transfer};
+use crate::transfer::{self, Submission, Transfer};
 
 /// Orders of which a thread keeps the room.
 const ROOM_MAX: usize = 1024;
 
-thread_local! {
-    /// The room of this thread's last batch: it is a long block, and to get and give back one of these costs as
-    /// much as some transfers.
-    static ROOM: Cell<Vec<(Order<'static>, Told)>> = const { Cell::new(Vec::new()) };
+/// What is to be started, and who is told of each end.
+#[derive(Debug, Default)]
+pub(crate) struct Orders<'a> {
+    pub(crate) all: Vec<Order<'a>>,
+    pub(crate) told: Vec<Told>,
 }
 
-/// Keeps the room of a batch for the next.
-pub(crate) fn keep_room(mut orders: Vec<(Order<'_>, Told)>) {
-    orders.clear();
-    if orders.capacity() <= ROOM_MAX {
-        // Nothing is left of what was borrowed; the room stays the same.
-        let nothing = |_| -> (Order<'static>, Told) { unreachable!("it was cleared") };
-        let _ = ROOM.try_with(|room| room.set(orders.into_iter().map(nothing).collect()));
+thread_local! {
+    /// The room of this thread's last batch: these are long blocks, and to get and give back one of them costs as
+    /// much as some transfers.
+    static ROOM: Cell<Orders<'static>> = const { Cell::new(Orders { all: Vec::new(), told: Vec::new() }) };
+}
+
+impl Orders<'_> {
+    fn take_room() -> Self {
+        ROOM.try_with(Cell::take).unwrap_or_default()
+    }
+
+    fn reserve(&mut self, count: usize) {
+        self.all.reserve(count);
+        self.told.reserve(count);
+    }
+
+    /// Keeps the room for the next batch.
+    pub(crate) fn keep_room(mut self) {
+        self.all.clear();
+        self.told.clear();
+        if self.all.capacity() <= ROOM_MAX && self.told.capacity() <= ROOM_MAX {
+            // Nothing is left of what was borrowed; the room stays the same.
+            let nothing = |_| -> Order<'static> { unreachable!("it was cleared") };
+            let all = self.all.into_iter().map(nothing).collect();
+            let _ = ROOM.try_with(|room| room.set(Orders { all, told: self.told }));
+        }
     }
 }
 
@@ -42,41 +63,43 @@ pub(crate) fn keep_room(mut orders: Vec<(Order<'_>, Told)>) {
 #[must_use = "a batch does nothing until it is submitted"]
 pub struct Batch<'a> {
     engine: &'a Engine,
-    orders: Vec<(Order<'a>, Told)>,
+    orders: Orders<'a>,
 }
 
 impl<'a> Batch<'a> {
     pub(crate) fn new(engine: &'a Engine) -> Self {
-        Self { engine, orders: ROOM.try_with(Cell::take).unwrap_or_default() }
+        Self { engine, orders: Orders::take_room() }
     }
 
     /// Adds a transfer. One of another engine ends as rejected.
     #[inline]
     pub fn push(&mut self, submission: Submission<'a>) {
-        self.orders.push(submission.into_order());
+        let (order, told) = submission.into_order();
+        self.orders.all.push(order);
+        self.orders.told.push(told);
     }
 
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.orders.len()
+        self.orders.all.len()
     }
 
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.orders.is_empty()
+        self.orders.all.is_empty()
     }
 
     /// Which lane all of them take.
     pub fn lane(mut self, lane: Lane) -> Self {
-        self.orders.iter_mut().for_each(|(order, _)| order.set_lane(lane));
+        self.orders.all.iter_mut().for_each(|order| order.set_lane(lane));
         self
     }
 
     /// How long all of them may take, from submission.
     pub fn deadline(mut self, timeout: Duration) -> Self {
-        self.orders.iter_mut().for_each(|(order, _)| order.timeout = timeout);
+        self.orders.all.iter_mut().for_each(|order| order.timeout = timeout);
         self
     }
 
@@ -143,78 +166,71 @@ impl Engine {
 /// Transfers under way together: a future of all their outcomes, in order.
 #[must_use = "transfers dropped unseen go on, and nobody learns how they ended"]
 pub struct Transfers {
-    all: Vec<Transfer>,
+    engine: Engine,
+    ends: Ends,
 }
 
 impl Transfers {
-    pub(crate) fn new(all: Vec<Transfer>) -> Self {
-        Self { all }
+    pub(crate) fn new(engine: &Engine, ends: Ends) -> Self {
+        Self { engine: engine.clone(), ends }
     }
 
-    /// Each of them.
-    pub fn iter(&self) -> std::slice::Iter<'_, Transfer> {
-        self.all.iter()
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// Each of them, to be waited for or cancelled on its own.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = Transfer> + '_ {
+        (0..self.len()).map(|at| Transfer::running(&self.engine, self.ends.end(at)))
     }
 
     /// Their outcomes, once all have ended; does not drive the engine.
     #[must_use]
     pub fn outcomes(&self) -> Option<Vec<Outcome>> {
-        self.all.iter().map(Transfer::outcome).collect()
+        self.ends.iter().map(Completion::outcome).collect()
     }
 
     /// Waits for the ends of all, driving the engine on this thread.
     pub fn wait(&self) -> Vec<Outcome> {
-        self.all.iter().map(Transfer::wait).collect()
+        self.ends.iter().map(|end| transfer::wait(&self.engine, end)).collect()
     }
 
     /// Asks that all of them end now; see [`Transfer::cancel`].
     pub fn cancel(&self) {
         let forgotten = usize::from(sabotage::is(Defect::LostCancel));
-        let cancelled = self.all.len().saturating_sub(forgotten);
-        self.all[..cancelled].iter().for_each(Transfer::cancel);
+        (0..self.len().saturating_sub(forgotten))
+            .for_each(|at| self.engine.cancel(&self.ends.end(at)));
     }
 
     /// Whether the pages on this side are free, of all of them; see [`Transfer::fenced`].
     #[must_use]
     pub fn fenced(&self) -> bool {
-        self.all.iter().all(Transfer::fenced)
+        self.ends.iter().all(Completion::is_fenced)
     }
 }
 
 impl Future for Transfers {
     type Output = Vec<Outcome>;
 
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Vec<Outcome>> {
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Vec<Outcome>> {
         // The first that still runs wakes the task; those behind it are looked at then.
-        for transfer in &mut self.all {
-            if Pin::new(transfer).poll(context).is_pending() {
-                return Poll::Pending;
-            }
+        if self.ends.iter().any(|end| end.poll(context.waker()).is_pending()) {
+            return Poll::Pending;
         }
         Poll::Ready(self.outcomes().expect("all have ended"))
     }
 }
 
-impl<'a> IntoIterator for &'a Transfers {
-    type Item = &'a Transfer;
-    type IntoIter = std::slice::Iter<'a, Transfer>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.iter()
-    }
-}
-
-impl IntoIterator for Transfers {
-    type Item = Transfer;
-    type IntoIter = std::vec::IntoIter<Transfer>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.all.into_iter()
-    }
-}
-
 impl fmt::Debug for Transfers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(&self.all).finish()
+        f.debug_list().entries(self.iter()).finish()
     }
 }

@@ -42,6 +42,7 @@ pub mod address;
 mod barrier;
 mod batch;
 pub mod checksum;
+mod completion;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod copy;
@@ -64,6 +65,7 @@ mod region;
 mod remote;
 #[doc(hidden)]
 pub mod sabotage;
+mod slots;
 mod sync;
 mod time;
 mod transfer;

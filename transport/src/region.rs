@@ -22,7 +22,7 @@ pub struct Region {
     pub(crate) inner: Arc<Registered>,
 }
 
-/// What operations hold on to.
+/// What slices and windows hold on to.
 pub(crate) struct Registered {
     /// Whose region it is.
     pub(crate) engine: EngineId,
@@ -34,24 +34,35 @@ pub(crate) struct Registered {
     graveyards: Vec<Arc<Graveyard>>,
 }
 
-/// Regions that nobody can reach any more. A region may be dropped while the engine's lock is held
-/// (with the last operation on it), so the fabrics are told later, by who sleeps on the doorbell.
+/// Regions that nobody can reach any more. A region may be dropped while the engine's lock is held,
+/// and with operations on it, so the fabrics are told later, by who sleeps on the doorbell.
 pub(crate) struct Graveyard {
     dead: Mutex<Vec<(RegionId, Arc<Memory>)>>,
+    /// Whether there are any: looked at without the lock, which is left to who finds some.
+    any: AtomicBool,
     doorbell: Notifier,
 }
 
 impl Graveyard {
     pub(crate) fn new(doorbell: &Notifier) -> Self {
-        Self { dead: Mutex::default(), doorbell: doorbell.clone() }
+        Self { dead: Mutex::default(), any: AtomicBool::new(false), doorbell: doorbell.clone() }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        !self.any.load(Ordering::Acquire)
     }
 
     pub(crate) fn take(&self) -> Vec<(RegionId, Arc<Memory>)> {
-        std::mem::take(&mut *self.dead.lock().unwrap_or_else(PoisonError::into_inner))
+        let mut dead = self.dead.lock().unwrap_or_else(PoisonError::into_inner);
+        self.any.store(false, Ordering::Release);
+        std::mem::take(&mut *dead)
     }
 
     fn bury(&self, region: RegionId, memory: Arc<Memory>) {
-        self.dead.lock().unwrap_or_else(PoisonError::into_inner).push((region, memory));
+        let mut dead = self.dead.lock().unwrap_or_else(PoisonError::into_inner);
+        dead.push((region, memory));
+        self.any.store(true, Ordering::Release);
+        drop(dead);
         self.doorbell.ring();
     }
 }

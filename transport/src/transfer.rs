@@ -3,44 +3,19 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use crate::engine::Engine;
+use crate::completion::{Completion, End, Told};
+use crate::engine::{Engine, Until};
 use crate::held::Held;
 use crate::immediate::Slot;
 use crate::lane::{Class, Lane, Priority};
 use crate::notify::Notifier;
 use crate::order::{Order, Task};
-use crate::outcome::{Outcome, Reason, code};
-use crate::remote::Mapping;
-
-/// Who is told of an end, besides the holder of the transfer.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Told {
-    notifier: Option<Notifier>,
-    tally: Option<Arc<AtomicU64>>,
-}
-
-impl Told {
-    pub(crate) fn completion(&self) -> Arc<Completion> {
-        Arc::new(Completion::new(self.clone()))
-    }
-
-    #[inline]
-    fn tell(&self, outcome: Outcome) {
-        if outcome.is_done()
-            && let Some(tally) = &self.tally
-        {
-            tally.fetch_add(1, Ordering::Release);
-        }
-        if let Some(notifier) = &self.notifier {
-            notifier.ring();
-        }
-    }
-}
+use crate::outcome::{Outcome, Reason};
 
 /// A transfer being described; [`Submission::submit`] starts it.
 #[derive(Debug)]
@@ -91,13 +66,13 @@ impl<'a> Submission<'a> {
 
     /// Rings a notifier when it ends, however it ends.
     pub fn notify(mut self, notifier: &Notifier) -> Self {
-        self.told.notifier = Some(notifier.clone());
+        self.told.ring(notifier);
         self
     }
 
     /// Adds one to a shared counter (release) if it ends well.
     pub fn tally(mut self, counter: &Arc<AtomicU64>) -> Self {
-        self.told.tally = Some(Arc::clone(counter));
+        self.told.count(counter);
         self
     }
 
@@ -143,7 +118,7 @@ impl<'a> Submission<'a> {
 /// How far a submission got at once.
 pub(crate) enum Started {
     Ended(Outcome),
-    Running(Arc<Completion>),
+    Running(End),
 }
 
 /// A submission that the engine had no room for; carries it.
@@ -164,26 +139,22 @@ pub struct Transfer {
 
 enum State {
     Ended(Outcome),
-    Running { engine: Engine, completion: Arc<Completion> },
+    Running { engine: Engine, end: End },
 }
 
 impl Transfer {
     pub(crate) fn new(engine: &Engine, started: Started, told: &Told) -> Self {
         match started {
-            Started::Ended(outcome) => Self::ended(outcome, told),
-            Started::Running(completion) => Self::running(engine, completion),
+            Started::Ended(outcome) => {
+                told.tell(outcome);
+                Self { state: State::Ended(outcome) }
+            }
+            Started::Running(end) => Self::running(engine, end),
         }
     }
 
-    #[inline]
-    pub(crate) fn ended(outcome: Outcome, told: &Told) -> Self {
-        told.tell(outcome);
-        Self { state: State::Ended(outcome) }
-    }
-
-    #[inline]
-    pub(crate) fn running(engine: &Engine, completion: Arc<Completion>) -> Self {
-        Self { state: State::Running { engine: engine.clone(), completion } }
+    pub(crate) fn running(engine: &Engine, end: End) -> Self {
+        Self { state: State::Running { engine: engine.clone(), end } }
     }
 
     /// Its outcome, if it has ended; does not drive the engine.
@@ -191,7 +162,7 @@ impl Transfer {
     pub fn outcome(&self) -> Option<Outcome> {
         match &self.state {
             State::Ended(outcome) => Some(*outcome),
-            State::Running { completion, .. } => completion.outcome(),
+            State::Running { end, .. } => end.outcome(),
         }
     }
 
@@ -199,25 +170,16 @@ impl Transfer {
     pub fn wait(&self) -> Outcome {
         match &self.state {
             State::Ended(outcome) => *outcome,
-            State::Running { engine, completion } => {
-                // The deadline that ends the transfer is the engine's own; this one cannot pass
-                // first, it only keeps the wait from being unbounded in form.
-                while completion.outcome().is_none() {
-                    let until = engine.now() + Duration::from_secs(1);
-                    engine.wait_on(completion, until, || completion.outcome().is_some());
-                }
-                completion.outcome().expect("the loop ended on it")
-            }
+            State::Running { engine, end } => wait(engine, end),
         }
     }
 
     /// Waits for its end, driving the engine on this thread, but no longer than `timeout`: then `None`.
     pub fn wait_for(&self, timeout: Duration) -> Option<Outcome> {
-        if let State::Running { engine, completion } = &self.state
-            && completion.outcome().is_none()
+        if let State::Running { engine, end } = &self.state
+            && end.outcome().is_none()
         {
-            let until = engine.now() + timeout;
-            engine.wait_on(completion, until, || completion.outcome().is_some());
+            engine.wait_on(end, Until::After(timeout), || end.outcome().is_some());
         }
         self.outcome()
     }
@@ -226,8 +188,8 @@ impl Transfer {
     /// [`Reason::Cancelled`] (or `Lost` at its deadline, when no fence can be proven). It has not
     /// ended when this returns.
     pub fn cancel(&self) {
-        if let State::Running { engine, completion } = &self.state {
-            engine.cancel(completion);
+        if let State::Running { engine, end } = &self.state {
+            engine.cancel(end);
         }
     }
 
@@ -237,8 +199,21 @@ impl Transfer {
     pub fn fenced(&self) -> bool {
         match &self.state {
             State::Ended(outcome) => outcome.pages_are_free(),
-            State::Running { completion, .. } => completion.fenced.load(Ordering::Acquire),
+            State::Running { end, .. } => end.is_fenced(),
         }
+    }
+}
+
+/// Waits for an end, driving the engine on this thread.
+pub(crate) fn wait(engine: &Engine, completion: &Completion) -> Outcome {
+    loop {
+        if let Some(outcome) = completion.outcome() {
+            return outcome;
+        }
+        // The deadline that ends the transfer is the engine's own; this one cannot pass first, it
+        // only keeps the wait from being unbounded in form.
+        let until = Until::After(Duration::from_secs(1));
+        engine.wait_on(completion, until, || completion.outcome().is_some());
     }
 }
 
@@ -248,7 +223,7 @@ impl Future for Transfer {
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {
         match &self.state {
             State::Ended(outcome) => Poll::Ready(*outcome),
-            State::Running { completion, .. } => completion.poll(context.waker()),
+            State::Running { end, .. } => end.poll(context.waker()),
         }
     }
 }
@@ -259,82 +234,5 @@ impl fmt::Debug for Transfer {
             Some(outcome) => write!(f, "Transfer({outcome})"),
             None => f.write_str("Transfer(running)"),
         }
-    }
-}
-
-/// Where the end of a transfer is written, once.
-#[derive(Debug)]
-pub(crate) struct Completion {
-    code: AtomicU32,
-    fenced: AtomicBool,
-    /// The worker that has it.
-    pub(crate) worker: AtomicU16,
-    /// The operation, once admitted.
-    pub(crate) op: AtomicU64,
-    /// Whether it was asked to end early.
-    pub(crate) cancelled: AtomicBool,
-    waker: Mutex<Option<Waker>>,
-    told: Told,
-    pub(crate) mapping: Mutex<Option<Box<Mapping>>>,
-}
-
-impl Completion {
-    /// "Not admitted yet."
-    pub(crate) const NO_OP: u64 = u64::MAX;
-
-    fn new(told: Told) -> Self {
-        Self {
-            code: AtomicU32::new(code::PENDING),
-            fenced: AtomicBool::new(false),
-            worker: AtomicU16::new(0),
-            op: AtomicU64::new(Self::NO_OP),
-            cancelled: AtomicBool::new(false),
-            waker: Mutex::new(None),
-            told,
-            mapping: Mutex::new(None),
-        }
-    }
-
-    pub(crate) fn outcome(&self) -> Option<Outcome> {
-        code::unpack(self.code.load(Ordering::Acquire))
-    }
-
-    /// Writes the end. Called once, by the engine; returns the waker of the task that awaits it, to
-    /// be woken once no lock is held.
-    #[must_use]
-    pub(crate) fn end(&self, outcome: Outcome) -> Option<Waker> {
-        debug_assert!(self.outcome().is_none(), "a transfer ends once");
-        if outcome.pages_are_free() {
-            self.fenced.store(true, Ordering::Release);
-        }
-        if outcome.is_done()
-            && let Some(tally) = &self.told.tally
-        {
-            tally.fetch_add(1, Ordering::Release);
-        }
-        let before = self.code.swap(code::pack(outcome), Ordering::AcqRel);
-        if let Some(notifier) = &self.told.notifier {
-            notifier.ring();
-        }
-        if before != code::AWAITED {
-            return None;
-        }
-        self.waker.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-
-    /// The fabric proved that nothing moves any more, after a `Lost`.
-    pub(crate) fn prove(&self) {
-        self.fenced.store(true, Ordering::Release);
-    }
-
-    fn poll(&self, waker: &Waker) -> Poll<Outcome> {
-        if let Some(outcome) = self.outcome() {
-            return Poll::Ready(outcome);
-        }
-        *self.waker.lock().unwrap_or_else(PoisonError::into_inner) = Some(waker.clone());
-        let (from, to) = (code::PENDING, code::AWAITED);
-        let _ = self.code.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire);
-        // The end may have come between the look and the registration.
-        self.outcome().map_or(Poll::Pending, Poll::Ready)
     }
 }

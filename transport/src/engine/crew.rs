@@ -56,6 +56,33 @@ impl Default for Polling {
     }
 }
 
+/// How long a wait may take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Until {
+    /// Until then.
+    At(Time),
+    /// So long from the first look at the clock, which a wait that ends at once does without.
+    After(Duration),
+}
+
+impl Until {
+    fn at(&mut self, now: Time) -> Time {
+        if let Self::After(timeout) = *self {
+            *self = Self::At(now + timeout);
+        }
+        match *self {
+            Self::At(until) => until,
+            Self::After(_) => unreachable!("just set"),
+        }
+    }
+}
+
+impl From<Time> for Until {
+    fn from(until: Time) -> Self {
+        Self::At(until)
+    }
+}
+
 /// Who moves transfers on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Drive {
@@ -144,23 +171,28 @@ impl Crew {
 
     /// Drives all workers until `done` or `until`; whether it was `done`. Once `done` has said so it
     /// is not asked again: it may have taken what it waited for.
-    pub(super) fn wait(&self, until: Time, done: impl FnMut() -> bool) -> bool {
-        self.wait_for(&self.workers, until, done)
+    pub(super) fn wait(&self, until: impl Into<Until>, done: impl FnMut() -> bool) -> bool {
+        self.wait_for(&self.workers, until.into(), done)
     }
 
     /// The same for what one worker does. Where only callers drive, the others are driven, too.
-    pub(super) fn wait_on(&self, worker: u16, until: Time, done: impl FnMut() -> bool) -> bool {
+    pub(super) fn wait_on(
+        &self,
+        worker: u16,
+        until: impl Into<Until>,
+        done: impl FnMut() -> bool,
+    ) -> bool {
         let workers = match self.common.drive {
             Drive::Thread => std::slice::from_ref(&self.workers[usize::from(worker)]),
             Drive::Caller => &self.workers[..],
         };
-        self.wait_for(workers, until, done)
+        self.wait_for(workers, until.into(), done)
     }
 
     fn wait_for(
         &self,
         workers: &[Arc<Worker>],
-        until: Time,
+        until: Until,
         mut done: impl FnMut() -> bool,
     ) -> bool {
         let mut held = false;
@@ -178,7 +210,7 @@ impl Crew {
     fn drive_until(
         &self,
         workers: &[Arc<Worker>],
-        until: Time,
+        mut until: Until,
         done: &mut dyn FnMut() -> bool,
     ) -> bool {
         let clock = &*self.common.clock;
@@ -195,6 +227,7 @@ impl Crew {
                 return true;
             }
             let now = clock.now();
+            let until = until.at(now);
             if now >= until {
                 return false;
             }

@@ -28,11 +28,13 @@ pub use outlet::Sink;
 pub use stats::Stats;
 
 use self::crew::Crew;
+pub(crate) use self::crew::Until;
 use self::links::State;
 use self::shared::Shared;
 use self::worker::Worker;
 use crate::address::{Address, EngineId};
-use crate::batch::{Transfers, keep_room};
+use crate::batch::{Orders, Transfers};
+use crate::completion::{Completion, End, Ends, Told};
 use crate::counter::Counter;
 use crate::fabric::{Grant, RegionId};
 use crate::memory::{HostMemory, Memory};
@@ -44,7 +46,7 @@ use crate::region::{Region, Registered};
 use crate::remote::{Opened, RemoteWindow, Way};
 use crate::sabotage::{self, Defect};
 use crate::time::{Steppable, Time};
-use crate::transfer::{Completion, Started, Told, Transfer};
+use crate::transfer::Started;
 use crate::watcher::{WatchError, Watcher};
 use crate::window::{Access, Descriptor, Route, WindowError, WindowId};
 
@@ -449,7 +451,7 @@ impl Engine {
     pub(crate) fn wait_on(
         &self,
         transfer: &Completion,
-        until: Time,
+        until: impl Into<Until>,
         done: impl FnMut() -> bool,
     ) -> bool {
         let worker = transfer.worker.load(Ordering::SeqCst);
@@ -468,33 +470,28 @@ impl Engine {
     }
 
     /// Starts many, under one lock for each stretch that goes to the same worker.
-    pub(crate) fn submit_all(&self, mut orders: Vec<(Order<'_>, Told)>) -> Transfers {
+    pub(crate) fn submit_all(&self, mut orders: Orders<'_>) -> Transfers {
         let now = self.now();
-        orders.iter_mut().for_each(|(order, _)| order.begin(now));
-        let mut all = Vec::with_capacity(orders.len());
-        let worker = |(order, _): &(Order<'_>, Told)| order.peer().worker;
-        for stretch in orders.chunk_by_mut(|a, b| worker(a) == worker(b)) {
-            self.worker(stretch[0].0.peer()).submit_all(stretch, |started, told| {
-                // Pushed in each arm: made in one place and then moved, what was just stored would be
-                // waited for.
-                match started {
-                    Started::Ended(outcome) => all.push(Transfer::ended(outcome, told)),
-                    Started::Running(completion) => all.push(Transfer::running(self, completion)),
-                }
-            });
+        orders.all.iter_mut().for_each(|order| order.begin(now));
+        let ends = Ends::new(&orders.told);
+        let mut first = 0;
+        let worker = |order: &Order<'_>| order.peer().worker;
+        for stretch in orders.all.chunk_by_mut(|a, b| worker(a) == worker(b)) {
+            self.worker(stretch[0].peer()).submit_all(stretch, &ends, first);
+            first += stretch.len();
         }
-        keep_room(orders);
-        Transfers::new(all)
+        orders.keep_room();
+        Transfers::new(self, ends)
     }
 
-    pub(crate) fn cancel(&self, completion: &Arc<Completion>) {
-        if completion.cancelled.swap(true, Ordering::SeqCst) {
+    pub(crate) fn cancel(&self, end: &End) {
+        if end.cancelled.swap(true, Ordering::SeqCst) {
             return;
         }
         // See `Core::admit` for the other side.
         fence(Ordering::SeqCst);
-        let worker = completion.worker.load(Ordering::SeqCst);
-        self.inner.crew.workers[usize::from(worker)].cancel(completion);
+        let worker = end.worker.load(Ordering::SeqCst);
+        self.inner.crew.workers[usize::from(worker)].cancel(end);
     }
 
     // ---- the end -----------------------------------------------------------------------------

@@ -1,10 +1,10 @@
 //! What moves between this side and a peer.
 
-use std::sync::PoisonError;
 use std::time::Duration;
 
 use super::{Engine, MapError};
 use crate::address::EngineId;
+use crate::completion::Told;
 use crate::held::Held;
 use crate::immediate::Slot;
 use crate::lane::Class;
@@ -14,7 +14,7 @@ use crate::pages::Plan;
 use crate::peer::Peer;
 use crate::region::Slice;
 use crate::remote::{Mapping, RemoteSlice, RemoteWindow};
-use crate::transfer::{Started, Submission, Told};
+use crate::transfer::{Started, Submission};
 
 impl Engine {
     /// Puts local bytes into a peer's window. Both sides must be of one length.
@@ -90,15 +90,14 @@ impl Engine {
         let mut order = Order::new(Task::Map { remote }, Class::LATENCY, timeout);
         order.begin(self.now());
         let until = order.deadline;
-        let completion = match self.submit(&mut order, &Told::default(), false) {
-            Some(Started::Running(completion)) => completion,
+        let end = match self.submit(&mut order, &Told::default(), false) {
+            Some(Started::Running(end)) => end,
             Some(Started::Ended(outcome)) => return Err(MapError { outcome }),
             None => return Err(MapError { outcome: Outcome::Rejected(Reason::Full) }),
         };
         let slack = Duration::from_secs(1);
-        self.wait_on(&completion, until + slack, || completion.outcome().is_some());
-        let outcome = completion.outcome().unwrap_or(Outcome::Lost(Reason::Deadline));
-        let mapping = completion.mapping.lock().unwrap_or_else(PoisonError::into_inner).take();
-        mapping.filter(|_| outcome.is_done()).map(|it| *it).ok_or(MapError { outcome })
+        self.wait_on(&end, until + slack, || end.outcome().is_some());
+        let outcome = end.outcome().unwrap_or(Outcome::Lost(Reason::Deadline));
+        end.take_mapping().filter(|_| outcome.is_done()).ok_or(MapError { outcome })
     }
 }

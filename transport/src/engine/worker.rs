@@ -11,12 +11,13 @@ use crossbeam_queue::{ArrayQueue, SegQueue};
 use super::core::{Core, Progress};
 use super::crew::{Common, Drive, Polling};
 use super::stats::Tallies;
+use crate::completion::{End, Ends, Told};
 use crate::lane::Lane;
 use crate::notify::Notifier;
 use crate::order::Order;
 use crate::outcome::{Outcome, Reason};
 use crate::time::Time;
-use crate::transfer::{Completion, Started, Told};
+use crate::transfer::Started;
 
 /// Commands of one lane that wait for the lock's holder.
 const QUEUE_MAX: usize = 1024;
@@ -27,7 +28,7 @@ const LEAVE_STEPS_MAX: usize = 16;
 /// A task for the holder of the lock.
 pub(super) struct Queued {
     pub(super) order: Order<'static>,
-    pub(super) completion: Arc<Completion>,
+    pub(super) end: End,
 }
 
 pub(super) struct Worker {
@@ -40,7 +41,7 @@ pub(super) struct Worker {
     detours: SegQueue<Queued>,
     /// Transfers to be cancelled, each once: bounded by the transfers there are, so that whoever
     /// cancels never waits for room.
-    cancels: SegQueue<Arc<Completion>>,
+    cancels: SegQueue<End>,
     pub(super) tallies: Arc<Tallies>,
     pub(super) common: Arc<Common>,
     /// Threads that wait and are not asleep: they drive.
@@ -122,8 +123,8 @@ impl Worker {
             }
         }
         for _ in 0..cancels {
-            let Some(completion) = self.cancels.pop() else { break };
-            core.cancel(&completion);
+            let Some(end) = self.cancels.pop() else { break };
+            core.cancel(&end);
             any = true;
         }
         any
@@ -143,10 +144,13 @@ impl Worker {
             let wakers = std::mem::take(&mut core.wakers);
             let detours = std::mem::take(&mut core.detours);
             drop(core);
-            // First, so that a waker that panics loses none of them.
-            let others: Vec<_> = detours.into_iter().filter_map(|it| self.hand_over(it)).collect();
-            wake_all(wakers);
-            others.iter().for_each(|worker| worker.drain_if_free());
+            if !(wakers.is_empty() && detours.is_empty()) {
+                // First, so that a waker that panics loses none of them.
+                let others = detours.into_iter().filter_map(|it| self.hand_over(it));
+                let others: Vec<_> = others.collect();
+                wake_all(wakers);
+                others.iter().for_each(|worker| worker.drain_if_free());
+            }
             fence(Ordering::SeqCst);
             if self.is_drained() {
                 break;
@@ -233,53 +237,52 @@ impl Worker {
     /// when that is full. `wake` when the caller will not drive it.
     pub(super) fn submit(&self, order: &mut Order<'_>, told: &Told, wake: bool) -> Option<Started> {
         let Some(mut core) = self.try_core() else {
-            let started = self.enqueue(order, told)?;
+            let end = told.end();
+            if !self.enqueue(order, end.clone()) {
+                return None;
+            }
             self.drain_if_free();
-            return Some(started);
+            return Some(Started::Running(end));
         };
         let drained = self.drain(&mut core);
-        let started = core.submit(order, || told.completion());
+        let mut kept = None;
+        let ended = core.submit(order, || kept.insert(told.end()).clone());
         self.release(core, drained);
-        if wake && matches!(started, Started::Running(_)) {
-            self.wake_sleeper();
-        }
-        Some(started)
+        Some(match (ended, kept) {
+            (None, Some(end)) => {
+                if wake {
+                    self.wake_sleeper();
+                }
+                Started::Running(end)
+            }
+            (ended, _) => Started::Ended(ended.expect("it ended or goes on")),
+        })
     }
 
-    /// Takes on many under one lock; hands each one's start to `started`, in order.
-    pub(super) fn submit_all(
-        &self,
-        orders: &mut [(Order<'_>, Told)],
-        mut started: impl FnMut(Started, &Told),
-    ) {
+    /// Takes on many under one lock. Their ends are written to `ends`, from the `first` on.
+    pub(super) fn submit_all(&self, orders: &mut [Order<'_>], ends: &Ends, first: usize) {
         let Some(mut core) = self.try_core() else {
-            for (order, told) in orders {
-                let full = Started::Ended(Outcome::Rejected(Reason::Full));
-                started(self.enqueue(order, told).unwrap_or(full), told);
+            for (at, order) in orders.iter_mut().enumerate() {
+                if !self.enqueue(order, ends.end(first + at)) {
+                    // Nobody can wait for it yet.
+                    let _ = ends[first + at].end(Outcome::Rejected(Reason::Full));
+                }
             }
             self.drain_if_free();
             return;
         };
         let drained = self.drain(&mut core);
-        for (order, told) in orders {
-            started(core.submit(order, || told.completion()), told);
-        }
+        core.submit_all(orders, ends, first);
         self.release(core, drained);
         self.wake_sleeper();
     }
 
-    fn enqueue(&self, order: &mut Order<'_>, told: &Told) -> Option<Started> {
-        let completion = told.completion();
-        completion.worker.store(self.index, Ordering::Relaxed);
-        let started = Started::Running(Arc::clone(&completion));
+    /// Leaves a task for the lock's holder; `false` when there is no room.
+    fn enqueue(&self, order: &mut Order<'_>, end: End) -> bool {
+        end.worker.store(self.index, Ordering::Relaxed);
         let queue = &self.queues[order.class.lane().index()];
-        match queue.push(Queued { order: order.keep(), completion }) {
-            Ok(()) => Some(started),
-            Err(back) => {
-                *order = back.order;
-                None
-            }
-        }
+        let refused = queue.push(Queued { order: order.keep(), end }).err();
+        refused.map(|back| *order = back.order).is_none()
     }
 
     /// Hands over what this worker could not carry; to whom.
@@ -292,8 +295,8 @@ impl Worker {
     }
 
     /// Takes a cancellation on; the caller has marked it as cancelled.
-    pub(super) fn cancel(&self, completion: &Arc<Completion>) {
-        self.cancels.push(Arc::clone(completion));
+    pub(super) fn cancel(&self, end: &End) {
+        self.cancels.push(end.clone());
         self.drain_if_free();
     }
 

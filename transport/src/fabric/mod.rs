@@ -29,6 +29,7 @@ pub mod ofi;
 pub mod rdma;
 #[cfg(not(feature = "conformance"))]
 mod rdma;
+mod recent;
 pub mod shm;
 pub mod sim;
 pub mod tcp;

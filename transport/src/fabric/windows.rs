@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use hashbrown::HashMap;
-
+use super::recent::Recent;
 use super::{Grant, Local, RegionId};
 use crate::memory::{self, Memory};
 use crate::outcome::Reason;
@@ -12,7 +11,7 @@ use crate::window::{Access, WindowId};
 /// What was registered, and what was granted of it: at most `MAX` windows.
 #[derive(Debug, Default)]
 pub(super) struct Windows<const MAX: usize> {
-    regions: HashMap<RegionId, Arc<Memory>>,
+    regions: Recent<RegionId, Arc<Memory>>,
     /// By slot.
     open: Vec<Option<Open>>,
 }
@@ -38,20 +37,20 @@ impl<const MAX: usize> Windows<MAX> {
                 *slot = None;
             }
         }
-        self.regions.remove(&region);
+        self.regions.remove(region);
     }
 
     /// The memory of a region, to grant some of it.
     pub(super) fn memory(&self, region: RegionId) -> Result<&Arc<Memory>, String> {
         self.regions
-            .get(&region)
+            .get(region)
             .ok_or_else(|| format!("{region:?} is not registered; register it first"))
     }
 
     /// Checks that local bytes lie in their region, and may be stored to if `stored`.
     #[inline]
     pub(super) fn check(&self, local: &Local, stored: bool) -> Result<(), Reason> {
-        let memory = self.regions.get(&local.region).ok_or(Reason::Closed)?;
+        let memory = self.regions.get(local.region).ok_or(Reason::Closed)?;
         let start = (local.ptr as usize).checked_sub(memory.as_ptr() as usize);
         let end = start.and_then(|start| (start as u64).checked_add(local.len));
         if end.is_none_or(|end| end > memory.len() as u64) {

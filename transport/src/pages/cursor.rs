@@ -21,6 +21,12 @@ pub struct Cursor {
 }
 
 impl Cursor {
+    /// So many bytes from the start.
+    pub(crate) fn at(plan: &Plan, bytes: u64) -> Self {
+        let place = |pages| Place::at(Side::of(pages), bytes);
+        Self { local: place(plan.local()), remote: place(plan.remote()) }
+    }
+
     /// The next piece, at most `len_max` (which is not 0) bytes of it; `None` after the last.
     #[inline]
     pub fn next(&mut self, plan: &Plan, len_max: u64) -> Option<Piece> {
@@ -86,6 +92,29 @@ struct Place {
 }
 
 impl Place {
+    /// So many bytes from the start of the side.
+    fn at(side: Side<'_>, bytes: u64) -> Self {
+        let length = |run: &Run| run.bytes * u64::from(run.count);
+        let layer_bytes: u64 = side.runs.iter().map(length).sum();
+        if layer_bytes == 0 {
+            return Self::default();
+        }
+        let last = side.layers.len() as u64 - 1;
+        let layer = (bytes / layer_bytes).min(last);
+        let mut left = bytes - layer * layer_bytes;
+        let whole = side.runs.iter().take_while(|run| {
+            let before = left >= length(run);
+            left -= if before { length(run) } else { 0 };
+            before
+        });
+        let run = whole.count();
+        let (piece, within) = match side.runs.get(run) {
+            Some(run) => ((left / run.bytes) as u32, left % run.bytes),
+            None => (0, 0),
+        };
+        Self { layer: layer as u32, run: run as u32, piece, within }
+    }
+
     /// Where the next byte is, and how many follow it without a gap.
     #[inline]
     fn look(&self, side: Side<'_>) -> Option<(u64, u64)> {

@@ -36,7 +36,7 @@ proptest! {
 
     #[test]
     fn a_plan_pairs_every_byte_once(
-        (runs, layers) in lists(), (other, starts) in lists(), len_max in 1u64..40,
+        (runs, layers) in lists(), (other, starts) in lists(), len_max in 1u64..40, begin: u64,
     ) {
         let local = Pages::runs(runs).unwrap().layers(layers).unwrap();
         // The same number of bytes: what the other list has too much is cut off, byte by byte.
@@ -55,6 +55,11 @@ proptest! {
         }
         prop_assert_eq!(from, model(plan.local()));
         prop_assert_eq!(to, model(plan.remote()));
+        // A walk may begin anywhere.
+        let begin = begin % (plan.bytes() + 1);
+        let mut cursor = Cursor::at(&plan, begin);
+        let rest = std::iter::from_fn(|| cursor.next(&plan, 1));
+        prop_assert!(rest.eq(plan.pieces(1).skip(begin as usize)));
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub(crate) struct Flight {
 
 enum Handle {
     Alone(Transfer),
-    Together(Rc<Transfers>, usize),
+    Together(Rc<Transfers>, Transfer),
 }
 
 /// A transfer that is not submitted yet, and what it may change.
@@ -57,8 +57,7 @@ pub(crate) struct Change {
 impl Flight {
     pub(crate) fn transfer(&self) -> &Transfer {
         match &self.handle {
-            Handle::Alone(transfer) => transfer,
-            Handle::Together(all, at) => all.iter().nth(*at).expect("one of them"),
+            Handle::Alone(transfer) | Handle::Together(_, transfer) => transfer,
         }
     }
 
@@ -89,8 +88,8 @@ impl World {
     ) {
         let all = Rc::new(all);
         assert_eq!(all.iter().len(), what.len(), "one each");
-        for (at, what) in what.into_iter().enumerate() {
-            self.note(life, Handle::Together(Rc::clone(&all), at), what, deadline);
+        for (one, what) in all.iter().zip(what) {
+            self.note(life, Handle::Together(Rc::clone(&all), one), what, deadline);
         }
         self.batches.push((life, all));
     }
@@ -164,9 +163,9 @@ impl World {
     /// A batch has ended when all of it has, and its pages are free when all of them are.
     pub(crate) fn look_at_batches(&mut self) {
         self.batches.retain(|(_, batch)| {
-            let each: Vec<_> = batch.iter().map(Transfer::outcome).collect();
+            let each: Vec<_> = batch.iter().map(|it| it.outcome()).collect();
             assert_eq!(batch.outcomes(), each.into_iter().collect(), "outcomes of a batch");
-            assert_eq!(batch.fenced(), batch.iter().all(Transfer::fenced), "pages of a batch");
+            assert_eq!(batch.fenced(), batch.iter().all(|it| it.fenced()), "pages of a batch");
             !batch.fenced()
         });
     }

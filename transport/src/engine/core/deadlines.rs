@@ -8,6 +8,7 @@ use super::{Core, Progress, Stage};
 use crate::fabric::OpId;
 use crate::outcome::{Outcome, Reason};
 use crate::sabotage::{self, Defect};
+use crate::slots::At;
 use crate::time::Time;
 
 /// Deadlines of ended operations that are kept at least, before they are looked through.
@@ -105,10 +106,8 @@ impl Core {
     pub(super) fn trim_deadlines(&mut self) {
         if self.deadlines.len() > DEADLINES_SPARE + 2 * self.ops.len() {
             let ops = &self.ops;
-            self.deadlines.retain(|id| {
-                let op = ops.get((id.0 & u64::from(u32::MAX)) as usize);
-                op.is_some_and(|op| u64::from(op.serial) == id.0 >> 32 && op.stage != Stage::Lost)
-            });
+            self.deadlines
+                .retain(|id| ops.get(At::unpack(id.0)).is_some_and(|op| op.stage != Stage::Lost));
         }
     }
 

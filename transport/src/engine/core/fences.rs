@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Core, Op, Stage};
+use super::{Core, Stage};
 use crate::fabric::{Grant, OpId, RegionId, RemoteKey};
 use crate::outcome::{Outcome, Reason};
 use crate::region::Registered;
@@ -52,11 +52,8 @@ impl Core {
         let ops: Vec<OpId> = self
             .ops
             .iter()
-            .filter(|(_, op)| match &op.region {
-                Some(it) => concerns(it.id),
-                None => region.is_none(),
-            })
-            .map(|(index, op)| OpId(index as u64 | u64::from(op.serial) << 32))
+            .filter(|(_, op)| op.region.map_or(region.is_none(), concerns))
+            .map(|(at, _)| OpId(at.pack()))
             .collect();
         for id in ops {
             self.stop(id, Reason::Closed);
@@ -75,8 +72,7 @@ impl Core {
 
     /// Operations on a region that are not provably ended.
     pub(in crate::engine) fn ops_on(&self, region: RegionId) -> usize {
-        let is_on = |op: &Op| op.region.as_ref().is_some_and(|it| it.id == region);
-        self.ops.iter().filter(|(_, op)| is_on(op)).count()
+        self.ops.iter().filter(|(_, op)| op.region == Some(region)).count()
     }
 
     // ---- the end -----------------------------------------------------------------------------
@@ -96,18 +92,16 @@ impl Core {
         for event in events {
             self.handle(event);
         }
-        let left: Vec<OpId> = self
-            .ops
-            .iter()
-            .map(|(index, op)| OpId(index as u64 | u64::from(op.serial) << 32))
-            .collect();
+        let left: Vec<OpId> = self.ops.iter().map(|(at, _)| OpId(at.pack())).collect();
         for id in left {
             let Some(op) = self.op_mut(id) else { continue };
             match op.stage {
                 // `close` returned: nothing of ours moves any more.
                 Stage::Lost => {
-                    op.completion.prove();
-                    drop(self.forget(id));
+                    let place = op.place;
+                    self.groups.get(place).prove();
+                    self.forget(id);
+                    self.groups.give_back(place);
                 }
                 Stage::Parked => self.finish(id, Outcome::Rejected(Reason::Closed)),
                 Stage::Posted | Stage::Cancelled => {

@@ -5,33 +5,34 @@
 
 mod deadlines;
 mod fences;
+mod groups;
 mod peers;
 mod submit;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
-use std::sync::{Arc, PoisonError};
 use std::task::Waker;
 
-use slab::Slab;
-
 use self::deadlines::Deadlines;
+use self::groups::{Groups, Place};
 
 use super::links::Links;
 use super::shared::{INBOX_MAX, Shared};
 use super::stats::Tallies;
 use super::worker::Queued;
-use crate::fabric::{Event, Fabric, OpId, Status};
+use crate::fabric::{Event, Fabric, OpId, RegionId, Status};
 use crate::immediate::Immediate;
 use crate::lane::Class;
+use crate::memory::Memory;
 use crate::order::{Order, What};
 use crate::outcome::Outcome;
 use crate::peer::{Incoming, LinkId, Peer};
 use crate::region::Registered;
 use crate::remote::Mapping;
 use crate::sabotage::{self, Defect};
+use crate::slots::{At, Slots};
 use crate::time::Time;
-use crate::transfer::Completion;
 use crate::window::WindowId;
 
 /// Messages taken from the fabric in one step.
@@ -39,7 +40,6 @@ const MESSAGES_PER_STEP: usize = 64;
 
 /// An operation that did not end at once.
 struct Op {
-    serial: u32,
     link: LinkId,
     /// Which of the link's connections it was posted on.
     connection: u32,
@@ -48,11 +48,28 @@ struct Op {
     class: Class,
     bytes: u64,
     deadline: Time,
-    /// The region of this side, which stays where it is.
-    region: Option<Arc<Registered>>,
+    /// The region of this side, which stays registered until the operation is forgotten.
+    region: Option<RegionId>,
     /// All of the order while it waits: what a fabric has is not given to another.
     order: Option<Box<Order<'static>>>,
-    completion: Arc<Completion>,
+    place: Place,
+}
+
+impl Default for Op {
+    fn default() -> Self {
+        Self {
+            link: LinkId { index: 0, serial: 0 },
+            connection: 0,
+            stage: Stage::Parked,
+            what: What::Other,
+            class: Class::default(),
+            bytes: 0,
+            deadline: Time::ZERO,
+            region: None,
+            order: None,
+            place: Place::default(),
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -81,8 +98,8 @@ pub(super) struct Core {
     pub(super) fabric: Box<dyn Fabric>,
     shared: Arc<Shared>,
     tallies: Arc<Tallies>,
-    ops: Slab<Op>,
-    next_serial: u32,
+    ops: Slots<Op>,
+    groups: Groups,
     links: Links,
     /// Links with parked operations that may go on.
     runnable: VecDeque<LinkId>,
@@ -92,6 +109,10 @@ pub(super) struct Core {
     revoking: BTreeMap<WindowId, Arc<Registered>>,
     /// Windows in use, for fencing a region as a whole.
     granted: BTreeMap<WindowId, Arc<Registered>>,
+    /// Regions that nobody can reach any more, but operations may be on.
+    dying: Vec<(RegionId, Arc<Memory>)>,
+    /// Whether an operation ended since these were looked at.
+    some_ended: bool,
     /// What the fabric reports; empty between steps, keeps its room.
     events: Vec<Event>,
     /// Tasks to be woken once the lock is released: a waker is somebody else's code.
@@ -116,13 +137,15 @@ impl Core {
             fabric,
             shared,
             tallies,
-            ops: Slab::new(),
-            next_serial: 0,
+            ops: Slots::default(),
+            groups: Groups::default(),
             links,
             runnable: VecDeque::new(),
             deadlines: Deadlines::default(),
             revoking: BTreeMap::new(),
             granted: BTreeMap::new(),
+            dying: Vec::new(),
+            some_ended: false,
             events: Vec::new(),
             wakers: Vec::new(),
             detours: Vec::new(),
@@ -149,12 +172,27 @@ impl Core {
         if !self.deadlines.is_empty() {
             self.expire(&mut progress);
         }
-        for (region, memory) in self.shared.graveyards[usize::from(self.index)].take() {
-            self.fabric.deregister(region);
-            drop(memory);
-            progress.worked = true;
-        }
+        progress.worked |= self.bury();
         progress
+    }
+
+    /// Deregisters regions that nobody can reach and nothing moves on; whether there were any.
+    fn bury(&mut self) -> bool {
+        let graveyard = &self.shared.graveyards[usize::from(self.index)];
+        if graveyard.is_empty() && !std::mem::take(&mut self.some_ended) {
+            return false;
+        }
+        self.dying.append(&mut graveyard.take());
+        let mut any = false;
+        for (region, memory) in std::mem::take(&mut self.dying) {
+            if self.ops_on(region) > 0 {
+                self.dying.push((region, memory));
+            } else {
+                self.fabric.deregister(region);
+                any = true;
+            }
+        }
+        any
     }
 
     /// Prepares for sleep; see [`Fabric::arm`]. There is work, too, when messages for which there
@@ -177,10 +215,9 @@ impl Core {
             Event::Completed { op, status } => self.completed(op, status),
             Event::Mapped { op, memory, offset, len } => {
                 if let Some(entry) = self.op_mut(op) {
-                    let (offset, len) = (offset as usize, len as usize);
-                    let mapping = Box::new(Mapping::new(memory, offset, len));
-                    let place = entry.completion.mapping.lock();
-                    *place.unwrap_or_else(PoisonError::into_inner) = Some(mapping);
+                    let place = entry.place;
+                    let mapping = Mapping::new(memory, offset as usize, len as usize);
+                    self.groups.get(place).put(mapping);
                 }
                 self.completed(op, Status::Done);
             }
@@ -221,9 +258,11 @@ impl Core {
             if sabotage::is(Defect::NoRecovery) {
                 return;
             }
-            op.completion.prove();
+            let place = op.place;
+            self.groups.get(place).prove();
             Tallies::add(&self.tallies.recovered, 1);
-            drop(self.forget(id));
+            self.forget(id);
+            self.groups.give_back(place);
             return;
         }
         self.finish(
@@ -238,24 +277,27 @@ impl Core {
 
     /// Writes an operation's end and forgets it, unless it is `Lost`.
     fn finish(&mut self, id: OpId, outcome: Outcome) {
-        let index = (id.0 & u64::from(u32::MAX)) as usize;
-        let Op { what, bytes, .. } = self.ops[index];
+        let Some(op) = self.ops.get_mut(At::unpack(id.0)) else { return };
+        let (what, bytes, place) = (op.what, op.bytes, op.place);
+        if !outcome.pages_are_free() {
+            op.stage = Stage::Lost;
+        }
         self.count(outcome, what, bytes);
         if outcome.pages_are_free() {
             // What it holds is let go of before anybody hears of the end.
-            let Op { completion, order, region, .. } = self.forget(id);
-            drop((order, region));
-            self.wakers.extend(completion.end(outcome));
+            drop(self.forget(id));
+            self.wakers.extend(self.groups.get(place).end(outcome));
+            self.groups.give_back(place);
         } else {
-            let op = &mut self.ops[index];
-            op.stage = Stage::Lost;
-            self.wakers.extend(op.completion.end(outcome));
+            self.wakers.extend(self.groups.get(place).end(outcome));
         }
     }
 
-    /// Takes an operation out, with all that it holds.
-    fn forget(&mut self, id: OpId) -> Op {
-        let op = self.ops.remove((id.0 & u64::from(u32::MAX)) as usize);
+    /// Takes an operation out, and its order, if it still had one. Its place is to be given back.
+    fn forget(&mut self, id: OpId) -> Option<Box<Order<'static>>> {
+        let op = self.ops.get_mut(At::unpack(id.0))?;
+        let order = op.order.take();
+        self.some_ended |= !self.dying.is_empty();
         if let Some(entry) = self.links.get_mut(op.link) {
             entry.ops -= 1;
             let keeps = sabotage::is(Defect::LostCredit) && op.stage == Stage::Cancelled;
@@ -266,11 +308,11 @@ impl Core {
                 self.runnable.push_back(op.link);
             }
         }
-        op
+        self.ops.free(At::unpack(id.0));
+        order
     }
 
     fn op_mut(&mut self, id: OpId) -> Option<&mut Op> {
-        let op = self.ops.get_mut((id.0 & u64::from(u32::MAX)) as usize)?;
-        (u64::from(op.serial) == id.0 >> 32).then_some(op)
+        self.ops.get_mut(At::unpack(id.0))
     }
 }

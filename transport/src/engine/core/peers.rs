@@ -88,7 +88,7 @@ impl Core {
             .ops
             .iter()
             .filter(|(_, op)| op.link == link && op.stage != Stage::Lost)
-            .map(|(index, op)| OpId(index as u64 | u64::from(op.serial) << 32))
+            .map(|(at, _)| OpId(at.pack()))
             .collect();
         for id in unproven {
             self.finish(id, Outcome::Lost(reason));

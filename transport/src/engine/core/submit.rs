@@ -1,11 +1,12 @@
 //! Tasks from submission to the fabric.
 
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
+use super::groups::Place;
 use super::{Core, Op, Progress, Stage};
+use crate::completion::{Completion, End, Ends, Told};
 use crate::engine::links::State;
 use crate::engine::stats::Tallies;
 use crate::engine::worker::Queued;
@@ -16,7 +17,7 @@ use crate::outcome::{Outcome, Reason};
 use crate::pages::{Pages, Plan};
 use crate::peer::LinkId;
 use crate::sabotage::{self, Defect};
-use crate::transfer::{Completion, Started, Told};
+use crate::slots::At;
 
 /// How long before its deadline an operation is cancelled, so that the proof can still come in
 /// time: an eighth of its whole time, at most this.
@@ -43,42 +44,70 @@ enum Begun {
 impl Core {
     /// Takes on what waited in a queue.
     pub(in crate::engine) fn admit(&mut self, queued: Queued) {
-        let Queued { mut order, completion } = queued;
+        let Queued { mut order, end } = queued;
         // Whoever cancels sets its mark and then looks which worker has it; here it is the other
         // way round, so one of the two sees the other.
-        completion.worker.store(self.index, Ordering::Release);
+        end.worker.store(self.index, Ordering::Release);
         fence(Ordering::SeqCst);
-        let ended = if completion.cancelled.load(Ordering::Acquire) {
+        let ended = if end.cancelled.load(Ordering::Acquire) {
             Tallies::add(&self.tallies.submitted, 1);
             // As if it had not waited here: what could not be taken on anyway says why.
             let why = self.refusal(&order).unwrap_or(Reason::Cancelled);
-            self.ended(Outcome::Rejected(why), &order.task)
+            Some(self.ended(Outcome::Rejected(why), &order.task))
         } else {
-            let place = Arc::clone(&completion);
-            self.submit(&mut order, move || place)
+            self.submit(&mut order, || end.clone())
         };
-        if let Started::Ended(outcome) = ended {
-            self.wakers.extend(completion.end(outcome));
+        if let Some(outcome) = ended {
+            self.wakers.extend(end.end(outcome));
         }
     }
 
-    /// Takes on a task. It ends at once if the fabric can do it at once; otherwise `completion`
-    /// makes the place where its end will be written, and what `order` borrows is kept.
+    /// Takes on a task. It ends at once if the fabric can do it at once; otherwise its end will be
+    /// written to `end`, and what `order` borrows is kept.
     pub(in crate::engine) fn submit(
         &mut self,
         order: &mut Order<'_>,
-        completion: impl FnOnce() -> Arc<Completion>,
-    ) -> Started {
+        end: impl FnOnce() -> End,
+    ) -> Option<Outcome> {
+        self.take_on(order, |core| core.groups.one(end()))
+    }
+
+    /// Takes on tasks, each as [`Core::submit`] does; those that ended at once have their ends written.
+    pub(in crate::engine) fn submit_all(
+        &mut self,
+        orders: &mut [Order<'_>],
+        ends: &Ends,
+        first: usize,
+    ) {
+        let many = self.groups.many(ends);
+        for (at, order) in orders.iter_mut().enumerate() {
+            let at = first + at;
+            if let Some(outcome) = self.take_on(order, |core| core.groups.of(many, at)) {
+                self.wakers.extend(ends[at].end(outcome));
+            }
+        }
+        self.groups.give_back(many);
+    }
+
+    #[inline]
+    fn take_on(
+        &mut self,
+        order: &mut Order<'_>,
+        place: impl FnOnce(&mut Self) -> Place,
+    ) -> Option<Outcome> {
         Tallies::add(&self.tallies.submitted, 1);
-        let id = OpId(self.ops.vacant_key() as u64 | u64::from(self.next_serial) << 32);
+        let id = OpId(self.ops.next().pack());
         match self.begin(id, order) {
-            Begun::Ended(outcome) => self.ended(outcome, &order.task),
-            Begun::Under(stage) => self.keep(id, order, stage, completion()),
+            Begun::Ended(outcome) => Some(self.ended(outcome, &order.task)),
+            Begun::Under(stage) => {
+                let place = place(self);
+                self.keep(id, order, stage, place);
+                None
+            }
             Begun::Elsewhere => {
-                let diverted = self.divert(order.keep(), completion, Reason::Unreachable);
-                diverted.unwrap_or_else(|order| {
-                    self.ended(Outcome::Rejected(Reason::Stale), &order.task)
-                })
+                let diverted = self.divert(order.keep(), place, Reason::Unreachable);
+                let order = diverted.err()?;
+                Some(self.ended(Outcome::Rejected(Reason::Stale), &order.task))
             }
         }
     }
@@ -123,13 +152,7 @@ impl Core {
     }
 
     /// Keeps an operation that did not end at once.
-    fn keep(
-        &mut self,
-        id: OpId,
-        order: &mut Order<'_>,
-        stage: Stage,
-        completion: Arc<Completion>,
-    ) -> Started {
+    fn keep(&mut self, id: OpId, order: &mut Order<'_>, stage: Stage, place: Place) {
         let link = order.peer().link;
         let entry = self.links.get_mut(link).expect("it was there when the operation began");
         entry.ops += 1;
@@ -142,37 +165,31 @@ impl Core {
             }
         }
         // Nobody else has it yet, or `admit` has stored the same.
-        completion.worker.store(self.index, Ordering::Relaxed);
-        completion.op.store(id.0, Ordering::Release);
+        let end = self.groups.get(place);
+        end.worker.store(self.index, Ordering::Relaxed);
+        end.op.store(id.0, Ordering::Release);
         let margin = (order.timeout / 8).min(CANCEL_MARGIN_MAX);
         self.trim_deadlines();
         self.deadlines.push(order.deadline.before(margin), id);
-        let running = Started::Running(Arc::clone(&completion));
-        let serial = self.next_serial;
-        self.next_serial = serial.wrapping_add(1);
-        self.ops.insert(Op {
-            serial,
-            link,
-            connection,
-            stage,
-            what: order.task.what(),
-            class: order.class,
-            bytes: order.task.bytes(),
-            deadline: order.deadline,
-            region: order.task.local().map(|it| Arc::clone(&it.region)),
-            order: (stage == Stage::Parked).then(|| Box::new(order.keep())),
-            completion,
-        });
-        running
+        let (at, op) = self.ops.take();
+        debug_assert_eq!(at.pack(), id.0, "nobody came between");
+        // Each field by its name: one that is forgotten would be its predecessor's.
+        let Op { link: to, connection: over, stage: now, what, class, bytes, .. } = op;
+        (*to, *over, *now) = (link, connection, stage);
+        (*what, *class, *bytes) = (order.task.what(), order.class, order.task.bytes());
+        let Op { deadline, region, order: kept, place: end, .. } = op;
+        (*deadline, *end) = (order.deadline, place);
+        *region = order.task.local().map(|it| it.region.id);
+        *kept = (stage == Stage::Parked).then(|| Box::new(order.keep()));
     }
 
     /// Sends a task over the next way to its window, if there is one, and announces it.
     pub(super) fn divert(
         &mut self,
         mut order: Order<'static>,
-        completion: impl FnOnce() -> Arc<Completion>,
+        place: impl FnOnce(&mut Self) -> Place,
         why: Reason,
-    ) -> Result<Started, Order<'static>> {
+    ) -> Result<(), Order<'static>> {
         let Some(opened) = order.task.window() else { return Err(order) };
         let Some((way, first)) = opened.detour(order.way) else { return Err(order) };
         if first {
@@ -182,14 +199,16 @@ impl Core {
         }
         order.way = way;
         let worker = order.peer().worker;
-        let completion = completion();
+        let place = place(self);
+        let end = self.groups.end(place);
+        self.groups.give_back(place);
         Tallies::take_back(&self.tallies.submitted);
         if sabotage::is(Defect::DoubleDetour) {
-            let (order, completion) = (order.keep(), Told::default().completion());
-            self.detours.push((worker, Queued { order, completion }));
+            let (order, end) = (order.keep(), Told::default().end());
+            self.detours.push((worker, Queued { order, end }));
         }
-        self.detours.push((worker, Queued { order, completion: Arc::clone(&completion) }));
-        Ok(Started::Running(completion))
+        self.detours.push((worker, Queued { order, end }));
+        Ok(())
     }
 
     /// Why a task cannot be taken on at all.
@@ -232,9 +251,9 @@ impl Core {
     }
 
     /// Counts a task that ended on the spot.
-    fn ended(&self, outcome: Outcome, task: &Task<'_>) -> Started {
+    fn ended(&self, outcome: Outcome, task: &Task<'_>) -> Outcome {
         self.count(outcome, task.what(), task.bytes());
-        Started::Ended(outcome)
+        outcome
     }
 
     pub(super) fn count(&self, outcome: Outcome, what: What, bytes: u64) {
@@ -249,12 +268,13 @@ impl Core {
         }
     }
 
-    /// Asks for an early end of the operation behind `completion`.
-    pub(in crate::engine) fn cancel(&mut self, completion: &Arc<Completion>) {
-        let id = OpId(completion.op.load(Ordering::Acquire));
+    /// Asks for an early end of the operation that ends there.
+    pub(in crate::engine) fn cancel(&mut self, end: &Completion) {
+        let id = OpId(end.op.load(Ordering::Acquire));
         // It may have gone to another worker, where the same number means another operation.
-        let here = self.op_mut(id).is_some_and(|op| Arc::ptr_eq(&op.completion, completion));
-        if completion.outcome().is_none() && here {
+        let place = self.op_mut(id).map(|op| op.place);
+        let here = place.is_some_and(|place| std::ptr::eq(self.groups.get(place), end));
+        if end.outcome().is_none() && here {
             self.stop(id, Reason::Cancelled);
         }
     }
@@ -314,8 +334,7 @@ impl Core {
         while let Some(entry) = self.links.get_mut(link)
             && let Some(id) = entry.first_parked(queues.clone())
         {
-            let index = (id.0 & u64::from(u32::MAX)) as usize;
-            let op = &self.ops[index];
+            let op = self.ops.get(At::unpack(id.0)).expect(PARKED);
             let order = op.order.as_deref().expect(PARKED);
             if entry.is_somebody_else(order) {
                 entry.unpark(order.class, id);
@@ -336,7 +355,7 @@ impl Core {
             match posted {
                 Posted::Pending => {
                     entry.credits.take(lane, bytes);
-                    let op = &mut self.ops[index];
+                    let op = self.ops.get_mut(At::unpack(id.0)).expect(PARKED);
                     (op.stage, op.connection) = (Stage::Posted, entry.connection);
                     op.order = None;
                 }
@@ -357,16 +376,15 @@ impl Core {
     /// Takes a parked operation, out of its queue already, to the next way to its window; without
     /// one it ends as rejected.
     pub(super) fn give_up_way(&mut self, id: OpId, why: Reason, rejected: Reason) {
-        let index = (id.0 & u64::from(u32::MAX)) as usize;
-        let op = &self.ops[index];
-        let order = op.order.as_deref().expect(PARKED);
+        let op = self.ops.get(At::unpack(id.0)).expect(PARKED);
+        let (order, place) = (op.order.as_deref().expect(PARKED), op.place);
         let next = order.task.window().and_then(|opened| opened.way_after(order.way));
         if next.is_none() {
             self.finish(id, Outcome::Rejected(rejected));
             return;
         }
-        let Op { order, completion, .. } = self.forget(id);
-        let diverted = self.divert(*order.expect(PARKED), || completion, why);
+        let order = self.forget(id).expect(PARKED);
+        let diverted = self.divert(*order, |_| place, why);
         debug_assert!(diverted.is_ok(), "there is a next way");
     }
 }

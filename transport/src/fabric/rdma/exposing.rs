@@ -184,7 +184,7 @@ impl Rdma {
     /// Nothing of a peer's lands in a window any more.
     pub(super) fn has_halted(&mut self, peer: PeerId, window: WindowId) {
         let Some(halting) = self.halting.get_mut(&window) else { return };
-        if let Some(link) = self.links.get_mut(&peer) {
+        if let Some(link) = self.links.get_mut(peer) {
             link.conceal(&mut self.hub, window);
         }
         halting.peers.remove(&peer);
@@ -211,7 +211,7 @@ impl Rdma {
             .flat_map(|(window, it)| it.peers.iter().map(|peer| (*window, *peer)))
             .collect();
         for (window, peer) in late {
-            let Some(link) = self.links.get(&peer) else {
+            let Some(link) = self.links.get(peer) else {
                 self.has_halted(peer, window);
                 continue;
             };
@@ -227,7 +227,7 @@ impl Rdma {
     /// What a device reports of an exposure.
     pub(super) fn take_exposure(&mut self, id: ExposureId, keys: Result<Keys, String>) {
         if let Some((peer, _)) = self.hub.exposures.get(&id)
-            && let Some(link) = self.links.get_mut(peer)
+            && let Some(link) = self.links.get_mut(*peer)
         {
             link.exposed(&mut self.hub, id, keys);
         }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hashbrown::HashMap;
-use slab::Slab;
 
 use super::config::Settings;
 use super::device::{ChannelId, Completion, Device, ExposureId, Token, Traits};
@@ -18,6 +17,7 @@ use super::path::Path;
 use super::words::Word;
 use crate::address::{Address, Kind};
 use crate::fabric::epoll::{Epoll, Label};
+use crate::fabric::recent::Recent;
 use crate::fabric::tcp::Control;
 use crate::fabric::{
     Event, Fabric, Grant, Limits, OpId, PeerId, Posted, RegionId, RegisterError, RemoteKey, Setup,
@@ -28,6 +28,7 @@ use crate::memory::Memory;
 use crate::outcome::Reason;
 use crate::pages::Piece;
 use crate::rail;
+use crate::slots::{At, Slots};
 use crate::time::{Clock, Time};
 use crate::window::WindowId;
 
@@ -41,7 +42,7 @@ const NAP: (Duration, Duration) = (Duration::from_micros(50), Duration::from_mil
 pub(in crate::fabric) struct Rdma {
     pub(super) hub: Hub,
     pub(super) clock: Arc<dyn Clock>,
-    pub(super) links: HashMap<PeerId, Link>,
+    pub(super) links: Recent<PeerId, Link>,
     /// Connections that this side dialled and that are not up.
     pub(super) dialled: HashSet<PeerId>,
     /// Messages from peers, also of such that are gone.
@@ -75,8 +76,7 @@ pub(super) struct Hub {
     pub(super) rails_carry_messages: bool,
     /// What the next poll reports.
     pub(super) reports: Vec<Event>,
-    pub(super) flights: Slab<Flight>,
-    flights_ever: u32,
+    pub(super) flights: Slots<Flight>,
     pub(super) channels: HashMap<ChannelId, (PeerId, u8)>,
     channels_ever: u32,
     pub(super) exposures: Exposures,
@@ -163,6 +163,7 @@ impl Hub {
     }
 
     /// Something is about to be posted.
+    #[inline]
     pub(super) fn launch(
         &mut self,
         peer: PeerId,
@@ -171,17 +172,21 @@ impl Hub {
         lane: Lane,
         batch: Batch,
     ) -> Token {
-        self.flights_ever = self.flights_ever.wrapping_add(1);
-        let serial = self.flights_ever;
-        let flight = Flight { serial, peer, load, path, lane, batch, posted: self.now };
-        Token(u64::from(serial) << 32 | self.flights.insert(flight) as u64)
+        let (at, flight) = self.flights.take();
+        // Field by field, where they belong: see `Slots`.
+        let Flight { peer: to, load: what, path: over, lane: line, batch: bytes, posted } = flight;
+        (*to, *what, *over) = (peer, load, path);
+        (*line, *bytes, *posted) = (lane, batch, self.now);
+        Token(at.pack())
     }
 
     /// Takes out what a token stands for.
+    #[inline]
     pub(super) fn flight(&mut self, token: Token) -> Option<Flight> {
-        let index = (token.0 & u64::from(u32::MAX)) as usize;
-        let it = self.flights.get(index)?;
-        (u64::from(it.serial) == token.0 >> 32).then(|| self.flights.remove(index))
+        let at = At::unpack(token.0);
+        let flight = *self.flights.get(at)?;
+        self.flights.free(at);
+        Some(flight)
     }
 
     /// A link may have something to post.
@@ -225,8 +230,7 @@ impl Rdma {
                 rails_carry_messages: rails.iter().any(|it: &Rail| it.traits.message_bytes_max > 0),
                 rails,
                 reports: Vec::new(),
-                flights: Slab::new(),
-                flights_ever: 0,
+                flights: Slots::default(),
                 channels: HashMap::new(),
                 channels_ever: 0,
                 exposures: HashMap::new(),
@@ -237,7 +241,7 @@ impl Rdma {
                 next_tick: Time::NEVER,
             },
             clock: Arc::clone(&setup.clock),
-            links: HashMap::new(),
+            links: Recent::default(),
             dialled: HashSet::new(),
             mail: Mail::default(),
             wants_messages: true,
@@ -282,7 +286,7 @@ impl Rdma {
             self.disconnect(peer);
         }
         for peer in std::mem::take(&mut self.hub.eager) {
-            let Some(link) = self.links.get_mut(&peer) else { continue };
+            let Some(link) = self.links.get_mut(peer) else { continue };
             link.eager = false;
             link.drain_spill(&mut self.hub);
             link.send_again(&mut self.hub);
@@ -377,7 +381,7 @@ impl Rdma {
 
     fn hear(&mut self, peer: PeerId, word: Word) {
         let hub = &mut self.hub;
-        let Some(link) = self.links.get_mut(&peer) else { return };
+        let Some(link) = self.links.get_mut(peer) else { return };
         match word {
             Word::Hail { version, join, ports, wanted } => {
                 link.hailed(hub, (version, join), &ports, &wanted);
@@ -474,7 +478,7 @@ impl Fabric for Rdma {
         // Hanging up tells the peer that nothing lands here any more.
         self.hub.now = self.clock.now();
         let mut paths = 0;
-        if let Some(link) = self.links.get_mut(&peer) {
+        if let Some(link) = self.links.get_mut(peer) {
             link.send_rest(&mut self.hub);
             paths = link.paths.len();
         }
@@ -489,7 +493,7 @@ impl Fabric for Rdma {
         match work {
             Work::Map { .. } => Posted::Refused(Reason::Unsupported),
             Work::Send { bytes, immediate } => {
-                let Some(link) = self.links.get_mut(&peer) else {
+                let Some(link) = self.links.get_mut(peer) else {
                     return Posted::Refused(Reason::PeerGone);
                 };
                 match link.send(&mut self.hub, op, lane, bytes, immediate) {
@@ -501,7 +505,7 @@ impl Fabric for Rdma {
                 }
             }
             Work::Write { .. } | Work::Read { .. } | Work::Signal { .. } => {
-                let Some(link) = self.links.get_mut(&peer) else {
+                let Some(link) = self.links.get_mut(peer) else {
                     return Posted::Refused(Reason::PeerGone);
                 };
                 // A look at the clock is a good part of a small post, and nobody wants to know how long those
@@ -597,7 +601,7 @@ impl Fabric for Rdma {
         // Before peers are told that nothing lands here any more.
         let all: Vec<_> = self.hub.channels.iter().map(|(channel, at)| (*channel, *at)).collect();
         for (channel, (peer, path)) in all {
-            let Some(link) = self.links.get(&peer) else { continue };
+            let Some(link) = self.links.get(peer) else { continue };
             let rail = link.paths[usize::from(path)].rail;
             self.take_down(rail, channel);
         }

@@ -15,11 +15,11 @@ impl Rdma {
     /// Takes this side of a path down, and tells the peer if `tell`: what was under way there waits
     /// for its word.
     pub(super) fn break_path(&mut self, peer: PeerId, number: u8, why: &str, tell: bool) {
-        let Some(link) = self.links.get(&peer) else { return };
+        let Some(link) = self.links.get(peer) else { return };
         let Some(path) = link.paths.get(usize::from(number)) else { return };
         let Some(channel) = path.channel() else {
             if path.is_beginning() {
-                let link = self.links.get_mut(&peer).expect("just seen");
+                let link = self.links.get_mut(peer).expect("just seen");
                 let path = &mut link.paths[usize::from(number)];
                 why.clone_into(&mut path.why);
                 path.failed(self.hub.now);
@@ -32,7 +32,7 @@ impl Rdma {
         let name = self.hub.rails[usize::from(rail)].device.name();
         tracing::warn!(engine = ?link.engine, rail = name, path = number, "path down: {why}");
         self.take_down(rail, channel);
-        let Some(link) = self.links.get_mut(&peer) else { return };
+        let Some(link) = self.links.get_mut(peer) else { return };
         link.conceal_path(&mut self.hub, number);
         let path = &mut link.paths[usize::from(number)];
         path.state = State::Shutting;
@@ -50,12 +50,12 @@ impl Rdma {
             let path = link.paths.get(usize::from(number));
             path.is_some_and(|path| path.generation == generation)
         };
-        if !self.links.get(&peer).is_some_and(known) {
+        if !self.links.get(peer).is_some_and(known) {
             let word = Word::Closed { path: number, generation, arrived: [0; 2] };
             return self.hub.tell(peer, &word);
         }
         self.break_path(peer, number, "the peer took it down", false);
-        let Some(link) = self.links.get_mut(&peer) else { return };
+        let Some(link) = self.links.get_mut(peer) else { return };
         let ours = link.paths[usize::from(number)].arrived;
         self.hub.tell(peer, &Word::Closed { path: number, generation, arrived: ours });
         link.resolve(&mut self.hub, number, arrived);
@@ -63,7 +63,7 @@ impl Rdma {
 
     /// The peer has taken its side of a path down, which we had told it of.
     pub(super) fn closed(&mut self, peer: PeerId, number: u8, generation: u32, arrived: [u64; 2]) {
-        let Some(link) = self.links.get_mut(&peer) else { return };
+        let Some(link) = self.links.get_mut(peer) else { return };
         let path = link.paths.get(usize::from(number));
         if path.is_some_and(|it| it.generation == generation) {
             link.resolve(&mut self.hub, number, arrived);
@@ -73,18 +73,22 @@ impl Rdma {
     /// A connection has ended, and with it all that stood on it.
     pub(super) fn ended(&mut self, ended: &Ended) {
         let peer = ended.peer;
-        let Some(link) = self.links.get(&peer) else { return };
+        let Some(link) = self.links.get(peer) else { return };
         let channels: Vec<_> =
             link.paths.iter().filter_map(|path| Some((path.rail, path.channel()?))).collect();
         for (rail, channel) in channels {
             self.take_down(rail, channel);
         }
         self.has_halted_all(peer);
-        let Some(mut link) = self.links.remove(&peer) else { return };
+        let Some(mut link) = self.links.remove(peer) else { return };
         link.conceal_all(&mut self.hub);
-        self.hub.flights.retain(|_, flight| flight.peer != peer);
+        let theirs = self.hub.flights.iter().filter(|(_, flight)| flight.peer == peer);
+        let theirs: Vec<_> = theirs.map(|(at, _)| at).collect();
+        for at in theirs {
+            self.hub.flights.free(at);
+        }
         let mut unproven = Vec::new();
-        for (_, op) in &link.ops {
+        for (_, op) in link.ops.iter() {
             let reason = op.cancel.unwrap_or(Reason::PeerGone);
             let status = if op.is_untouched() {
                 Status::Refused(reason)
@@ -114,7 +118,7 @@ impl Rdma {
             match completion {
                 Completion::Done(token) => {
                     if let Some(flight) = self.hub.flight(token)
-                        && let Some(link) = self.links.get_mut(&flight.peer)
+                        && let Some(link) = self.links.get_mut(flight.peer)
                     {
                         link.done(&mut self.hub, &flight);
                         if link.has_queued() {
@@ -125,7 +129,7 @@ impl Rdma {
                 Completion::Arrived { from, immediate } => {
                     if let Some((channel, lane)) = from
                         && let Some(&(peer, path)) = self.hub.channels.get(&channel)
-                        && let Some(link) = self.links.get_mut(&peer)
+                        && let Some(link) = self.links.get_mut(peer)
                     {
                         link.paths[usize::from(path)].arrived[lane.index()] += 1;
                     }
@@ -161,7 +165,7 @@ impl Rdma {
             }
             Err(why) => {
                 let channels = self.hub.channels.iter().filter(|(_, (peer, path))| {
-                    let link = self.links.get(peer);
+                    let link = self.links.get(*peer);
                     link.is_some_and(|it| it.paths[usize::from(*path)].rail == rail)
                 });
                 let broken: Vec<_> = channels.map(|(channel, _)| *channel).collect();
@@ -186,10 +190,10 @@ impl Link {
             hub.next_tick = hub.next_tick.min(retry);
         }
         let mine = |it: &Flight| (it.peer, it.path) == (self.id, number);
-        let flights: Vec<usize> =
-            hub.flights.iter().filter(|(_, it)| mine(it)).map(|(index, _)| index).collect();
-        for index in flights {
-            let flight = hub.flights.remove(index);
+        let flights = hub.flights.iter().filter(|(_, it)| mine(it));
+        let flights: Vec<_> = flights.map(|(at, flight)| (at, *flight)).collect();
+        for (at, flight) in flights {
+            hub.flights.free(at);
             let (at, announces) = match flight.load {
                 Load::Op(at, announces) => (at, announces),
                 Load::Message(number) => {

@@ -335,12 +335,7 @@ impl Link {
 
     /// Puts all that has something to post into the queues: there are new paths.
     pub(super) fn queue_all(&mut self) {
-        let due: Vec<_> = self
-            .ops
-            .iter()
-            .filter(|(_, op)| op.is_due())
-            .map(|(index, op)| (index as u32, op.serial))
-            .collect();
+        let due: Vec<_> = self.ops.iter().filter(|(_, op)| op.is_due()).map(|(at, _)| at).collect();
         for at in due {
             if !self.is_waiting(at) && !self.spill.contains(&at) {
                 self.queue(at);

@@ -2,9 +2,6 @@
 
 use std::collections::VecDeque;
 
-use hashbrown::HashMap;
-use slab::Slab;
-
 use super::device::{Keys, Post, Room};
 use super::exposing::Exposed;
 use super::fabric::Hub;
@@ -13,15 +10,18 @@ use super::op::{Batch, Cut, Flight, Kind, Load, News, Op};
 use super::opening::Opened;
 use super::path::{Path, Probe, State};
 use crate::address::EngineId;
+use crate::fabric::recent::Recent;
 use crate::fabric::{self, Event, OpId, PeerId, Posted, Status, Work};
 use crate::lane::Lane;
 use crate::outcome::Reason;
 use crate::pages::Plan;
+use crate::slots::{At, Slots};
 use crate::time::Time;
 use crate::window::WindowId;
+use hashbrown::HashMap;
 
-/// An operation's place, and its serial number.
-pub(super) type OpRef = (u32, u32);
+/// Which operation.
+pub(super) type OpRef = At;
 
 /// A peer that is connected.
 #[derive(Debug)]
@@ -37,8 +37,7 @@ pub(super) struct Link {
     pub(super) pending: Option<Time>,
     /// Whether it was said that payload goes through the streams.
     pub(super) fallen: bool,
-    pub(super) ops: Slab<Op>,
-    pub(super) ops_ever: u32,
+    pub(super) ops: Slots<Op>,
     /// What has something to post, by lane.
     pub(super) queues: [VecDeque<OpRef>; 2],
     /// What waits for room in the streams.
@@ -46,7 +45,7 @@ pub(super) struct Link {
     /// Messages to it.
     pub(super) outbox: Outbox,
     /// The peer's windows.
-    pub(super) opened: HashMap<WindowId, Opened>,
+    pub(super) opened: Recent<WindowId, Opened>,
     pub(super) asks_ever: u32,
     /// Our windows, as this peer uses them.
     pub(super) exposed: HashMap<WindowId, Exposed>,
@@ -55,6 +54,9 @@ pub(super) struct Link {
     /// Whether it is among those with something to post.
     pub(super) eager: bool,
 }
+
+/// Why an operation is there.
+pub(super) const THERE: &str = "it has not ended";
 
 /// What became of an attempt to post.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,12 +79,11 @@ impl Link {
             paths: Vec::new(),
             pending: Some(pending),
             fallen: false,
-            ops: Slab::new(),
-            ops_ever: 0,
+            ops: Slots::default(),
             queues: Default::default(),
             spill: VecDeque::new(),
             outbox: Outbox::default(),
-            opened: HashMap::new(),
+            opened: Recent::default(),
             asks_ever: 0,
             exposed: HashMap::new(),
             probes_due: false,
@@ -100,8 +101,9 @@ impl Link {
         self.pending.is_some() || self.paths.iter().any(live)
     }
 
-    pub(super) fn op(&mut self, (index, serial): OpRef) -> Option<&mut Op> {
-        self.ops.get_mut(index as usize).filter(|op| op.serial == serial)
+    #[inline]
+    pub(super) fn op(&mut self, at: OpRef) -> Option<&mut Op> {
+        self.ops.get_mut(at)
     }
 
     // ---- posting -----------------------------------------------------------------------------
@@ -113,9 +115,9 @@ impl Link {
 
     /// An operation whose window is open, or that needs none, is to be posted.
     pub(super) fn begin(&mut self, at: OpRef) -> Result<(), Reason> {
-        let op = &mut self.ops[at.0 as usize];
+        let op = self.ops.get_mut(at).expect(THERE);
         if op.kind != Kind::Signal {
-            let opened = self.opened.get_mut(&op.remote.window).ok_or(Reason::Stale)?;
+            let opened = self.opened.get_mut(op.remote.window).ok_or(Reason::Stale)?;
             let reach = fabric::reach(&op.local, op.plan.as_ref());
             let reach = if op.total == 0 { 0 } else { reach };
             opened.admit(op.remote.key.key, op.kind.access(), op.remote.offset, reach)?;
@@ -170,9 +172,9 @@ impl Link {
 
     /// Posts one batch of an operation on the path that will be through with it first.
     pub(super) fn give(&mut self, hub: &mut Hub, at: OpRef) -> Given {
-        let op = &mut self.ops[at.0 as usize];
+        let op = self.ops.get_mut(at).expect(THERE);
         let payload = op.has_more();
-        let opened = payload.then(|| self.opened.get(&op.remote.window)).flatten();
+        let opened = payload.then(|| self.opened.get(op.remote.window)).flatten();
         let lane = op.lane;
         let most = op.total.saturating_sub(op.landed).min(hub.settings.stripe_bytes);
         let mut best: Option<(f64, u8, Room, Option<Keys>)> = None;
@@ -316,19 +318,23 @@ impl Link {
     }
 
     /// Takes an operation out.
-    pub(super) fn forget(&mut self, hub: &mut Hub, (index, serial): OpRef) {
-        let Op { counted, kind, remote, .. } = self.ops.remove(index as usize);
+    pub(super) fn forget(&mut self, hub: &mut Hub, at: OpRef) {
+        let Some(op) = self.ops.get_mut(at) else { return };
+        let (counted, kind, window) = (op.counted, op.kind, op.remote.window);
+        op.plan = None;
+        op.again.clear();
+        self.ops.free(at);
         if counted {
-            self.leave_window(hub, remote.window);
+            self.leave_window(hub, window);
         } else if kind != Kind::Signal {
-            self.unwait((index, serial));
+            self.unwait(at);
         }
     }
 
     /// Asks for an early end; whether the operation is one of these.
     pub(super) fn cancel(&mut self, hub: &mut Hub, id: OpId, reason: Reason) -> bool {
         let found = self.ops.iter().find(|(_, op)| op.id == id);
-        let Some(at) = found.map(|(index, op)| (index as u32, op.serial)) else { return false };
+        let Some((at, _)) = found else { return false };
         self.stop(hub, at, reason);
         true
     }
@@ -405,8 +411,7 @@ impl Link {
     /// streams.
     pub(super) fn fall_all(&mut self, hub: &mut Hub) {
         self.queues.iter_mut().for_each(VecDeque::clear);
-        let all: Vec<OpRef> =
-            self.ops.iter().map(|(index, op)| (index as u32, op.serial)).collect();
+        let all: Vec<OpRef> = self.ops.iter().map(|(at, _)| at).collect();
         for at in all {
             let Some(op) = self.op(at) else { continue };
             op.queued = false;

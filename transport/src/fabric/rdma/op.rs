@@ -1,12 +1,13 @@
 //! Operations, and the batches they are posted in.
 
-use crate::fabric::{Local, OpId, PeerId, Remote};
+use crate::fabric::{Local, OpId, PeerId, RegionId, Remote, RemoteKey};
 use crate::immediate::Immediate;
 use crate::lane::Lane;
 use crate::outcome::Reason;
 use crate::pages::{Cursor, Piece, Plan};
+use crate::slots::At;
 use crate::time::Time;
-use crate::window::Access;
+use crate::window::{Access, WindowId};
 
 /// What an operation does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +30,6 @@ impl Kind {
 /// An operation of ours.
 #[derive(Debug)]
 pub(super) struct Op {
-    pub(super) serial: u32,
     pub(super) id: OpId,
     pub(super) kind: Kind,
     pub(super) lane: Lane,
@@ -58,6 +58,18 @@ pub(super) struct Op {
     pub(super) counted: bool,
 }
 
+/// What an operation is begun with, besides its plan.
+pub(super) struct Asked {
+    pub(super) id: OpId,
+    pub(super) kind: Kind,
+    pub(super) lane: Lane,
+    pub(super) local: Local,
+    pub(super) remote: Remote,
+    pub(super) immediate: Option<Immediate>,
+    pub(super) total: u64,
+    pub(super) counted: bool,
+}
+
 /// What became of an operation's immediate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum News {
@@ -78,19 +90,20 @@ pub(super) struct Position {
     cursor: Cursor,
 }
 
-/// Bytes that are posted at once.
+/// Bytes of an operation that are posted at once.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Batch {
-    pub(super) start: Position,
+    /// Bytes before it.
+    pub(super) at: u64,
     pub(super) bytes: u64,
 }
 
 /// What is under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Load {
-    /// A batch of an operation: its place and serial number. Which of the channel's immediates in this
+    /// A batch of an operation. Which of the channel's immediates in this
     /// lane goes with it.
-    Op((u32, u32), Option<u64>),
+    Op(At, Option<u64>),
     /// A message, by its number.
     Message(u64),
     /// Nothing, which shows that something gets through.
@@ -98,15 +111,21 @@ pub(super) enum Load {
 }
 
 /// A batch under way.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Flight {
-    pub(super) serial: u32,
     pub(super) peer: PeerId,
     pub(super) load: Load,
     pub(super) path: u8,
     pub(super) lane: Lane,
     pub(super) batch: Batch,
     pub(super) posted: Time,
+}
+
+impl Default for Flight {
+    fn default() -> Self {
+        let (load, batch, posted) = (Load::Probe, Batch::default(), Time::ZERO);
+        Self { peer: PeerId(0), load, path: 0, lane: Lane::Bulk, batch, posted }
+    }
 }
 
 /// How a batch is cut.
@@ -117,7 +136,58 @@ pub(super) struct Cut {
     pub(super) piece_bytes: u64,
 }
 
+/// No bytes of this side, and none of a peer's.
+pub(super) const NOTHING: Local =
+    Local { region: RegionId(u32::MAX), ptr: std::ptr::null_mut(), len: 0 };
+pub(super) const NOWHERE: Remote = Remote {
+    window: WindowId { slot: u32::MAX, generation: u32::MAX },
+    key: RemoteKey { key: 0, base: 0 },
+    offset: 0,
+};
+
+impl Default for Op {
+    fn default() -> Self {
+        Self {
+            id: OpId(0),
+            kind: Kind::Write,
+            lane: Lane::Bulk,
+            local: NOTHING,
+            remote: NOWHERE,
+            plan: None,
+            immediate: None,
+            total: 0,
+            next: Position::default(),
+            again: Vec::new(),
+            flying: 0,
+            landed: 0,
+            path: None,
+            spread: false,
+            news: News::None,
+            cancel: None,
+            queued: false,
+            counted: false,
+        }
+    }
+}
+
 impl Op {
+    /// A new operation takes the place of one that has ended.
+    #[inline]
+    pub(super) fn fill(&mut self, asked: &Asked) {
+        // Each field by its name: one that is forgotten would be its predecessor's.
+        let Self {
+            id, kind, lane, local, remote, plan: _, immediate, total, next, again: _, ..
+        } = self;
+        (*id, *kind, *lane) = (asked.id, asked.kind, asked.lane);
+        (*local, *remote, *total) = (asked.local, asked.remote, asked.total);
+        (*immediate, *next) = (asked.immediate, Position::default());
+        let Self { flying, landed, path, spread, news, cancel, queued, counted, .. } = self;
+        *news = if asked.immediate.is_some() { News::Due } else { News::None };
+        (*flying, *landed, *path, *spread) = (0, 0, None, false);
+        (*cancel, *queued, *counted) = (None, false, asked.counted);
+        debug_assert!(self.plan.is_none() && self.again.is_empty(), "let go of at the end");
+    }
+
     /// Whether there is payload to be posted.
     pub(super) fn has_more(&self) -> bool {
         !self.again.is_empty() || self.next.at < self.total
@@ -147,20 +217,21 @@ impl Op {
     pub(super) fn cut(&mut self, cut: Cut, pieces: &mut Vec<Piece>) -> Batch {
         pieces.clear();
         if let Some(batch) = self.again.last_mut() {
-            let mut place = batch.start;
+            let cursor = self.plan.as_ref().map(|plan| Cursor::at(plan, batch.at));
+            let mut place = Position { at: batch.at, cursor: cursor.unwrap_or_default() };
             let bytes = cut.bytes.min(batch.bytes);
             let got = fill(self.plan.as_ref(), &mut place, Cut { bytes, ..cut }, pieces);
-            let piece = Batch { start: batch.start, bytes: got };
-            (batch.start, batch.bytes) = (place, batch.bytes - got);
+            let piece = Batch { at: batch.at, bytes: got };
+            (batch.at, batch.bytes) = (place.at, batch.bytes - got);
             if batch.bytes == 0 {
                 self.again.pop();
             }
             return piece;
         }
-        let start = self.next;
-        let bytes = cut.bytes.min(self.total - start.at);
+        let at = self.next.at;
+        let bytes = cut.bytes.min(self.total - at);
         let got = fill(self.plan.as_ref(), &mut self.next, Cut { bytes, ..cut }, pieces);
-        Batch { start, bytes: got }
+        Batch { at, bytes: got }
     }
 
     /// A batch of which nothing landed, as far as is known.
@@ -194,33 +265,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::fabric::{RegionId, RemoteKey};
     use crate::pages::{Pages, Run};
-    use crate::window::WindowId;
 
     fn op(total: u64, plan: Option<Plan>) -> Op {
-        let window = WindowId { slot: 0, generation: 0 };
-        Op {
-            serial: 0,
-            id: OpId(0),
-            kind: Kind::Write,
-            lane: Lane::Bulk,
-            local: Local { region: RegionId(0), ptr: std::ptr::null_mut(), len: total },
-            remote: Remote { window, key: RemoteKey { key: 0, base: 0 }, offset: 0 },
-            plan,
-            immediate: None,
-            total,
-            next: Position::default(),
-            again: Vec::new(),
-            flying: 0,
-            landed: 0,
-            path: None,
-            spread: false,
-            news: News::None,
-            cancel: None,
-            queued: false,
-            counted: false,
-        }
+        Op { plan, total, ..Op::default() }
     }
 
     proptest! {

@@ -84,7 +84,7 @@ impl Opened {
 impl Link {
     /// Finds out what may be done with a window of the peer's; asks it if need be.
     pub(super) fn open(&mut self, hub: &mut Hub, window: WindowId, key: u64, at: OpRef) -> Opening {
-        if let Some(opened) = self.opened.get_mut(&window) {
+        if let Some(opened) = self.opened.get_mut(window) {
             if matches!(opened.state, Standing::Asking(_) | Standing::Unasked) {
                 opened.waiting.push(at);
                 return Opening::Wait;
@@ -109,14 +109,14 @@ impl Link {
 
     /// Asks for all windows that were to wait for paths.
     pub(super) fn ask_all(&mut self, hub: &mut Hub) {
-        let unasked = |(window, it): (&WindowId, &Opened)| {
-            matches!(it.state, Standing::Unasked).then_some((*window, it.key))
+        let unasked = |(window, it): (WindowId, &Opened)| {
+            matches!(it.state, Standing::Unasked).then_some((window, it.key))
         };
         let mut windows: Vec<_> = self.opened.iter().filter_map(unasked).collect();
         windows.sort_unstable();
         for (window, key) in windows {
             let (ask, asked_with) = (self.ask(hub, window, key), self.live());
-            if let Some(opened) = self.opened.get_mut(&window) {
+            if let Some(opened) = self.opened.get_mut(window) {
                 opened.state = Standing::Asking(ask);
                 opened.asked_with = asked_with;
             }
@@ -133,13 +133,13 @@ impl Link {
     /// Asks for the keys of an open window once more: some paths have none.
     pub(super) fn refresh(&mut self, hub: &mut Hub, window: WindowId) {
         let live = self.live();
-        let Some(opened) = self.opened.get(&window) else { return };
+        let Some(opened) = self.opened.get(window) else { return };
         let open = matches!(opened.state, Standing::Open { .. });
         if !open || live.iter().all(|path| opened.asked_with.contains(path)) {
             return;
         }
         let ask = self.ask(hub, window, opened.key);
-        if let Some(opened) = self.opened.get_mut(&window) {
+        if let Some(opened) = self.opened.get_mut(window) {
             (opened.refresh, opened.asked_with) = (ask, live);
         }
     }
@@ -151,7 +151,7 @@ impl Link {
             Standing::Open { .. } => opened.refresh == ask,
             Standing::Unasked | Standing::Halting => false,
         };
-        self.opened.iter().find(|(_, opened)| it(opened)).map(|(window, _)| *window)
+        self.opened.iter().find(|(_, opened)| it(opened)).map(|(window, _)| window)
     }
 
     /// The peer opens a window to us.
@@ -163,7 +163,7 @@ impl Link {
         paths: Vec<PathKeys>,
     ) {
         let Some(window) = self.asked(ask) else { return };
-        let Some(opened) = self.opened.get_mut(&window) else { return };
+        let Some(opened) = self.opened.get_mut(window) else { return };
         opened.state = Standing::Open { len, access, paths };
         let waiting = std::mem::take(&mut opened.waiting);
         for at in waiting {
@@ -181,11 +181,11 @@ impl Link {
     /// The peer does not open a window to us.
     pub(super) fn denied(&mut self, hub: &mut Hub, ask: u32, reason: Reason) {
         let Some(window) = self.asked(ask) else { return };
-        if matches!(self.opened[&window].state, Standing::Open { .. }) {
+        if self.opened.get(window).is_some_and(Opened::is_open) {
             // Its end is announced by another word.
             return;
         }
-        let Some(opened) = self.opened.remove(&window) else { return };
+        let Some(opened) = self.opened.remove(window) else { return };
         for at in opened.waiting {
             let Some(op) = self.op(at) else { continue };
             let key = op.remote.key.key;
@@ -209,10 +209,10 @@ impl Link {
 
     /// An operation that was counted ends.
     pub(super) fn leave_window(&mut self, hub: &mut Hub, window: WindowId) {
-        let Some(opened) = self.opened.get_mut(&window) else { return };
+        let Some(opened) = self.opened.get_mut(window) else { return };
         opened.under_way -= 1;
         if opened.under_way == 0 && matches!(opened.state, Standing::Halting) {
-            self.opened.remove(&window);
+            self.opened.remove(window);
             hub.tell(self.id, &Word::Halted { window });
         }
     }
@@ -226,7 +226,7 @@ impl Link {
 
     /// The peer takes a window back.
     pub(super) fn halt(&mut self, hub: &mut Hub, window: WindowId) {
-        let Some(opened) = self.opened.get_mut(&window) else {
+        let Some(opened) = self.opened.get_mut(window) else {
             return hub.tell(self.id, &Word::Halted { window });
         };
         opened.state = Standing::Halting;
@@ -237,7 +237,7 @@ impl Link {
             .ops
             .iter()
             .filter(|(_, op)| op.remote.window == window)
-            .map(|(index, op)| (index as u32, op.serial))
+            .map(|(at, _)| at)
             .collect();
         for at in using {
             self.stop(hub, at, Reason::Stale);
@@ -254,7 +254,7 @@ impl Link {
             return;
         }
         let live = self.live();
-        let Some(opened) = self.opened.get_mut(&window) else { return };
+        let Some(opened) = self.opened.get_mut(window) else { return };
         match opened.state {
             Standing::Open { .. } => {}
             Standing::Asking(_) | Standing::Unasked => {
@@ -271,7 +271,7 @@ impl Link {
             return;
         }
         let ask = self.ask(hub, window, key);
-        if let Some(opened) = self.opened.get_mut(&window) {
+        if let Some(opened) = self.opened.get_mut(window) {
             opened.state = Standing::Asking(ask);
             opened.asked_with = live;
             opened.waiting.push(at);

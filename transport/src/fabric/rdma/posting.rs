@@ -4,14 +4,13 @@ use std::collections::VecDeque;
 
 use super::fabric::Hub;
 use super::link::{Given, Link, OpRef};
-use super::op::{Kind, News, Op, Position};
+use super::op::{Asked, Kind, NOTHING, NOWHERE, Op};
 use super::opening::Opening;
 use super::path::RATE_BYTES_MIN;
-use crate::fabric::{self, OpId, Posted, Remote, Work};
+use crate::fabric::{self, OpId, Posted, Work};
 use crate::lane::Lane;
 use crate::outcome::Reason;
 use crate::pages::Plan;
-use crate::window::WindowId;
 
 /// Operations of ours that one peer has at once.
 const OPS_MAX: usize = 4096;
@@ -51,7 +50,7 @@ impl Link {
         }
         let mut counted = false;
         if kind != Kind::Signal
-            && let Some(opened) = self.opened.get_mut(&remote.window)
+            && let Some(opened) = self.opened.get_mut(remote.window)
             && opened.is_open()
         {
             let reach = if total == 0 { 0 } else { fabric::reach(&local, pages) };
@@ -61,31 +60,9 @@ impl Link {
             opened.under_way += 1;
             counted = true;
         }
-        self.ops_ever = self.ops_ever.wrapping_add(1);
-        let serial = self.ops_ever;
-        // Written in place: what is made here and then moved is waited for.
-        let index = self.ops.insert(Op {
-            serial,
-            id,
-            kind,
-            lane,
-            local,
-            remote,
-            plan: pages.filter(|_| total > 0).cloned(),
-            immediate,
-            total,
-            next: Position::default(),
-            again: Vec::new(),
-            flying: 0,
-            landed: 0,
-            path: None,
-            spread: false,
-            news: if immediate.is_some() { News::Due } else { News::None },
-            cancel: None,
-            queued: false,
-            counted,
-        });
-        let at = (index as u32, serial);
+        let (at, op) = self.ops.take();
+        op.fill(&Asked { id, kind, lane, local, remote, immediate, total, counted });
+        op.plan = pages.filter(|_| total > 0).cloned();
         if kind == Kind::Signal || counted {
             self.start(hub, at);
             return Posted::Pending;
@@ -99,7 +76,7 @@ impl Link {
                 Posted::Pending
             }
             Err(reason) => {
-                self.ops.remove(index);
+                self.ops.free(at);
                 Posted::Refused(reason)
             }
         }
@@ -131,13 +108,8 @@ impl Link {
     /// Posts an operation that may begin, at once where nothing waits before it.
     fn start(&mut self, hub: &mut Hub, at: OpRef) {
         if self.queues.iter().all(VecDeque::is_empty) {
-            while self.ops[at.0 as usize].is_due() {
-                if self.give(hub, at) != Given::Yes {
-                    break;
-                }
-            }
-            let op = &self.ops[at.0 as usize];
-            if !op.is_due() && !op.is_over() {
+            while self.ops.get(at).is_some_and(Op::is_due) && self.give(hub, at) == Given::Yes {}
+            if self.ops.get(at).is_some_and(|op| !op.is_due() && !op.is_over()) {
                 return;
             }
         }
@@ -145,11 +117,3 @@ impl Link {
         self.pump(hub);
     }
 }
-
-const NOTHING: fabric::Local =
-    fabric::Local { region: fabric::RegionId(u32::MAX), ptr: std::ptr::null_mut(), len: 0 };
-const NOWHERE: Remote = Remote {
-    window: WindowId { slot: u32::MAX, generation: u32::MAX },
-    key: fabric::RemoteKey { key: 0, base: 0 },
-    offset: 0,
-};

@@ -21,7 +21,7 @@ impl Rdma {
     }
 
     pub(super) fn paths_told(&self, peer: PeerId) -> Vec<Path> {
-        let Some(link) = self.links.get(&peer) else { return Vec::new() };
+        let Some(link) = self.links.get(peer) else { return Vec::new() };
         if link.paths.is_empty() && link.pending.is_some() {
             // How many there will be is not known before the peer has answered.
             let joining = |rail: &super::fabric::Rail| Path {
@@ -56,7 +56,7 @@ impl Rdma {
 
     /// Measures each path, as soon as it is up and has room.
     pub(super) fn probe_paths(&mut self, peer: PeerId) {
-        let Some(link) = self.links.get_mut(&peer) else { return };
+        let Some(link) = self.links.get_mut(peer) else { return };
         for path in &mut link.paths {
             path.round_trip = None;
             if path.probe == Probe::None {
