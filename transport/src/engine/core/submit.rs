@@ -174,7 +174,9 @@ impl Core {
         why: Reason,
     ) -> Result<Started, Order<'static>> {
         let Some(opened) = order.task.window() else { return Err(order) };
-        let Some((way, first)) = opened.detour(order.way) else { return Err(order) };
+        let Some((way, first)) = opened.detour(order.way, |peer| order.task.may_go_to(peer)) else {
+            return Err(order);
+        };
         if first {
             let (from, to) = (&opened.route(order.way).address, &opened.route(way).address);
             tracing::warn!(%from, %to, %why, "fallback: a slower way to the peer is taken");
@@ -210,6 +212,9 @@ impl Core {
             }
             if local.region.closing.load(Ordering::Acquire) {
                 return Some(Reason::Closed);
+            }
+            if !local.region.is_with(self.index) {
+                return Some(Reason::Unsupported);
             }
         }
         if order.task.window().is_some_and(|opened| opened.by != self.shared.engine) {
@@ -360,7 +365,7 @@ impl Core {
         let index = (id.0 & u64::from(u32::MAX)) as usize;
         let op = &self.ops[index];
         let order = op.order.as_deref().expect(PARKED);
-        let next = order.task.window().and_then(|opened| opened.way_after(order.way));
+        let next = order.next_way();
         if next.is_none() {
             self.finish(id, Outcome::Rejected(rejected));
             return;
