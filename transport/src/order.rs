@@ -256,7 +256,7 @@ impl<'a> Order<'a> {
     pub(crate) fn begin(&mut self, now: Time) {
         self.way = self.task.window().map_or(0, Opened::way);
         self.deadline = now + self.timeout;
-        if !self.task.may_go_to(self.peer()) {
+        if self.task.local().is_some_and(|local| local.region.is_partial()) {
             // Without any it is refused where it goes.
             self.way = self.way_from(self.way).unwrap_or(self.way);
         }

@@ -28,8 +28,8 @@ pub(crate) struct Registered {
     pub(crate) engine: EngineId,
     pub(crate) id: RegionId,
     pub(crate) memory: Arc<Memory>,
-    /// Workers whose fabric has it: one bit each.
-    workers: u32,
+    /// Workers whose fabric has it, one bit each, where not all have.
+    workers: Option<u32>,
     /// Refuses new operations.
     pub(crate) closing: AtomicBool,
     /// Where a region goes to be deregistered, one for each of these workers, by whoever next drives it.
@@ -63,17 +63,25 @@ impl Registered {
         engine: EngineId,
         id: RegionId,
         memory: Arc<Memory>,
-        graveyards: impl Iterator<Item = (usize, Arc<Graveyard>)>,
+        graveyards: &[Arc<Graveyard>],
+        with: &[usize],
     ) -> Self {
-        let (at, graveyards): (Vec<_>, _) = graveyards.unzip();
-        let workers = at.into_iter().fold(0, |workers, at| workers | 1 << at);
+        let workers = with.iter().fold(0, |workers, at| workers | 1 << at);
+        let workers = (with.len() < graveyards.len()).then_some(workers);
+        let graveyards = with.iter().map(|at| Arc::clone(&graveyards[*at])).collect();
         Self { engine, id, memory, workers, closing: AtomicBool::new(false), graveyards }
+    }
+
+    /// Whether some fabric does not have it.
+    #[inline]
+    pub(crate) fn is_partial(&self) -> bool {
+        self.workers.is_some()
     }
 
     /// Whether a worker's fabric has it.
     #[inline]
     pub(crate) fn is_with(&self, worker: u16) -> bool {
-        self.workers & 1 << worker != 0
+        self.workers.is_none_or(|workers| workers & 1 << worker != 0)
     }
 }
 

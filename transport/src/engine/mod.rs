@@ -150,11 +150,11 @@ impl Engine {
                 return Err(RegionError::Fabric { error, memory });
             }
         }
+        let with: Vec<usize> = with.iter().map(|(at, _)| *at).collect();
         let graveyards = &self.inner.shared.graveyards;
-        let graveyards = with.iter().map(|(at, _)| (*at, Arc::clone(&graveyards[*at])));
         Ok(Region {
             engine: self.clone(),
-            inner: Arc::new(Registered::new(self.inner.id, id, memory, graveyards)),
+            inner: Arc::new(Registered::new(self.inner.id, id, memory, graveyards, &with)),
         })
     }
 
