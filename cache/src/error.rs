@@ -25,6 +25,9 @@ pub enum Error {
         /// High mark, percent.
         high: u8,
     },
+    /// The arena is memory of a device.
+    #[error("an arena is host memory, and this is a device's; make one with HostMemory")]
+    ArenaOnDevice,
     /// The identity breaks a limit.
     #[error(transparent)]
     Identity(#[from] IdentityError),

@@ -3,6 +3,7 @@
 use std::ffi::{c_char, c_void};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tranship_transport::memory::MemoryError;
 use tranship_transport::{HostMemory, Memory, Slice};
 
 use crate::call::call;
@@ -201,7 +202,11 @@ pub unsafe extern "C" fn tranship_region_data(
     call(|| unsafe {
         let memory = handle::get::<Region>(region)?.memory()?;
         if !data.is_null() {
-            Out::new(data, "data")?.set(memory.as_ptr().cast());
+            let data = Out::new(data, "data")?;
+            if !memory.is_host() {
+                return Err(Failure::invalid(MemoryError::OnDevice.to_string()));
+            }
+            data.set(memory.as_ptr().cast());
         }
         if !len.is_null() {
             Out::new(len, "len")?.set(memory.len());

@@ -33,7 +33,7 @@ pub unsafe extern "C" fn tranship_watcher_open(
         let out = Out::handle(watcher, "watcher")?;
         let engine = handle::get::<Engine>(engine)?.engine.clone();
         let memory = handle::get::<Region>(region)?.memory()?;
-        if !memory.as_ptr().cast::<u64>().is_aligned() {
+        if !memory.address().cast::<u64>().is_aligned() {
             let text = "a watched word is in memory that is aligned to 8 bytes; register such";
             return Err(crate::status::Failure::invalid(text));
         }

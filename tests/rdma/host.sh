@@ -8,7 +8,7 @@ cache=${XDG_CACHE_HOME:-$HOME/.cache}/tranship/rdma
 packages=(qemu-system-x86 busybox-static dash cpio xz-utils kmod binutils rdma-core ibverbs-providers ibverbs-utils
 	iproute2 iputils-ping python3)
 tools=(ip tc rdma ping ibv_devinfo ibv_rc_pingpong)
-modules=(rdma_rxe rdma_ucm ib_uverbs crc32_generic crc32_pclmul veth sch_netem virtio_net virtio_pci 9p 9pnet_virtio)
+modules=(rdma_rxe rdma_ucm ib_uverbs crc32_generic crc32_pclmul veth sch_netem vgem virtio_net virtio_pci 9p 9pnet_virtio)
 
 skip() {
 	echo "skipped: $*"

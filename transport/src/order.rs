@@ -141,6 +141,12 @@ impl<'a> Task<'a> {
         }
     }
 
+    /// Whether the fabric by which a peer is reached has the local bytes: that of a device not every one has.
+    #[inline]
+    pub(crate) fn may_go_to(&self, peer: Peer) -> bool {
+        self.local().is_none_or(|local| local.region.is_with(peer.worker))
+    }
+
     /// How many bytes of payload it moves.
     #[inline]
     pub(crate) fn bytes(&self) -> u64 {
@@ -250,6 +256,20 @@ impl<'a> Order<'a> {
     pub(crate) fn begin(&mut self, now: Time) {
         self.way = self.task.window().map_or(0, Opened::way);
         self.deadline = now + self.timeout;
+        if self.task.local().is_some_and(|local| local.region.is_partial()) {
+            // Without any it is refused where it goes.
+            self.way = self.way_from(self.way).unwrap_or(self.way);
+        }
+    }
+
+    /// The way after its own, if there is one by which it may go.
+    pub(crate) fn next_way(&self) -> Option<u16> {
+        self.way_from(self.way + 1)
+    }
+
+    #[cold]
+    fn way_from(&self, way: u16) -> Option<u16> {
+        self.task.window()?.way_from(way, |peer| self.task.may_go_to(peer))
     }
 
     pub(crate) fn peer(&self) -> Peer {

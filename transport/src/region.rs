@@ -13,7 +13,7 @@ use crate::memory::Memory;
 use crate::notify::Notifier;
 use crate::window::{Access, Descriptor, Window, WindowError};
 
-/// Memory registered with every fabric of an engine.
+/// Memory registered with every fabric of an engine; with those that reach it, where it is a device's.
 ///
 /// Dropping it is safe at any time: the memory itself goes only when the last transfer that touches
 /// it has provably ended and the engine is driven again. [`Region::close`] waits for the proof.
@@ -28,9 +28,11 @@ pub(crate) struct Registered {
     pub(crate) engine: EngineId,
     pub(crate) id: RegionId,
     pub(crate) memory: Arc<Memory>,
+    /// Workers whose fabric has it, one bit each, where not all have.
+    workers: Option<u32>,
     /// Refuses new operations.
     pub(crate) closing: AtomicBool,
-    /// Where a region goes to be deregistered, one a worker, by whoever next drives it.
+    /// Where a region goes to be deregistered, one for each of these workers, by whoever next drives it.
     graveyards: Vec<Arc<Graveyard>>,
 }
 
@@ -72,9 +74,25 @@ impl Registered {
         engine: EngineId,
         id: RegionId,
         memory: Arc<Memory>,
-        graveyards: Vec<Arc<Graveyard>>,
+        graveyards: &[Arc<Graveyard>],
+        with: &[usize],
     ) -> Self {
-        Self { engine, id, memory, closing: AtomicBool::new(false), graveyards }
+        let workers = with.iter().fold(0, |workers, at| workers | 1 << at);
+        let workers = (with.len() < graveyards.len()).then_some(workers);
+        let graveyards = with.iter().map(|at| Arc::clone(&graveyards[*at])).collect();
+        Self { engine, id, memory, workers, closing: AtomicBool::new(false), graveyards }
+    }
+
+    /// Whether some fabric does not have it.
+    #[inline]
+    pub(crate) fn is_partial(&self) -> bool {
+        self.workers.is_some()
+    }
+
+    /// Whether a worker's fabric has it.
+    #[inline]
+    pub(crate) fn is_with(&self, worker: u16) -> bool {
+        self.workers.is_none_or(|workers| workers & 1 << worker != 0)
     }
 }
 
@@ -194,9 +212,9 @@ impl Slice {
     }
 
     pub(crate) fn local(&self) -> Local {
-        let start = usize::try_from(self.range.start).expect("inside a mapping of this process");
-        // SAFETY: the range was checked against the region when the slice was cut.
-        let ptr = unsafe { self.region.memory.as_ptr().add(start) };
+        let start = usize::try_from(self.range.start).expect("inside a memory of this process");
+        // Of a device's memory nobody may follow it, nor say that it points to anything.
+        let ptr = self.region.memory.address().wrapping_add(start);
         Local { region: self.region.id, ptr, len: self.len() }
     }
 }

@@ -53,16 +53,17 @@ impl Opened {
         &self.descriptor.routes[self.ways[usize::from(way)].route]
     }
 
-    /// The way after this one, if there is one.
-    pub(crate) fn way_after(&self, way: u16) -> Option<u16> {
-        (usize::from(way) + 1 < self.ways.len()).then_some(way + 1)
+    /// The first way from this one on by which something `may_go`.
+    pub(crate) fn way_from(&self, way: u16, may_go: impl Fn(Peer) -> bool) -> Option<u16> {
+        (way..self.ways.len() as u16).find(|way| may_go(self.peer(*way)))
     }
 
-    /// The next way, after one that does not lead there; and whether this call is the first to find
-    /// out.
-    pub(crate) fn detour(&self, way: u16) -> Option<(u16, bool)> {
-        let next = self.way_after(way)?;
-        Some((next, self.current.fetch_max(next, Ordering::Relaxed) < next))
+    /// The next way for something, after one that does not lead there; and whether this call is the first to
+    /// find out.
+    pub(crate) fn detour(&self, way: u16, may_go: impl Fn(Peer) -> bool) -> Option<(u16, bool)> {
+        let next = self.way_from(way + 1, may_go)?;
+        // Others may well go by a way that is passed over.
+        Some((next, self.current.fetch_max(way + 1, Ordering::Relaxed) < way + 1))
     }
 }
 

@@ -52,6 +52,9 @@ impl Watcher {
     ) -> Result<Self, WatchError> {
         let end = offset.checked_add(8).ok_or(WatchError::Unaligned { offset })?;
         check(offset..end, memory.len() as u64)?;
+        if !memory.is_host() {
+            return Err(WatchError::OnDevice);
+        }
         if !offset.is_multiple_of(8) {
             return Err(WatchError::Unaligned { offset });
         }
@@ -342,6 +345,12 @@ pub enum WatchError {
         /// Where it was asked for.
         offset: u64,
     },
+    /// Memory of a device, of which this process sees nothing.
+    #[error(
+        "a watched word is in host memory, and this is a device's; let the device bump a word of host memory that \
+         it maps, or transfer one there"
+    )]
+    OnDevice,
 }
 
 /// A word that did not change in time.

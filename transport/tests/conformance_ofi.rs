@@ -7,7 +7,7 @@ use std::time::Duration;
 use tranship_transport::conformance::Harness;
 use tranship_transport::fabric::ofi::Config;
 use tranship_transport::fabric::tcp;
-use tranship_transport::{Address, Builder, Engine, Kind};
+use tranship_transport::{Address, Builder, Engine, HostMemory, Kind, Memory};
 
 /// The providers.
 const CASES: [&str; 2] = ["tcp;ofi_rxm", "shm"];
@@ -72,4 +72,20 @@ fn payload_takes_the_rails() {
 #[test]
 fn short_messages_take_the_rails() {
     rails_kit::messages_take_the_rails::<Ofi>(|paths| !paths[0].rail.contains("tcp"));
+}
+
+#[test]
+fn memory_of_a_device_is_refused() {
+    for case in Ofi::cases() {
+        let engine = Ofi::new(case).builder().build().unwrap();
+        let descriptor = HostMemory::new(1).build().unwrap().fd().unwrap().try_clone_to_owned();
+        // SAFETY: nobody registers it.
+        let memory = unsafe {
+            Memory::device(std::ptr::null_mut(), 1, descriptor.unwrap(), 0, Box::new(()))
+        };
+        let line = engine.register(memory).expect_err("it takes none").to_string();
+        let said =
+            "ofi fabric: the memory is a device's, which this fabric does not reach; verbs does";
+        assert!(line.contains(said), "{line}");
+    }
 }

@@ -57,6 +57,9 @@ impl TenantOptions {
         if low == 0 || low > high || high > 100 {
             return Err(Error::Watermarks { low, high });
         }
+        if !self.memory.is_host() {
+            return Err(Error::ArenaOnDevice);
+        }
         Ok(())
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tranship_transport::memory::HostMemory;
+use tranship_transport::memory::{HostMemory, Memory};
 
 use super::{Grant, Item, Options, Scope, Store, Tenant, TenantOptions, Watch};
 use crate::arena::checksum;
@@ -375,6 +375,19 @@ fn fragments_are_not_cured_by_emptying_the_cache() {
     };
     assert_eq!(largest, 2 * GRANULE);
     assert_eq!(world.tenant.stats().counters.evicted, 24);
+}
+
+#[test]
+fn an_arena_is_host_memory() {
+    let world = World::new(8);
+    let host = HostMemory::new(8 * GRANULE as usize).build().unwrap();
+    let (descriptor, len) = (host.fd().unwrap().try_clone_to_owned().unwrap(), host.len());
+    #[expect(unsafe_code, reason = "memory of a device is made so")]
+    // SAFETY: no device is given it.
+    let memory = unsafe { Memory::device(std::ptr::null_mut(), len, descriptor, 0, Box::new(())) };
+    let refused = world.store.open_tenant(TenantOptions::new("u", memory)).unwrap_err();
+    assert_eq!(refused, Error::ArenaOnDevice);
+    world.store.open_tenant(TenantOptions::new("u", host)).unwrap();
 }
 
 #[test]

@@ -22,11 +22,12 @@ impl Span {
     /// The bytes `range` of `memory`.
     ///
     /// # Panics
-    /// When the range leaves the memory.
+    /// When the range leaves the memory, or that is a device's.
     #[must_use]
     pub fn new(memory: Arc<Memory>, range: Range<u64>) -> Self {
         let fits = range.start <= range.end && range.end <= memory.len() as u64;
         assert!(fits, "bytes {range:?} leave a memory of {} bytes", memory.len());
+        assert!(memory.is_host(), "tiers copy to and from host memory, and this is a device's");
         let (offset, len) = (range.start as usize, (range.end - range.start) as usize);
         Self { memory, offset, len }
     }

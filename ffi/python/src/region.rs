@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use pyo3::prelude::*;
 use tranship_kv::fork::Birth;
 use tranship_transport::Access;
+use tranship_transport::memory::MemoryError;
 
 use crate::cache::{check, seconds};
 use crate::dlpack;
@@ -85,6 +86,9 @@ impl Region {
     /// Where its bytes are, and what keeps them there.
     fn place(&self, py: Python<'_>) -> PyResult<((*mut u8, usize), Py<PyAny>)> {
         let memory = self.with(py, |region| Arc::clone(region.memory()))?;
+        if !memory.is_host() {
+            return Err(invalid(py, MemoryError::OnDevice));
+        }
         let place = (memory.as_ptr(), memory.len());
         Ok((place, Py::new(py, Owner::new(memory, self.birth))?.into_any()))
     }

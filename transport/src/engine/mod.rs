@@ -36,7 +36,7 @@ use crate::address::{Address, EngineId};
 use crate::batch::{Orders, Transfers};
 use crate::completion::{Completion, End, Ends, Told};
 use crate::counter::Counter;
-use crate::fabric::{Grant, RegionId};
+use crate::fabric::{Grant, RegionId, RegisterError};
 use crate::memory::{HostMemory, Memory};
 use crate::order::Order;
 use crate::outcome::Reason;
@@ -122,10 +122,11 @@ impl Engine {
         self.register(memory.build()?)
     }
 
-    /// Registers memory with every fabric. Peers see nothing of it before a window is opened.
+    /// Registers memory with every fabric; that of a device ([`Memory::device`]) with those alone that may
+    /// reach it, which is the only way then. Peers see nothing of it before a window is opened.
     ///
     /// # Errors
-    /// When a fabric refuses it; the memory comes back.
+    /// When a fabric refuses it, or none may reach it; the memory comes back.
     pub fn register(&self, memory: impl Into<Arc<Memory>>) -> Result<Region, RegionError> {
         let memory = memory.into();
         let id = RegionId(self.inner.next_region.fetch_add(1, Ordering::Relaxed));
@@ -135,18 +136,27 @@ impl Engine {
                 self.progress();
             });
         }
-        for (at, worker) in self.inner.crew.workers.iter().enumerate() {
+        let workers: Vec<_> = self.inner.crew.workers.iter().enumerate().collect();
+        let takes =
+            |worker: &Worker| memory.is_host() || worker.with(|core| core.fabric.takes_devices());
+        let with: Vec<_> = workers.into_iter().filter(|(_, worker)| takes(worker)).collect();
+        if with.is_empty() {
+            let error = RegisterError::on_device(self.inner.addresses[0].kind);
+            return Err(RegionError::Fabric { error, memory });
+        }
+        for (at, (_, worker)) in with.iter().enumerate() {
             if let Err(error) = worker.with(|core| core.fabric.register(id, &memory)) {
-                for worker in &self.inner.crew.workers[..at] {
+                for (_, worker) in &with[..at] {
                     worker.with(|core| core.fabric.deregister(id));
                 }
                 return Err(RegionError::Fabric { error, memory });
             }
         }
-        let graveyards = self.inner.shared.graveyards.clone();
+        let with: Vec<usize> = with.iter().map(|(at, _)| *at).collect();
+        let graveyards = &self.inner.shared.graveyards;
         Ok(Region {
             engine: self.clone(),
-            inner: Arc::new(Registered::new(self.inner.id, id, memory, graveyards)),
+            inner: Arc::new(Registered::new(self.inner.id, id, memory, graveyards, &with)),
         })
     }
 
@@ -164,16 +174,22 @@ impl Engine {
         let (offset, len) = (range.start, range.end - range.start);
         let grant = Grant { window, region: region.id, offset, len, access };
         let mut routes = Vec::with_capacity(self.inner.crew.workers.len());
+        let mut through = Vec::with_capacity(routes.capacity());
         for (index, worker) in self.inner.crew.workers.iter().enumerate() {
+            if !region.is_with(index as u16) {
+                windows.release(window, index as u16);
+                continue;
+            }
             let granted = worker.with(|core| core.grant(&grant, region));
             match granted {
                 Ok(key) => {
                     let address = self.inner.addresses[index].clone();
                     routes.push(Route { address, key: key.key, base: key.base });
+                    through.push(index);
                 }
                 Err(error) => {
                     for (index, worker) in self.inner.crew.workers.iter().enumerate() {
-                        if index < routes.len() {
+                        if through.contains(&index) {
                             worker.with(|core| core.revoke(window));
                         } else {
                             windows.release(window, index as u16);

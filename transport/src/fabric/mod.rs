@@ -102,6 +102,18 @@ pub struct RegisterError {
     pub what: String,
 }
 
+impl RegisterError {
+    /// What a fabric says that does not reach memory of devices.
+    #[must_use]
+    pub fn on_device(kind: Kind) -> Self {
+        let what = "the memory is a device's, which this fabric does not reach; verbs does, by its dma-buf (rdma-core \
+                    34 or later, and a driver that takes them: mlx5 since Linux 5.12), or let the device copy to \
+                    host memory and register that"
+            .to_owned();
+        Self { kind, what }
+    }
+}
+
 /// A window as its owner grants it.
 #[derive(Clone, Copy, Debug)]
 pub struct Grant {
@@ -131,7 +143,7 @@ pub struct RemoteKey {
 pub struct Local {
     /// The region.
     pub region: RegionId,
-    /// The first byte.
+    /// The first byte; not to be followed where the region is a device's.
     pub ptr: *mut u8,
     /// How many bytes.
     pub len: u64,
@@ -327,6 +339,11 @@ pub trait Fabric: Send {
 
     /// Whether memory that is registered is pinned, so that pages which are not there yet are made then.
     fn pins(&self) -> bool {
+        false
+    }
+
+    /// Whether it may move memory of devices ([`Memory::device`]); no other fabric is given any.
+    fn takes_devices(&self) -> bool {
         false
     }
 

@@ -47,11 +47,16 @@ impl<const MAX: usize> Windows<MAX> {
             .ok_or_else(|| format!("{region:?} is not registered; register it first"))
     }
 
+    /// Whether this process can touch the bytes of a region, which may be a device's.
+    pub(super) fn is_host(&self, region: RegionId) -> bool {
+        self.regions.get(region).is_none_or(|memory| memory.is_host())
+    }
+
     /// Checks that local bytes lie in their region, and may be stored to if `stored`.
     #[inline]
     pub(super) fn check(&self, local: &Local, stored: bool) -> Result<(), Reason> {
         let memory = self.regions.get(local.region).ok_or(Reason::Closed)?;
-        let start = (local.ptr as usize).checked_sub(memory.as_ptr() as usize);
+        let start = (local.ptr as usize).checked_sub(memory.address() as usize);
         let end = start.and_then(|start| (start as u64).checked_add(local.len));
         if end.is_none_or(|end| end > memory.len() as u64) {
             return Err(Reason::OutOfBounds);

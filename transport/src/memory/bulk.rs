@@ -8,7 +8,7 @@ impl Memory {
     /// Copies `bytes` to `offset` and returns their CRC-64/NVMe, in one pass.
     ///
     /// # Errors
-    /// [`MemoryError::OutOfBounds`], [`MemoryError::ReadOnly`]; nothing was written.
+    /// [`MemoryError::OutOfBounds`], [`MemoryError::ReadOnly`], [`MemoryError::OnDevice`]; nothing was written.
     pub fn copy_in(&self, offset: usize, bytes: &[u8]) -> Result<u64, MemoryError> {
         let at = self.writable(offset, bytes.len())?;
         // SAFETY: `at` is in bounds and writable for as many bytes; `bytes` is the caller's own, so
@@ -21,7 +21,7 @@ impl Memory {
     /// copy or of some other mix of old and new: comparing it with the right one tells.
     ///
     /// # Errors
-    /// [`MemoryError::OutOfBounds`]; `bytes` is unchanged.
+    /// [`MemoryError::OutOfBounds`], [`MemoryError::OnDevice`]; `bytes` is unchanged.
     pub fn copy_out(&self, offset: usize, bytes: &mut [u8]) -> Result<u64, MemoryError> {
         let at = self.at(offset, bytes.len())?;
         // SAFETY: `at` is in bounds for as many bytes; `bytes` is the caller's own.
@@ -31,7 +31,7 @@ impl Memory {
     /// CRC-64/NVMe of `len` bytes at `offset`, as they are now.
     ///
     /// # Errors
-    /// [`MemoryError::OutOfBounds`].
+    /// [`MemoryError::OutOfBounds`], [`MemoryError::OnDevice`].
     pub fn checksum(&self, offset: usize, len: usize) -> Result<u64, MemoryError> {
         let at = self.at(offset, len)?;
         // SAFETY: `at` is in bounds for `len` bytes.

@@ -118,6 +118,12 @@ pub enum MemoryError {
         /// Bytes there are.
         size: usize,
     },
+    /// An access to memory of a device by this process.
+    #[error(
+        "the memory is a device's: this process cannot touch its bytes; let the device copy them from or to \
+         host memory, or move them by transfers over rails"
+    )]
+    OnDevice,
     /// A write into memory that is mapped read-only.
     #[error("memory is mapped read-only; map it with Access::ReadWrite to write")]
     ReadOnly,

@@ -121,7 +121,7 @@ impl HostMemory {
             return Ok(memory);
         }
         if let Some(node) = self.numa_node {
-            numa::bind(memory.base(), memory.mapped_bytes(), node)?;
+            numa::bind(memory.as_ptr(), memory.mapped_bytes(), node)?;
         }
         // The pool is counted for all nodes together: only pages that are in place are certain.
         let certain = pooled && self.numa_node.is_some();
@@ -304,11 +304,12 @@ fn to_huge_page(memory: &Memory, offset: usize) -> Result<(), Errno> {
 
 impl Memory {
     /// Makes those pages that are not there yet, as far as that goes: whoever needs them makes the rest. Not
-    /// where more than may be locked would be made for nothing. `meanwhile` is called again and again.
+    /// where more than may be locked would be made for nothing, nor those of a device. `meanwhile` is called again and again.
     pub(crate) fn make_pages(&self, mut meanwhile: impl FnMut()) {
         let limit = getrlimit(Resource::Memlock).current;
         let fits = limit.is_none_or(|limit| self.len() as u64 <= limit);
-        if self.is_empty() || self.access() != Access::ReadWrite || !fits {
+        let writable = self.access() == Access::ReadWrite;
+        if self.is_empty() || !self.is_host() || !writable || !fits {
             return;
         }
         let ahead = self.as_ptr().addr() % rustix::param::page_size();

@@ -24,14 +24,17 @@ pub enum Access {
     ReadWrite,
 }
 
-/// A range of mapped bytes that other processes may share.
+/// A range of mapped bytes that other processes may share, or of bytes of a device.
 ///
 /// Made by [`HostMemory`](super::HostMemory), by [`Memory::map`] from a descriptor of another
 /// process, or by [`Memory::foreign`] around memory of somebody else. The range is unmapped on
 /// drop. Other processes may write to it at any time, so no safe reference to the bytes exists:
 /// they are copied in and out, and whoever needs an unchanging view verifies a checksum.
+///
+/// The bytes of a device ([`Memory::device`]) are touched by devices alone: whatever would touch them
+/// from here is refused ([`MemoryError::OnDevice`]).
 pub struct Memory {
-    base: NonNull<u8>,
+    base: *mut u8,
     len: usize,
     access: Access,
     backing: Backing,
@@ -42,10 +45,11 @@ pub struct Memory {
 enum Owner {
     Mapping { descriptor: OwnedFd, mapped_bytes: usize },
     Foreign { _keep: Box<dyn Any + Send + Sync> },
+    Device { dma_buf: OwnedFd, offset: u64, _keep: Box<dyn Any + Send + Sync> },
 }
 
-// SAFETY: the pointer is to memory that is valid from every thread until drop. All safe accesses
-// through it are atomic, so threads and processes that race see torn bytes at worst.
+// SAFETY: the pointer is to memory that is valid from every thread until drop, or never followed, as it is a
+// device's. All safe accesses through it are atomic, so threads and processes that race see torn bytes at worst.
 unsafe impl Send for Memory {}
 // SAFETY: as for `Send`.
 unsafe impl Sync for Memory {}
@@ -78,7 +82,7 @@ impl Memory {
         match map_shared(descriptor.as_fd(), mapped_bytes, access, backing.page_bytes) {
             Ok(base) => {
                 let owner = Owner::Mapping { descriptor, mapped_bytes };
-                Ok(Memory { base, len, access, backing, owner })
+                Ok(Memory { base: base.as_ptr(), len, access, backing, owner })
             }
             Err(source) => {
                 let why = MemoryError::Refused {
@@ -100,23 +104,57 @@ impl Memory {
     /// until `owner` is dropped, and nobody holds Rust references to them while they are used
     /// through this `Memory`.
     pub unsafe fn foreign(ptr: *mut u8, len: usize, owner: Box<dyn Any + Send + Sync>) -> Memory {
-        let base = NonNull::new(ptr).unwrap_or(NonNull::dangling());
+        let base = NonNull::new(ptr).unwrap_or(NonNull::dangling()).as_ptr();
         debug_assert!(!ptr.is_null() || len == 0, "foreign memory at the null pointer");
+        Self::of_others(base, len, Owner::Foreign { _keep: owner })
+    }
+
+    /// Wraps memory of a device, for those fabrics that let NICs reach it: no byte of it is touched from here.
+    ///
+    /// `address` is where the device says that its first byte is, `dma_buf` the descriptor by which its driver
+    /// shares it with others, and `offset` where the first byte lies in that. `owner`, dropped with the memory,
+    /// keeps it. Both the address and the offset have the same place in a page.
+    ///
+    /// # Safety
+    /// From `offset` on the dma-buf has `len` bytes, which other devices may read and write until `owner` is
+    /// dropped.
+    pub unsafe fn device(
+        address: *mut u8,
+        len: usize,
+        dma_buf: OwnedFd,
+        offset: u64,
+        owner: Box<dyn Any + Send + Sync>,
+    ) -> Memory {
+        Self::of_others(address, len, Owner::Device { dma_buf, offset, _keep: owner })
+    }
+
+    fn of_others(base: *mut u8, len: usize, owner: Owner) -> Memory {
         let page_bytes = rustix::param::page_size();
-        Memory {
-            base,
-            len,
-            access: Access::ReadWrite,
-            backing: Backing { pages: Pages::Foreign, page_bytes, shortfall: None },
-            owner: Owner::Foreign { _keep: owner },
-        }
+        let backing = Backing { pages: Pages::Foreign, page_bytes, shortfall: None };
+        Memory { base, len, access: Access::ReadWrite, backing, owner }
     }
 
     /// First byte; page aligned unless the memory is foreign. Valid for [`len`](Self::len) bytes
     /// until `self` is dropped; stores through it fault if the [`access`](Self::access) is
     /// read-only.
+    ///
+    /// # Panics
+    /// When the memory is a device's, where nothing here may follow a pointer: ask
+    /// [`is_host`](Self::is_host) before.
     pub fn as_ptr(&self) -> *mut u8 {
-        self.base.as_ptr()
+        assert!(self.is_host(), "a pointer is asked for, and {}", MemoryError::OnDevice);
+        self.base
+    }
+
+    /// Where the first byte is, as whoever the memory belongs to counts: this process, or a device. Not to
+    /// be followed.
+    pub fn address(&self) -> *mut u8 {
+        self.base
+    }
+
+    /// Whether this process can touch the bytes: they are not a device's.
+    pub fn is_host(&self) -> bool {
+        !matches!(self.owner, Owner::Device { .. })
     }
 
     /// Bytes there are, as asked for.
@@ -134,11 +172,19 @@ impl Memory {
         self.access
     }
 
-    /// The memfd, to be sent to another process; `None` for foreign memory.
+    /// The memfd, to be sent to another process; `None` for foreign memory and that of a device.
     pub fn fd(&self) -> Option<BorrowedFd<'_>> {
         match &self.owner {
             Owner::Mapping { descriptor, .. } => Some(descriptor.as_fd()),
-            Owner::Foreign { .. } => None,
+            Owner::Foreign { .. } | Owner::Device { .. } => None,
+        }
+    }
+
+    /// The dma-buf of a device's memory, and where the first byte lies in it; `None` for host memory.
+    pub fn dma_buf(&self) -> Option<(BorrowedFd<'_>, u64)> {
+        match &self.owner {
+            Owner::Device { dma_buf, offset, .. } => Some((dma_buf.as_fd(), *offset)),
+            Owner::Mapping { .. } | Owner::Foreign { .. } => None,
         }
     }
 
@@ -147,16 +193,12 @@ impl Memory {
         &self.backing
     }
 
-    /// The mapped length, a multiple of the page size; 0 for foreign memory.
+    /// The mapped length, a multiple of the page size; 0 for memory of others.
     pub(super) fn mapped_bytes(&self) -> usize {
         match self.owner {
             Owner::Mapping { mapped_bytes, .. } => mapped_bytes,
-            Owner::Foreign { .. } => 0,
+            Owner::Foreign { .. } | Owner::Device { .. } => 0,
         }
-    }
-
-    pub(super) fn base(&self) -> NonNull<u8> {
-        self.base
     }
 
     pub(super) fn set_backing(&mut self, backing: Backing) {
@@ -167,7 +209,8 @@ impl Memory {
     /// [`copy`](crate::copy::copy).
     ///
     /// # Errors
-    /// [`MemoryError::OutOfBounds`], [`MemoryError::ReadOnly`]; nothing was written.
+    /// [`MemoryError::OutOfBounds`], [`MemoryError::ReadOnly`], [`MemoryError::OnDevice`]; nothing was
+    /// written.
     pub fn write_at(&self, offset: usize, bytes: &[u8]) -> Result<(), MemoryError> {
         let at = self.writable(offset, bytes.len())?;
         // SAFETY: `at` is in bounds for `bytes.len()` bytes and writable.
@@ -178,7 +221,7 @@ impl Memory {
     /// Copies the bytes at `offset` to `bytes`. They are torn if somebody writes meanwhile.
     ///
     /// # Errors
-    /// [`MemoryError::OutOfBounds`]; `bytes` is unchanged.
+    /// [`MemoryError::OutOfBounds`], [`MemoryError::OnDevice`]; `bytes` is unchanged.
     pub fn read_at(&self, offset: usize, bytes: &mut [u8]) -> Result<(), MemoryError> {
         let at = self.at(offset, bytes.len())?;
         // SAFETY: `at` is in bounds for `bytes.len()` bytes.
@@ -190,7 +233,7 @@ impl Memory {
     ///
     /// # Errors
     /// [`MemoryError::OutOfBounds`], also for a range that ends before it starts;
-    /// [`MemoryError::ReadOnly`]. Nothing was written.
+    /// [`MemoryError::ReadOnly`], [`MemoryError::OnDevice`]. Nothing was written.
     pub fn fill(&self, range: Range<usize>, byte: u8) -> Result<(), MemoryError> {
         const STEP_BYTES: usize = 4 << 10;
         let len = self.length(&range)?;
@@ -205,7 +248,8 @@ impl Memory {
     /// The bytes of `range`, without a copy.
     ///
     /// # Errors
-    /// [`MemoryError::OutOfBounds`], also for a range that ends before it starts.
+    /// [`MemoryError::OutOfBounds`], also for a range that ends before it starts;
+    /// [`MemoryError::OnDevice`].
     ///
     /// # Safety
     /// Nobody, in this process or another, writes to `range` while the slice is alive.
@@ -225,11 +269,14 @@ impl Memory {
     }
 
     pub(super) fn at(&self, offset: usize, len: usize) -> Result<*mut u8, MemoryError> {
+        if !self.is_host() {
+            return Err(MemoryError::OnDevice);
+        }
         if offset > self.len || len > self.len - offset {
             return Err(MemoryError::OutOfBounds { offset, len, size: self.len });
         }
         // SAFETY: `offset` is at most the length of the memory.
-        Ok(unsafe { self.base.as_ptr().add(offset) })
+        Ok(unsafe { self.base.add(offset) })
     }
 
     pub(super) fn writable(&self, offset: usize, len: usize) -> Result<*mut u8, MemoryError> {
@@ -245,7 +292,7 @@ impl Drop for Memory {
         if self.mapped_bytes() > 0 {
             // SAFETY: we mapped exactly this range, and nothing can refer to it any more. Failure
             // is impossible for a range we own, and would only leak it.
-            let _ = unsafe { mm::munmap(self.base.as_ptr().cast(), self.mapped_bytes()) };
+            let _ = unsafe { mm::munmap(self.base.cast(), self.mapped_bytes()) };
         }
     }
 }

@@ -19,7 +19,8 @@
 //! - a memfd made or accepted here is sealed against shrinking, so a peer that owns the same
 //!   descriptor cannot turn our loads into `SIGBUS` by truncating it;
 //! - a mapping lives exactly as long as its [`Memory`], and a forked child does not inherit it;
-//! - what was obtained (huge pages or not, and why not) is in [`Memory::backing`].
+//! - what was obtained (huge pages or not, and why not) is in [`Memory::backing`];
+//! - no byte of a device's memory ([`Memory::device`]) is touched, and no pointer to it handed out.
 
 mod atomic;
 mod backing;

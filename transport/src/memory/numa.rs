@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io;
-use std::ptr::NonNull;
 
 use super::backing::HUGE_PAGE_BYTES;
 use super::error::MemoryError;
@@ -12,22 +11,14 @@ const NODES: &str = "/sys/devices/system/node";
 
 /// Binds untouched pages at `base` to `node`. For shared memory the policy belongs to the memfd,
 /// so it holds for every process that maps it.
-pub(super) fn bind(base: NonNull<u8>, len: usize, node: u32) -> Result<(), MemoryError> {
+pub(super) fn bind(base: *mut u8, len: usize, node: u32) -> Result<(), MemoryError> {
     check_online(node)?;
     let mut mask = [0u64; NODES_MAX / 64];
     mask[node as usize / 64] = 1 << (node % 64);
     // SAFETY: mbind reads `mask` (the kernel takes one bit less than `maxnode`) and changes only
     // the placement of the pages, never their contents.
     let status = unsafe {
-        libc::syscall(
-            libc::SYS_mbind,
-            base.as_ptr(),
-            len,
-            libc::MPOL_BIND,
-            mask.as_ptr(),
-            NODES_MAX + 1,
-            0,
-        )
+        libc::syscall(libc::SYS_mbind, base, len, libc::MPOL_BIND, mask.as_ptr(), NODES_MAX + 1, 0)
     };
     match status {
         0 => Ok(()),

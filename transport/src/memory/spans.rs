@@ -78,7 +78,7 @@ impl Memory {
     /// Gathers all bytes of `from` to `offset` and returns their CRC-64/NVMe, in one pass.
     ///
     /// # Errors
-    /// [`MemoryError::OutOfBounds`], [`MemoryError::ReadOnly`]; nothing was written.
+    /// [`MemoryError::OutOfBounds`], [`MemoryError::ReadOnly`], [`MemoryError::OnDevice`]; nothing was written.
     pub fn gather(&self, offset: usize, from: &Spans) -> Result<u64, MemoryError> {
         let at = self.writable(offset, from.len)?;
         let mut digest = CopyDigest::new(from.len);
@@ -96,7 +96,7 @@ impl Memory {
     /// in one pass; see [`Memory::copy_out`] for what a concurrent write means.
     ///
     /// # Errors
-    /// [`MemoryError::OutOfBounds`]; nothing was written.
+    /// [`MemoryError::OutOfBounds`], [`MemoryError::OnDevice`]; nothing was written.
     pub fn scatter(&self, offset: usize, to: &Spans) -> Result<u64, MemoryError> {
         let at = self.at(offset, to.len)?;
         let mut digest = CopyDigest::new(to.len);

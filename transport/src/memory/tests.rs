@@ -1,9 +1,11 @@
 use std::io::Write as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 
 use rustix::fs::fcntl_get_seals;
 
 use super::*;
+use crate::memory::Spans;
 
 /// Says so even when the harness captures the output of a passing test.
 fn skipped(why: &str) {
@@ -258,4 +260,64 @@ fn bad_names_are_refused() {
         assert!(matches!(error, MemoryError::BadName { .. }), "{error}");
     }
     HostMemory::new(1).name(&"x".repeat(NAME_BYTES_MAX)).build().unwrap();
+}
+
+/// Memory of a device whose bytes are nowhere; nobody looks at the descriptor here.
+fn on_device(len: usize) -> Memory {
+    let descriptor = duplicate(&build(0));
+    let address = std::ptr::without_provenance_mut(7 << 20);
+    // SAFETY: no device is given it.
+    unsafe { Memory::device(address, len, descriptor, 3 << 20, Box::new(())) }
+}
+
+#[test]
+fn the_bytes_of_a_device_are_not_touched_from_here() {
+    let memory = on_device(4096);
+    assert!(!memory.is_host() && build(1).is_host());
+    assert_eq!(
+        (memory.len(), memory.address().addr(), memory.access()),
+        (4096, 7 << 20, Access::ReadWrite)
+    );
+    assert!(memory.fd().is_none(), "no memfd that somebody could map");
+    assert_eq!(memory.dma_buf().map(|(_, offset)| offset), Some(3 << 20));
+    assert!(build(1).dma_buf().is_none());
+    let mut bytes = [0xC5; 8];
+    let mut spans = Spans::new();
+    // SAFETY: the bytes are used through the spans only.
+    unsafe { spans.push(bytes.as_mut_ptr(), bytes.len()) };
+    let refused = [
+        memory.write_at(0, &[1]).err(),
+        memory.read_at(0, &mut [0]).err(),
+        memory.fill(0..1, 1).err(),
+        // SAFETY: nobody writes to it, as there is none.
+        unsafe { memory.slice(0..1) }.err(),
+        memory.copy_in(0, &[1]).err(),
+        memory.copy_out(0, &mut [0]).err(),
+        memory.checksum(0, 1).err(),
+        memory.gather(0, &spans).err(),
+        memory.scatter(0, &spans).err(),
+        // Not even none of them.
+        memory.write_at(0, &[]).err(),
+    ];
+    for (at, why) in refused.into_iter().enumerate() {
+        let why = why.unwrap_or_else(|| panic!("access {at} is not refused"));
+        assert!(matches!(why, MemoryError::OnDevice), "access {at}: {why}");
+        assert!(why.to_string().contains("transfers over rails"), "{why}");
+    }
+    memory.make_pages(|| panic!("it has no pages to be made"));
+    let pointer = catch_unwind(AssertUnwindSafe(|| memory.as_ptr()));
+    assert!(pointer.is_err(), "a pointer that somebody might follow");
+}
+
+#[test]
+fn what_keeps_the_bytes_of_a_device_goes_with_the_memory() {
+    let owner = Arc::new(());
+    let descriptor = duplicate(&build(0));
+    // SAFETY: no device is given it.
+    let memory = unsafe {
+        Memory::device(std::ptr::null_mut(), 1, descriptor, 0, Box::new(Arc::clone(&owner)))
+    };
+    assert_eq!(Arc::strong_count(&owner), 2);
+    drop(memory);
+    assert_eq!(Arc::strong_count(&owner), 1);
 }

@@ -191,7 +191,9 @@ impl Core {
         why: Reason,
     ) -> Result<(), Order<'static>> {
         let Some(opened) = order.task.window() else { return Err(order) };
-        let Some((way, first)) = opened.detour(order.way) else { return Err(order) };
+        let Some((way, first)) = opened.detour(order.way, |peer| order.task.may_go_to(peer)) else {
+            return Err(order);
+        };
         if first {
             let (from, to) = (&opened.route(order.way).address, &opened.route(way).address);
             tracing::warn!(%from, %to, %why, "fallback: a slower way to the peer is taken");
@@ -229,6 +231,9 @@ impl Core {
             }
             if local.region.closing.load(Ordering::Acquire) {
                 return Some(Reason::Closed);
+            }
+            if !local.region.is_with(self.index) {
+                return Some(Reason::Unsupported);
             }
         }
         if order.task.window().is_some_and(|opened| opened.by != self.shared.engine) {
@@ -378,7 +383,7 @@ impl Core {
     pub(super) fn give_up_way(&mut self, id: OpId, why: Reason, rejected: Reason) {
         let op = self.ops.get(At::unpack(id.0)).expect(PARKED);
         let (order, place) = (op.order.as_deref().expect(PARKED), op.place);
-        let next = order.task.window().and_then(|opened| opened.way_after(order.way));
+        let next = order.next_way();
         if next.is_none() {
             self.finish(id, Outcome::Rejected(rejected));
             return;

@@ -121,6 +121,8 @@ impl Domain {
             piece_bytes_max: PIECE_BYTES_MAX.min(ep.max_msg_size as u64),
             message_bytes_max: if info.is_ip() { 0 } else { PLACE_BYTES - SECRET_BYTES },
             pins: info.needs(sys::FI_MR_ALLOCATED),
+            // It would take domains with FI_HMEM and libfabric 1.20 (FI_MR_DMABUF).
+            dma_bufs: false,
         };
         let pieces_max = tx.size.clamp(1, PIECES_MAX);
         Ok(Self {

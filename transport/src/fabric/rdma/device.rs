@@ -39,6 +39,8 @@ pub(in crate::fabric) struct Traits {
     pub(in crate::fabric) message_bytes_max: usize,
     /// Registering pins memory.
     pub(in crate::fabric) pins: bool,
+    /// Memory of devices is registered, by its dma-buf, as far as the driver goes along.
+    pub(in crate::fabric) dma_bufs: bool,
 }
 
 /// What the peer needs to use an exposure.
@@ -85,7 +87,8 @@ pub(in crate::fabric) struct Post<'a> {
     pub(in crate::fabric) token: Token,
     /// The region of this side, which is registered.
     pub(in crate::fabric) region: RegionId,
-    /// The first byte of this side; [`Piece::local`] counts from here.
+    /// The first byte of this side, an address of the device whose memory it is; [`Piece::local`] counts from
+    /// here.
     pub(in crate::fabric) local: *mut u8,
     /// The first byte of the peer's side, as its hardware calls it; [`Piece::remote`] counts from
     /// here.

@@ -434,8 +434,15 @@ impl Fabric for Rdma {
         self.hub.rails.iter().any(|rail| rail.traits.pins)
     }
 
+    fn takes_devices(&self) -> bool {
+        self.hub.rails.iter().all(|rail| rail.traits.dma_bufs)
+    }
+
     fn register(&mut self, region: RegionId, memory: &Arc<Memory>) -> Result<(), RegisterError> {
-        self.hub.control.streams().register(region, memory)?;
+        if !memory.is_host() && !self.takes_devices() {
+            return Err(RegisterError::on_device(self.kind()));
+        }
+        self.hub.control.register(region, memory);
         for at in 0..self.hub.rails.len() {
             if let Err(why) = self.hub.rails[at].device.register(region, memory) {
                 let name = self.hub.rails[at].device.name().to_owned();

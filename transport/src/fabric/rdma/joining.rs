@@ -312,6 +312,7 @@ impl Link {
         self.probes_due |= path.probe == Probe::Due;
         hub.reports.push(Event::Path { peer: self.id });
         let rail = hub.rails[usize::from(path.rail)].device.name();
+        self.stranded = false;
         if std::mem::take(&mut self.fallen) {
             tracing::info!(engine = ?self.engine, rail, "payload is back on a rail");
         }

@@ -37,6 +37,8 @@ pub(super) struct Link {
     pub(super) pending: Option<Time>,
     /// Whether it was said that payload goes through the streams.
     pub(super) fallen: bool,
+    /// Whether it was said that memory of a device cannot.
+    pub(super) stranded: bool,
     pub(super) ops: Slots<Op>,
     /// What has something to post, by lane.
     pub(super) queues: [VecDeque<OpRef>; 2],
@@ -79,6 +81,7 @@ impl Link {
             paths: Vec::new(),
             pending: Some(pending),
             fallen: false,
+            stranded: false,
             ops: Slots::default(),
             queues: Default::default(),
             spill: VecDeque::new(),
@@ -356,6 +359,19 @@ impl Link {
         lane: Lane,
         work: Work<'_>,
     ) -> Posted {
+        if let Work::Write { local, pages, .. } | Work::Read { local, pages, .. } = work
+            && fabric::bytes(&local, pages) > 0
+            && !hub.control.windows().is_host(local.region)
+        {
+            if !std::mem::replace(&mut self.stranded, true) {
+                tracing::warn!(
+                    engine = ?self.engine,
+                    "no rail leads there, and TCP does not reach the memory of a device: transfers of it are \
+                     refused; the log says what became of each rail, and `tranship doctor` what there is"
+                );
+            }
+            return Posted::Refused(Reason::Unsupported);
+        }
         if !std::mem::replace(&mut self.fallen, true) {
             hub.reports.push(Event::Fallback { peer: self.id });
             tracing::warn!(

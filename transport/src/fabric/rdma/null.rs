@@ -109,6 +109,7 @@ impl Device for Null {
             piece_bytes_max: 1 << 30,
             message_bytes_max: 0,
             pins: false,
+            dma_bufs: false,
         }
     }
 

@@ -149,6 +149,7 @@ impl fmt::Debug for Net {
 pub struct Config {
     net: Net,
     rails: Vec<bool>,
+    dma_bufs: bool,
     settings: Settings,
     ports: Arc<Mutex<Vec<usize>>>,
 }
@@ -158,13 +159,25 @@ impl Config {
     #[must_use]
     pub fn new(net: &Net) -> Self {
         let settings = Settings::new(Kind::Sim);
-        Self { net: net.clone(), rails: Vec::new(), settings, ports: Arc::default() }
+        let (rails, ports) = (Vec::new(), Arc::default());
+        Self { net: net.clone(), rails, dma_bufs: false, settings, ports }
     }
 
     /// One more rail; `ordered` or not.
     #[must_use]
     pub fn rail(mut self, ordered: bool) -> Self {
         self.rails.push(ordered);
+        self
+    }
+
+    /// Takes memory of devices.
+    ///
+    /// # Safety
+    /// The NICs follow its addresses as they are, so it must be memory of this process that was only given out
+    /// as a device's.
+    #[must_use]
+    pub unsafe fn dma_bufs(mut self) -> Self {
+        self.dma_bufs = true;
         self
     }
 
@@ -210,6 +223,7 @@ impl Config {
                 port: number,
                 name: format!("sim{number}"),
                 ordered: *ordered,
+                dma_bufs: self.dma_bufs,
                 bell,
                 regions: HashMap::new(),
                 exposures: HashMap::new(),
@@ -238,6 +252,7 @@ struct Nic {
     port: usize,
     name: String,
     ordered: bool,
+    dma_bufs: bool,
     bell: Notifier,
     regions: HashMap<RegionId, Arc<Memory>>,
     exposures: HashMap<ExposureId, u64>,
@@ -334,9 +349,10 @@ impl World {
             let len = piece.len as usize;
             self.ports[port].carried += piece.len;
             // SAFETY: in bounds of the exposure, which is in bounds of its memory, and of the local
-            // memory, which the fabric has checked and keeps.
+            // memory, which the fabric has checked and keeps. What is a device's is this process's all the
+            // same: see `Config::dma_bufs`.
             unsafe {
-                let there = exposure.memory.as_ptr().add((exposure.part.offset + at) as usize);
+                let there = exposure.memory.address().add((exposure.part.offset + at) as usize);
                 let here = item.local.add(piece.local as usize);
                 match item.is_read {
                     true => copy::copy(there, here, len),
@@ -392,6 +408,7 @@ impl Device for Nic {
             piece_bytes_max: 1 << 20,
             message_bytes_max: MESSAGE_BYTES_MAX,
             pins: false,
+            dma_bufs: self.dma_bufs,
         }
     }
 

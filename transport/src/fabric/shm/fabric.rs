@@ -230,6 +230,9 @@ impl Fabric for Shm {
     }
 
     fn register(&mut self, region: RegionId, memory: &Arc<Memory>) -> Result<(), RegisterError> {
+        if !memory.is_host() {
+            return Err(RegisterError::on_device(Kind::Shm));
+        }
         self.windows.register(region, memory);
         Ok(())
     }

@@ -144,6 +144,9 @@ impl Fabric for Nic {
     }
 
     fn register(&mut self, region: RegionId, memory: &Arc<Memory>) -> Result<(), RegisterError> {
+        if !memory.is_host() {
+            return Err(RegisterError::on_device(Kind::Sim));
+        }
         let memory = Arc::clone(memory);
         let before = self.with(|state, port| state.ports[port].regions.insert(region.0, memory));
         assert!(before.is_none(), "region {} is registered already", region.0);

@@ -9,6 +9,7 @@
 //! [`Ended`] then.
 
 use std::os::fd::RawFd;
+use std::sync::Arc;
 
 use super::config::Config;
 use super::fabric::Tcp;
@@ -17,7 +18,8 @@ use super::link::LATENCY;
 use super::stream::Stream;
 use super::windows::Windows;
 use crate::address::EngineId;
-use crate::fabric::{Fabric, Limits, OpId, PeerId, Setup};
+use crate::fabric::{Fabric, Limits, OpId, PeerId, RegionId, Setup};
+use crate::memory::Memory;
 use crate::time::Time;
 
 /// The longest word to a peer.
@@ -70,6 +72,12 @@ impl Control {
     /// What the streams carry.
     pub(in crate::fabric) fn limits(&self) -> Limits {
         self.tcp.limits()
+    }
+
+    /// Keeps a region, and windows of it, for the fabric above. Memory of a device is refused by the streams
+    /// themselves.
+    pub(in crate::fabric) fn register(&mut self, region: RegionId, memory: &Arc<Memory>) {
+        self.tcp.hub.windows.register(region, memory);
     }
 
     /// The regions and windows of this engine.

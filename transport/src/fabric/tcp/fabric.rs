@@ -474,6 +474,9 @@ impl Fabric for Tcp {
     }
 
     fn register(&mut self, region: RegionId, memory: &Arc<Memory>) -> Result<(), RegisterError> {
+        if !memory.is_host() {
+            return Err(RegisterError::on_device(Kind::Tcp));
+        }
         self.hub.windows.register(region, memory);
         Ok(())
     }

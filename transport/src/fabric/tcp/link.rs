@@ -216,7 +216,7 @@ impl Link {
             return Posted::Refused(Reason::OutOfBounds);
         }
         if total > 0
-            && let Err(reason) = hub.windows.check(&local, kind == Kind::Read)
+            && let Err(reason) = hub.windows.check_streamed(&local, kind == Kind::Read)
         {
             return Posted::Refused(reason);
         }

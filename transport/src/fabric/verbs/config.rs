@@ -1,5 +1,6 @@
 //! How the fabric is opened.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tranship_verbs_sys as sys;
@@ -34,6 +35,8 @@ pub struct Config {
     windows: bool,
     #[cfg(feature = "conformance")]
     door: Option<super::Door>,
+    #[cfg(feature = "conformance")]
+    plays_dma_bufs: bool,
 }
 
 impl Default for Config {
@@ -55,6 +58,8 @@ impl Config {
             windows: true,
             #[cfg(feature = "conformance")]
             door: None,
+            #[cfg(feature = "conformance")]
+            plays_dma_bufs: false,
         }
     }
 
@@ -112,6 +117,17 @@ impl Config {
     #[must_use]
     pub fn door(mut self, door: &super::Door) -> Self {
         self.door = Some(door.clone());
+        self
+    }
+
+    /// Plays a driver that takes dma-bufs, for tests.
+    ///
+    /// # Safety
+    /// The addresses of memory that is registered as a device's are this process's own, with the same bytes.
+    #[cfg(feature = "conformance")]
+    #[must_use]
+    pub unsafe fn plays_dma_bufs(mut self) -> Self {
+        self.plays_dma_bufs = true;
         self
     }
 
@@ -244,10 +260,13 @@ impl Config {
             traffic_class: self.traffic_class,
             reads_max: u8::try_from(attributes.max_qp_rd_atom).unwrap_or(u8::MAX).max(1),
         };
-        let domain = Domain::open(verbs, context).map_err(failed("ibv_alloc_pd"))?;
+        #[cfg_attr(not(feature = "conformance"), expect(unused_mut, reason = "for tests alone"))]
+        let mut domain = Domain::open(verbs, context).map_err(failed("ibv_alloc_pd"))?;
+        #[cfg(feature = "conformance")]
+        (domain.plays_dma_bufs = self.plays_dma_bufs);
         let opening = Opening { name, end, facts, abilities, windows, attributes };
         #[cfg_attr(not(feature = "conformance"), expect(unused_mut, reason = "for tests alone"))]
-        let mut port = Port::open(domain, opening)?;
+        let mut port = Port::open(Arc::new(domain), opening)?;
         #[cfg(feature = "conformance")]
         port.door.clone_from(&self.door);
         Ok(port)

@@ -19,6 +19,11 @@ impl<T> Default for Cover<T> {
 }
 
 impl<T> Cover<T> {
+    /// Whether there are none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.ranges.is_empty()
+    }
+
     /// The range that covers this one whole.
     pub(super) fn find(&self, range: &Range<usize>) -> Option<&T> {
         let (_, (end, it)) = self.ranges.range(..=range.start).next_back()?;

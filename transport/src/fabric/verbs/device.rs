@@ -12,7 +12,7 @@ use super::exposure::Exposure;
 use super::path::End;
 use super::port::{Channel, Port};
 use super::queue::Queue;
-use super::registration::{Registered, memlock};
+use super::registration::{Registered, check, memlock, refused};
 use crate::fabric::RegionId;
 use crate::fabric::rdma::{
     ChannelId, Completion, Device, Exposing, ExposureId, Part, Post, Room, Token, Traits,
@@ -41,6 +41,7 @@ impl Device for Port {
             piece_bytes_max: PIECE_BYTES_MAX,
             message_bytes_max: PLACE_BYTES,
             pins: true,
+            dma_bufs: true,
         }
     }
 
@@ -69,14 +70,15 @@ impl Device for Port {
         if memory.access() != memory::Access::ReadOnly {
             access |= sys::IBV_ACCESS_LOCAL_WRITE;
         }
-        if self.windows {
+        // The kernel binds no windows to dma-bufs.
+        if self.windows && memory.is_host() {
             access |= sys::IBV_ACCESS_MW_BIND;
         }
         access |= sys::IBV_ACCESS_RELAXED_ORDERING;
+        check(memory)?;
         let mr = (!memory.is_empty()).then(|| self.registration(region, memory, access));
-        let mr = mr.transpose().map_err(|error| {
-            format!("ibv_reg_mr of {} bytes: {error}{}", memory.len(), memlock(&error))
-        })?;
+        let mr =
+            mr.transpose().map_err(|error| refused(&self.name, memory, memory.len(), &error))?;
         // SAFETY: it was made a moment ago.
         let key = mr.as_ref().map_or(0, |mr| unsafe { (*mr.mr.as_ptr()).lkey });
         self.regions.insert(region, Registered { memory: Arc::clone(memory), mr, key });
@@ -188,12 +190,12 @@ impl Device for Port {
     ) -> Result<Exposing, String> {
         let region = self.regions.get(&part.region).ok_or("no such region")?;
         let channel = self.channels.get_mut(&id).ok_or("no such channel")?;
-        // SAFETY: the part lies in the region, which was checked when the window was granted.
-        let start = unsafe { region.memory.as_ptr().add(part.offset as usize) };
-        let place = (start, part.len as usize);
+        let (memory, len) = (&region.memory, part.len as usize);
         if self.windows
+            && memory.is_host()
             && let Some(mr) = &region.mr
         {
+            let place = (memory.address().wrapping_add(part.offset as usize), len);
             let (lanes, places) = (&mut channel.lanes, channel.places);
             let made = Exposure::windows(
                 &self.domain,
@@ -208,8 +210,8 @@ impl Device for Port {
             self.exposures.insert(exposure, (id, made));
             return Ok(Exposing::Later);
         }
-        let (made, keys) = Exposure::region(&self.domain, place, part.access)
-            .map_err(|error| format!("ibv_reg_mr: {error}{}", memlock(&error)))?;
+        let (made, keys) = Exposure::region(&self.domain, memory, part)
+            .map_err(|error| refused(&self.name, memory, len, &error))?;
         self.exposures.insert(exposure, (id, made));
         Ok(Exposing::Now(keys))
     }

@@ -19,6 +19,9 @@ pub(super) struct Domain {
     pub(super) verbs: &'static sys::Verbs,
     pub(super) pd: NonNull<sys::ibv_pd>,
     pub(super) context: sys::devices::Context<'static>,
+    /// Whether a driver is played that takes dma-bufs.
+    #[cfg(feature = "conformance")]
+    pub(super) plays_dma_bufs: bool,
 }
 
 // SAFETY: libibverbs' objects may be used from any thread (`ibv_create_qp(3)` and others).
@@ -30,11 +33,17 @@ impl Domain {
     pub(super) fn open(
         verbs: &'static sys::Verbs,
         context: sys::devices::Context<'static>,
-    ) -> io::Result<Arc<Self>> {
+    ) -> io::Result<Self> {
         // SAFETY: the device is open.
         let pd = unsafe { verbs.ibv_alloc_pd(context.as_ptr()) };
         let pd = NonNull::new(pd).ok_or_else(io::Error::last_os_error)?;
-        Ok(Arc::new(Self { verbs, pd, context }))
+        Ok(Self {
+            verbs,
+            pd,
+            context,
+            #[cfg(feature = "conformance")]
+            plays_dma_bufs: false,
+        })
     }
 }
 

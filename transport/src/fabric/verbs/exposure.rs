@@ -1,4 +1,4 @@
-//! What a channel's peer may use: memory windows, or registrations.
+//! What a channel's peer may use: memory windows, or registrations, as always of a device's memory.
 
 use std::io;
 use std::ptr;
@@ -8,7 +8,9 @@ use tranship_verbs_sys as sys;
 
 use super::domain::{Domain, Object};
 use super::queue::{Cause, Queue};
-use crate::fabric::rdma::{ExposureId, Keys};
+use super::registration::register;
+use crate::fabric::rdma::{ExposureId, Keys, Part};
+use crate::memory::Memory;
 use crate::window::Access;
 
 /// A part of a region, as one channel's peer may use it.
@@ -32,22 +34,23 @@ pub(super) fn flags(access: Access) -> u32 {
 }
 
 impl Exposure {
-    /// Registers `len` bytes for peers.
+    /// Registers a part of a region's memory for peers.
     pub(super) fn region(
         domain: &Arc<Domain>,
-        (start, len): (*mut u8, usize),
-        access: Access,
+        memory: &Memory,
+        part: &Part,
     ) -> io::Result<(Self, Keys)> {
-        let mut flags = flags(access);
+        let mut flags = flags(part.access);
         if flags & sys::IBV_ACCESS_REMOTE_WRITE != 0 {
             flags |= sys::IBV_ACCESS_LOCAL_WRITE;
         }
-        // SAFETY: the memory is part of a region, which outlives its exposures.
-        let mr = unsafe { domain.verbs.reg_mr(domain.pd.as_ptr(), start.cast(), len, flags) };
-        let mr = Object::new(domain, mr)?;
+        let start = part.offset as usize;
+        // SAFETY: the memory is that of a region, which outlives its exposures.
+        let mr = unsafe { register(domain, memory, start..start + part.len as usize, flags) }?;
         // SAFETY: it was made a moment ago.
         let key = u64::from(unsafe { (*mr.as_ptr()).rkey });
-        Ok((Self::Region(mr), Keys { keys: [key; 2], base: start as u64 }))
+        let base = memory.address().wrapping_add(start) as u64;
+        Ok((Self::Region(mr), Keys { keys: [key; 2], base }))
     }
 
     /// Begins to bind windows to both lanes. Each binding ends by a completion.

@@ -11,7 +11,8 @@
 //!   budget of them; the receiver writes into the sender's memory how many it has taken. Nobody sends
 //!   what there is no receive for, so that nothing is sent twice for want of one (RNR).
 //! - *Keys.* An exposure is a memory window of type 2, bound to the one queue pair that may use it;
-//!   where the device has none, a registration of its own. (InfiniBand specification 1.4, 10.6.7.2.)
+//!   where the device has none, or the memory is a device's, a registration of its own. (InfiniBand
+//!   specification 1.4, 10.6.7.2.)
 //! - *Fences.* A channel is taken down by destroying its queue pairs, which returns once the hardware
 //!   has let go of them.
 //! - *Connections.* Packet sequence numbers are random; which address, path and size of packets are
@@ -28,6 +29,8 @@ mod door;
 mod exposure;
 mod messages;
 mod path;
+#[cfg(feature = "conformance")]
+mod played;
 mod port;
 mod queue;
 mod registration;

@@ -18,7 +18,7 @@ use super::domain::{Domain, Object};
 use super::exposure::Exposure;
 use super::path::End;
 use super::queue::{Abilities, BUDGET, Cause, DEPTH, Queue};
-use super::registration::{Registered, Registration, memlock};
+use super::registration::{Class, Registered, Registration, memlock};
 use super::word::Words;
 use crate::fabric::RegionId;
 use crate::fabric::rdma::{ChannelId, Completion, Device, ExposureId, Post};
@@ -41,8 +41,8 @@ pub(super) struct Port {
     /// Whether memory windows are used.
     pub(super) windows: bool,
     pub(super) regions: HashMap<RegionId, Registered>,
-    /// The registrations of those regions, by what the hardware may do.
-    pub(super) covers: HashMap<u32, Cover<(RegionId, Rc<Registration>)>>,
+    /// The registrations of those regions, by what can share one.
+    pub(super) covers: HashMap<Class, Cover<(RegionId, Rc<Registration>)>>,
     pub(super) exposures: HashMap<ExposureId, (ChannelId, Exposure)>,
     pub(super) channels: HashMap<ChannelId, Channel>,
     /// Who a completion is for: the high half of its number.

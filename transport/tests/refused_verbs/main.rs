@@ -1,6 +1,8 @@
 //! Bad input against real libibverbs: each is refused in one line that names the thing, the limit and the remedy,
 //! and nothing else is disturbed. For the virtual machine: see `verbs_kit`.
 
+mod dma_bufs;
+#[path = "../verbs_kit/mod.rs"]
 mod verbs_kit;
 
 use std::io::Write;
