@@ -396,8 +396,7 @@ fn scatter(
         return batch.wait().into_iter().try_for_each(of_outcome);
     }
     let mut endings = endings.into_iter();
-    let transfers = batch.submit();
-    for (index, (mut transfer, target)) in transfers.iter().zip(targets).enumerate() {
+    for (index, (mut transfer, target)) in batch.submit().into_iter().zip(targets).enumerate() {
         let ending = endings.next();
         if let Some(ending) = &ending {
             let waker = Waker::from(Arc::clone(ending));

@@ -254,7 +254,7 @@ impl Barrier {
         }
         let timeout = until.since(self.engine.now());
         let transfers = batch.lane(Lane::Latency).deadline(timeout).submit();
-        let begun = next.drain(..).zip(transfers.iter());
+        let begun = next.drain(..).zip(transfers);
         calls.extend(begun.map(|((member, tried), transfer)| Call { member, tried, transfer }));
     }
 }

@@ -187,9 +187,19 @@ impl Transfers {
         self.ends.is_empty()
     }
 
-    /// Each of them, to be waited for or cancelled on its own.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = Transfer> + '_ {
-        (0..self.len()).map(|at| Transfer::running(&self.engine, self.ends.end(at)))
+    /// Each of them, to be looked at, waited for or cancelled on its own.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = Member<'_>> {
+        (0..self.len()).map(|at| self.get(at))
+    }
+
+    /// One of them.
+    ///
+    /// # Panics
+    /// When there are not so many.
+    #[must_use]
+    pub fn get(&self, at: usize) -> Member<'_> {
+        assert!(at < self.len(), "transfer {at} of {}", self.len());
+        Member { all: self, at }
     }
 
     /// Their outcomes, once all have ended; does not drive the engine.
@@ -206,14 +216,56 @@ impl Transfers {
     /// Asks that all of them end now; see [`Transfer::cancel`].
     pub fn cancel(&self) {
         let forgotten = usize::from(sabotage::is(Defect::LostCancel));
-        (0..self.len().saturating_sub(forgotten))
-            .for_each(|at| self.engine.cancel(&self.ends.end(at)));
+        self.iter().take(self.len().saturating_sub(forgotten)).for_each(Member::cancel);
     }
 
     /// Whether the pages on this side are free, of all of them; see [`Transfer::fenced`].
     #[must_use]
     pub fn fenced(&self) -> bool {
         self.ends.iter().all(Completion::is_fenced)
+    }
+}
+
+/// One of several transfers. It is no future: who awaits is told by [`Transfers`] of them all.
+#[derive(Clone, Copy)]
+pub struct Member<'a> {
+    all: &'a Transfers,
+    at: usize,
+}
+
+impl Member<'_> {
+    fn end(&self) -> &Completion {
+        &self.all.ends[self.at]
+    }
+
+    /// Its outcome, if it has ended; does not drive the engine.
+    #[must_use]
+    pub fn outcome(self) -> Option<Outcome> {
+        self.end().outcome()
+    }
+
+    /// Waits for its end, driving the engine on this thread. Ends by the transfer's deadline.
+    pub fn wait(self) -> Outcome {
+        transfer::wait(&self.all.engine, self.end())
+    }
+
+    /// Asks that it end now; see [`Transfer::cancel`].
+    pub fn cancel(self) {
+        if self.outcome().is_none() {
+            self.all.engine.cancel(&self.all.ends.end(self.at));
+        }
+    }
+
+    /// Whether the pages on this side are free; see [`Transfer::fenced`].
+    #[must_use]
+    pub fn fenced(self) -> bool {
+        self.end().is_fenced()
+    }
+}
+
+impl fmt::Debug for Member<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        transfer::show(self.outcome(), f)
     }
 }
 
@@ -226,6 +278,17 @@ impl Future for Transfers {
             return Poll::Pending;
         }
         Poll::Ready(self.outcomes().expect("all have ended"))
+    }
+}
+
+impl IntoIterator for Transfers {
+    type Item = Transfer;
+    type IntoIter = std::vec::IntoIter<Transfer>;
+
+    /// Each on its own. What is known of all of them stays for as long as one of these does.
+    fn into_iter(self) -> Self::IntoIter {
+        let one = |at| Transfer::running(&self.engine, self.ends.end(at));
+        (0..self.len()).map(one).collect::<Vec<_>>().into_iter()
     }
 }
 

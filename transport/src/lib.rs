@@ -74,7 +74,7 @@ mod window;
 
 pub use address::{Address, EngineId, Kind};
 pub use barrier::{Barrier, BarrierError, Invitation, JoinError};
-pub use batch::{Batch, Target, Transfers};
+pub use batch::{Batch, Member, Target, Transfers};
 pub use counter::{CountError, Counter};
 pub use engine::{
     BuildError, Builder, CountersExhausted, Drive, Engine, MapError, NotFenced, PeerError, Polling,

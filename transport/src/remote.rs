@@ -62,8 +62,11 @@ impl Opened {
     /// find out.
     pub(crate) fn detour(&self, way: u16, may_go: impl Fn(Peer) -> bool) -> Option<(u16, bool)> {
         let next = self.way_from(way + 1, may_go)?;
-        // Others may well go by a way that is passed over.
-        Some((next, self.current.fetch_max(way + 1, Ordering::Relaxed) < way + 1))
+        // Others may well go by a way that is passed over here, or by one before: it is the way in use that
+        // is given up.
+        let given_up =
+            self.current.compare_exchange(way, way + 1, Ordering::Relaxed, Ordering::Relaxed);
+        Some((next, given_up.map_or_else(|current| current < way, |_| true)))
     }
 }
 

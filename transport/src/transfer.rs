@@ -179,7 +179,7 @@ impl Transfer {
         if let State::Running { engine, end } = &self.state
             && end.outcome().is_none()
         {
-            engine.wait_on(end, Until::After(timeout), || end.outcome().is_some());
+            engine.wait_on(end, engine.now() + timeout, || end.outcome().is_some());
         }
         self.outcome()
     }
@@ -217,6 +217,13 @@ pub(crate) fn wait(engine: &Engine, completion: &Completion) -> Outcome {
     }
 }
 
+pub(crate) fn show(outcome: Option<Outcome>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    match outcome {
+        Some(outcome) => write!(f, "Transfer({outcome})"),
+        None => f.write_str("Transfer(running)"),
+    }
+}
+
 impl Future for Transfer {
     type Output = Outcome;
 
@@ -230,9 +237,6 @@ impl Future for Transfer {
 
 impl fmt::Debug for Transfer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.outcome() {
-            Some(outcome) => write!(f, "Transfer({outcome})"),
-            None => f.write_str("Transfer(running)"),
-        }
+        show(self.outcome(), f)
     }
 }

@@ -489,7 +489,7 @@ impl Engine {
     pub(crate) fn submit_all(&self, mut orders: Orders<'_>) -> Transfers {
         let now = self.now();
         orders.all.iter_mut().for_each(|order| order.begin(now));
-        let ends = Ends::new(&orders.told);
+        let ends = Ends::new(orders.told.drain(..));
         let mut first = 0;
         let worker = |order: &Order<'_>| order.peer().worker;
         for stretch in orders.all.chunk_by_mut(|a, b| worker(a) == worker(b)) {
@@ -501,7 +501,7 @@ impl Engine {
     }
 
     pub(crate) fn cancel(&self, end: &End) {
-        if end.cancelled.swap(true, Ordering::SeqCst) {
+        if end.outcome().is_some() || end.cancelled.swap(true, Ordering::SeqCst) {
             return;
         }
         // See `Core::admit` for the other side.

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use tranship_transport::{Outcome, Submission, Time, Transfer, Transfers};
+use tranship_transport::{Member, Outcome, Submission, Time, Transfer, Transfers};
 
 use crate::world::World;
 
@@ -35,7 +35,7 @@ pub(crate) struct Flight {
 
 enum Handle {
     Alone(Transfer),
-    Together(Rc<Transfers>, Transfer),
+    Together(Rc<Transfers>, usize),
 }
 
 /// A transfer that is not submitted yet, and what it may change.
@@ -55,9 +55,24 @@ pub(crate) struct Change {
 }
 
 impl Flight {
-    pub(crate) fn transfer(&self) -> &Transfer {
+    pub(crate) fn ended(&self) -> Option<Outcome> {
         match &self.handle {
-            Handle::Alone(transfer) | Handle::Together(_, transfer) => transfer,
+            Handle::Alone(transfer) => transfer.outcome(),
+            Handle::Together(all, at) => all.get(*at).outcome(),
+        }
+    }
+
+    pub(crate) fn fenced(&self) -> bool {
+        match &self.handle {
+            Handle::Alone(transfer) => transfer.fenced(),
+            Handle::Together(all, at) => all.get(*at).fenced(),
+        }
+    }
+
+    fn cancel(&self) {
+        match &self.handle {
+            Handle::Alone(transfer) => transfer.cancel(),
+            Handle::Together(all, at) => all.get(*at).cancel(),
         }
     }
 
@@ -88,8 +103,8 @@ impl World {
     ) {
         let all = Rc::new(all);
         assert_eq!(all.iter().len(), what.len(), "one each");
-        for (one, what) in all.iter().zip(what) {
-            self.note(life, Handle::Together(Rc::clone(&all), one), what, deadline);
+        for (at, what) in what.into_iter().enumerate() {
+            self.note(life, Handle::Together(Rc::clone(&all), at), what, deadline);
         }
         self.batches.push((life, all));
     }
@@ -144,7 +159,7 @@ impl World {
         let among = flying.len().max(1);
         if let Some(flight) = flying.get_mut(pick as usize % among) {
             flight.cancelled |= now < flight.stops;
-            flight.transfer().cancel();
+            flight.cancel();
         }
     }
 
@@ -163,9 +178,9 @@ impl World {
     /// A batch has ended when all of it has, and its pages are free when all of them are.
     pub(crate) fn look_at_batches(&mut self) {
         self.batches.retain(|(_, batch)| {
-            let each: Vec<_> = batch.iter().map(|it| it.outcome()).collect();
+            let each: Vec<_> = batch.iter().map(Member::outcome).collect();
             assert_eq!(batch.outcomes(), each.into_iter().collect(), "outcomes of a batch");
-            assert_eq!(batch.fenced(), batch.iter().all(|it| it.fenced()), "pages of a batch");
+            assert_eq!(batch.fenced(), batch.iter().all(Member::fenced), "pages of a batch");
             !batch.fenced()
         });
     }

@@ -37,7 +37,7 @@ impl World {
         let now = self.network.clock().now();
         for flight in &mut self.flights {
             let id = flight.id;
-            let Some(outcome) = flight.transfer().outcome() else {
+            let Some(outcome) = flight.ended() else {
                 assert!(
                     now <= flight.deadline + TICK,
                     "transfer {id} goes on at {now:?}, its deadline was {:?}",
@@ -80,7 +80,7 @@ impl World {
                     self.unsent.insert(number);
                 }
             }
-            let fenced = flight.transfer().fenced();
+            let fenced = flight.fenced();
             assert!(fenced || !outcome.pages_are_free(), "transfer {id}: {outcome}, not fenced");
             if fenced && let Some(yard) = flight.permit.take() {
                 self.yards[yard].shadow.end(id, outcome, &mut self.dice);
@@ -134,7 +134,7 @@ impl World {
         for flight in &self.flights {
             let id = flight.id;
             assert!(flight.outcome.is_some(), "transfer {id} never ended");
-            assert!(flight.transfer().fenced(), "transfer {id}: {:?}, no proof", flight.outcome);
+            assert!(flight.fenced(), "transfer {id}: {:?}, no proof", flight.outcome);
         }
         for count in &self.counts {
             let Some(counter) = &count.counter else { continue };

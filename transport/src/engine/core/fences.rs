@@ -115,7 +115,11 @@ impl Core {
         }
         self.granted.clear();
         // A panic that is under way already is the one to be told of.
-        let idle = std::thread::panicking() || self.links.are_idle();
-        debug_assert!(idle, "credits or operations are left: {:?}", self.links);
+        let idle = self.links.are_idle() && self.groups.is_empty();
+        debug_assert!(
+            idle || std::thread::panicking(),
+            "credits, operations or ends are left: {:?}",
+            self.links
+        );
     }
 }

@@ -22,6 +22,11 @@ struct Group {
 }
 
 impl Groups {
+    /// Whether no end is still to be written.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// A place for one.
     pub(super) fn one(&mut self, end: End) -> Place {
         let (ends, at) = end.into_parts();

@@ -111,7 +111,7 @@ pub(super) struct Core {
     granted: BTreeMap<WindowId, Arc<Registered>>,
     /// Regions that nobody can reach any more, but operations may be on.
     dying: Vec<(RegionId, Arc<Memory>)>,
-    /// Whether an operation ended since these were looked at.
+    /// Whether an operation on one of these ended since they were looked at.
     some_ended: bool,
     /// What the fabric reports; empty between steps, keeps its room.
     events: Vec<Event>,
@@ -297,7 +297,8 @@ impl Core {
     fn forget(&mut self, id: OpId) -> Option<Box<Order<'static>>> {
         let op = self.ops.get_mut(At::unpack(id.0))?;
         let order = op.order.take();
-        self.some_ended |= !self.dying.is_empty();
+        let region = op.region;
+        self.some_ended |= self.dying.iter().any(|(dying, _)| Some(*dying) == region);
         if let Some(entry) = self.links.get_mut(op.link) {
             entry.ops -= 1;
             let keeps = sabotage::is(Defect::LostCredit) && op.stage == Stage::Cancelled;

@@ -174,10 +174,20 @@ impl Core {
         let (at, op) = self.ops.take();
         debug_assert_eq!(at.pack(), id.0, "nobody came between");
         // Each field by its name: one that is forgotten would be its predecessor's.
-        let Op { link: to, connection: over, stage: now, what, class, bytes, .. } = op;
+        let Op {
+            link: to,
+            connection: over,
+            stage: now,
+            what,
+            class,
+            bytes,
+            deadline,
+            region,
+            order: kept,
+            place: end,
+        } = op;
         (*to, *over, *now) = (link, connection, stage);
         (*what, *class, *bytes) = (order.task.what(), order.class, order.task.bytes());
-        let Op { deadline, region, order: kept, place: end, .. } = op;
         (*deadline, *end) = (order.deadline, place);
         *region = order.task.local().map(|it| it.region.id);
         *kept = (stage == Stage::Parked).then(|| Box::new(order.keep()));

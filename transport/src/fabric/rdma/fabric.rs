@@ -21,7 +21,7 @@ use crate::fabric::recent::Recent;
 use crate::fabric::tcp::Control;
 use crate::fabric::{
     Event, Fabric, Grant, Limits, OpId, PeerId, Posted, RegionId, RegisterError, RemoteKey, Setup,
-    Work,
+    Status, Work,
 };
 use crate::lane::Lane;
 use crate::memory::Memory;
@@ -81,6 +81,8 @@ pub(super) struct Hub {
     channels_ever: u32,
     pub(super) exposures: Exposures,
     pub(super) exposures_ever: u32,
+    /// What the streams were given of which some went over rails before.
+    pub(super) moved: HashSet<OpId>,
     /// Room for the pieces of one batch.
     pub(super) pieces: Vec<Piece>,
     /// Links with something to post.
@@ -235,6 +237,7 @@ impl Rdma {
                 channels_ever: 0,
                 exposures: HashMap::new(),
                 exposures_ever: 0,
+                moved: HashSet::new(),
                 pieces: Vec::new(),
                 eager: Vec::new(),
                 now,
@@ -367,6 +370,17 @@ impl Rdma {
                     self.down(peer, event);
                 }
                 Event::Message { peer, bytes } => self.message(peer, By::Streams, bytes),
+                Event::Completed { op, status } => {
+                    // Of what began on a rail, some may have moved.
+                    let status = match status {
+                        Status::Refused(why) if self.hub.moved.contains(&op) => {
+                            Status::Stopped(why)
+                        }
+                        status => status,
+                    };
+                    self.hub.moved.remove(&op);
+                    self.hub.reports.push(Event::Completed { op, status });
+                }
                 event => self.hub.reports.push(event),
             }
         }

@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use hashbrown::HashMap;
+
 use super::device::{Keys, Post, Room};
 use super::exposing::Exposed;
 use super::fabric::Hub;
@@ -18,7 +20,6 @@ use crate::pages::Plan;
 use crate::slots::{At, Slots};
 use crate::time::Time;
 use crate::window::WindowId;
-use hashbrown::HashMap;
 
 /// Which operation.
 pub(super) type OpRef = At;
@@ -388,8 +389,11 @@ impl Link {
     pub(super) fn fall(&mut self, hub: &mut Hub, at: OpRef) {
         let Some(op) = self.op(at) else { return };
         debug_assert_eq!(op.flying, 0, "what is under way may still land");
-        let Op { id, lane, local, remote, plan, immediate, kind, news, landed, total, .. } = op;
+        let Op {
+            id, lane, local, remote, plan, immediate, kind, news, landed, next, total, ..
+        } = op;
         let (id, lane, local, remote) = (*id, *lane, *local, *remote);
+        let moved = *landed > 0 || next.at > 0;
         let (immediate, plan) = (immediate.filter(|_| *news != News::None), plan.clone());
         let pages: Option<&Plan> = plan.as_ref();
         let work = match (*kind, immediate) {
@@ -401,7 +405,12 @@ impl Link {
         match self.fall_back(hub, id, lane, work) {
             Posted::Busy => self.spill.push_back(at),
             // The streams report its end.
-            Posted::Pending => self.forget(hub, at),
+            Posted::Pending => {
+                if moved {
+                    hub.moved.insert(id);
+                }
+                self.forget(hub, at);
+            }
             Posted::Done => {
                 self.forget(hub, at);
                 hub.reports.push(Event::Completed { op: id, status: Status::Done });

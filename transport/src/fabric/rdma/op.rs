@@ -176,16 +176,32 @@ impl Op {
     pub(super) fn fill(&mut self, asked: &Asked) {
         // Each field by its name: one that is forgotten would be its predecessor's.
         let Self {
-            id, kind, lane, local, remote, plan: _, immediate, total, next, again: _, ..
+            id,
+            kind,
+            lane,
+            local,
+            remote,
+            plan,
+            immediate,
+            total,
+            next,
+            again,
+            flying,
+            landed,
+            path,
+            spread,
+            news,
+            cancel,
+            queued,
+            counted,
         } = self;
+        debug_assert!(plan.is_none() && again.is_empty(), "let go of at the end");
         (*id, *kind, *lane) = (asked.id, asked.kind, asked.lane);
         (*local, *remote, *total) = (asked.local, asked.remote, asked.total);
         (*immediate, *next) = (asked.immediate, Position::default());
-        let Self { flying, landed, path, spread, news, cancel, queued, counted, .. } = self;
         *news = if asked.immediate.is_some() { News::Due } else { News::None };
         (*flying, *landed, *path, *spread) = (0, 0, None, false);
         (*cancel, *queued, *counted) = (None, false, asked.counted);
-        debug_assert!(self.plan.is_none() && self.again.is_empty(), "let go of at the end");
     }
 
     /// Whether there is payload to be posted.

@@ -76,7 +76,7 @@ impl Link {
                 Posted::Pending
             }
             Err(reason) => {
-                self.ops.free(at);
+                self.forget(hub, at);
                 Posted::Refused(reason)
             }
         }
