@@ -15,19 +15,13 @@
 
 use std::collections::VecDeque;
 use std::io::Write;
-use std::os::fd::BorrowedFd;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use tranship_transport::fabric::rdma::null;
-use tranship_transport::fabric::{
-    Event, Fabric, Grant, Limits, OpId, OpenError, PeerId, Posted, Provider, RegionId,
-    RegisterError, RemoteKey, Setup, Status, Work, ofi,
-};
+use tranship_transport::fabric::{null, ofi, rdma};
 use tranship_transport::{
-    Address, Builder, Drive, Engine, EngineId, HostMemory, Kind, Lane, Memory, Outcome, Pages,
-    Plan, Polling, Reason, RemoteSlice, Slice, Transfers, Window, WindowId,
+    Builder, Drive, Engine, HostMemory, Outcome, Pages, Plan, Polling, RemoteSlice, Slice,
+    Transfers, Window,
 };
 
 const MEMORY_BYTES: u64 = 4 << 20;
@@ -142,12 +136,12 @@ fn posts<T>(turns: u64, mut post: impl FnMut() -> T, mut wait: impl FnMut(&T)) -
 }
 
 fn engine(criterion: &mut Criterion) {
-    let rig = Rig::new(Polling::default(), || Engine::builder().fabric(Nothing));
+    let rig = Rig::new(Polling::default(), || Engine::builder().fabric(null::Config::new()));
     rig.expect("nothing can go wrong").measure(criterion, "engine");
 }
 
 fn rails(criterion: &mut Criterion) {
-    let rig = Rig::new(Polling::default(), || Engine::builder().fabric(null::Config::new()));
+    let rig = Rig::new(Polling::default(), || Engine::builder().fabric(rdma::null::Config::new()));
     rig.expect("sockets").measure(criterion, "rails");
 }
 
@@ -157,92 +151,6 @@ fn ofi_shm(criterion: &mut Criterion) {
         Ok(rig) => rig.measure(criterion, "ofi-shm"),
         Err(why) => drop(writeln!(std::io::stderr(), "skipped: {why}")),
     }
-}
-
-/// Opens a fabric without a network: all peers are there, and what is posted has ended well when the
-/// fabric is polled next.
-struct Nothing;
-
-impl Provider for Nothing {
-    fn kind(&self) -> Kind {
-        Kind::Sim
-    }
-
-    fn open(self: Box<Self>, setup: &Setup) -> Result<Box<dyn Fabric>, OpenError> {
-        Ok(Box::new(Idle { engine: setup.engine, peers: 0, events: Vec::new() }))
-    }
-}
-
-struct Idle {
-    engine: EngineId,
-    peers: u32,
-    events: Vec<Event>,
-}
-
-impl Fabric for Idle {
-    fn kind(&self) -> Kind {
-        Kind::Sim
-    }
-
-    fn address(&self) -> Address {
-        Address::new(Kind::Sim, self.engine.0.to_string())
-    }
-
-    fn limits(&self) -> Limits {
-        Limits { message_bytes_max: 0, windows_max: 16 }
-    }
-
-    fn maps(&self) -> bool {
-        false
-    }
-
-    fn register(&mut self, _: RegionId, _: &Arc<Memory>) -> Result<(), RegisterError> {
-        Ok(())
-    }
-
-    fn deregister(&mut self, _: RegionId) {}
-
-    fn grant(&mut self, _: &Grant) -> Result<RemoteKey, RegisterError> {
-        Ok(RemoteKey { key: 0, base: 0 })
-    }
-
-    fn revoke(&mut self, window: WindowId) {
-        self.events.push(Event::Revoked { window });
-    }
-
-    fn connect(&mut self, to: &Address) -> PeerId {
-        let engine = EngineId(to.endpoint.parse().expect("one of ours"));
-        self.peers += 1;
-        self.events.push(Event::PeerUp { peer: PeerId(self.peers), engine });
-        PeerId(self.peers)
-    }
-
-    fn disconnect(&mut self, peer: PeerId) {
-        self.events.push(Event::PeerDown { peer, reason: Reason::Closed });
-    }
-
-    fn post(&mut self, op: OpId, _: PeerId, _: Lane, _: Work<'_>) -> Posted {
-        self.events.push(Event::Completed { op, status: Status::Done });
-        Posted::Pending
-    }
-
-    fn cancel(&mut self, _: OpId, _: Reason) {}
-
-    fn poll(&mut self, _: usize, events: &mut Vec<Event>) -> bool {
-        let any = !self.events.is_empty();
-        events.append(&mut self.events);
-        any
-    }
-
-    fn arm(&mut self) -> bool {
-        self.events.is_empty()
-    }
-
-    fn wait_fd(&self) -> Option<BorrowedFd<'_>> {
-        None
-    }
-
-    fn close(&mut self) {}
 }
 
 criterion_group!(benches, engine, rails, ofi_shm);

@@ -251,9 +251,7 @@ impl Member<'_> {
 
     /// Asks that it end now; see [`Transfer::cancel`].
     pub fn cancel(self) {
-        if self.outcome().is_none() {
-            self.all.engine.cancel(&self.all.ends.end(self.at));
-        }
+        self.all.engine.cancel(&self.all.ends.end(self.at));
     }
 
     /// Whether the pages on this side are free; see [`Transfer::fenced`].

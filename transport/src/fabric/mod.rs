@@ -24,6 +24,8 @@ mod epoll;
 mod fuzzing;
 #[cfg(all(test, not(loom)))]
 mod kit;
+#[cfg(feature = "conformance")]
+pub mod null;
 pub mod ofi;
 #[cfg(feature = "conformance")]
 pub mod rdma;

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use hashbrown::HashMap;
 
 use super::device::{Exposing, ExposureId, Keys, Part};
-use super::fabric::{Hub, Rdma};
+use super::fabric::Rdma;
+use super::hub::Hub;
 use super::link::Link;
 use super::words::{PathKeys, Word};
 use crate::fabric::{Event, PeerId};

@@ -8,12 +8,11 @@ use std::time::Duration;
 use hashbrown::HashMap;
 
 use super::config::Settings;
-use super::device::{ChannelId, Completion, Device, ExposureId, Token, Traits};
-use super::exposing::{Exposures, Halting};
+use super::device::{ChannelId, Device};
+use super::exposing::Halting;
+use super::hub::{Hub, Rail};
 use super::link::Link;
-use super::mail::{By, HEAD_BYTES, Mail, Sent};
-use super::op::{Batch, Flight, Load};
-use super::path::Path;
+use super::mail::{By, Mail, Sent};
 use super::words::Word;
 use crate::address::{Address, Kind};
 use crate::fabric::epoll::{Epoll, Label};
@@ -26,9 +25,8 @@ use crate::fabric::{
 use crate::lane::Lane;
 use crate::memory::Memory;
 use crate::outcome::Reason;
-use crate::pages::Piece;
 use crate::rail;
-use crate::slots::{At, Slots};
+use crate::slots::Slots;
 use crate::time::{Clock, Time};
 use crate::window::WindowId;
 
@@ -66,42 +64,6 @@ pub(in crate::fabric) struct Rdma {
     closed: bool,
 }
 
-/// What all links share.
-#[derive(Debug)]
-pub(super) struct Hub {
-    pub(super) settings: Settings,
-    pub(super) control: Control,
-    pub(super) rails: Vec<Rail>,
-    /// Whether any of them carries messages.
-    pub(super) rails_carry_messages: bool,
-    /// What the next poll reports.
-    pub(super) reports: Vec<Event>,
-    pub(super) flights: Slots<Flight>,
-    pub(super) channels: HashMap<ChannelId, (PeerId, u8)>,
-    channels_ever: u32,
-    pub(super) exposures: Exposures,
-    pub(super) exposures_ever: u32,
-    /// What the streams were given of which some went over rails before.
-    pub(super) moved: HashSet<OpId>,
-    /// Room for the pieces of one batch.
-    pub(super) pieces: Vec<Piece>,
-    /// Links with something to post.
-    eager: Vec<PeerId>,
-    pub(super) now: Time,
-    pub(super) next_tick: Time,
-}
-
-/// One rail of this side.
-#[derive(Debug)]
-pub(super) struct Rail {
-    pub(super) device: Box<dyn Device>,
-    pub(super) traits: Traits,
-    /// Why it is down, where it is.
-    pub(super) down: Option<String>,
-    /// What it reported and nobody has taken yet.
-    pub(super) left: Vec<Completion>,
-}
-
 /// What is ready.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ready {
@@ -126,75 +88,6 @@ impl Label for Ready {
             0 => Self::Alarm,
             1 => Self::Control,
             _ => Self::Device((word >> 8) as u8),
-        }
-    }
-}
-
-impl Hub {
-    /// The longest message.
-    pub(super) fn message_bytes_max(&self) -> usize {
-        self.control.limits().message_bytes_max - HEAD_BYTES
-    }
-
-    /// Says something to a peer's fabric.
-    pub(super) fn tell(&mut self, peer: PeerId, word: &Word) {
-        self.control.tell(peer, &word.encode());
-    }
-
-    pub(super) fn new_channel(&mut self, peer: PeerId, path: u8) -> ChannelId {
-        self.channels_ever += 1;
-        let channel = ChannelId(self.channels_ever);
-        self.channels.insert(channel, (peer, path));
-        channel
-    }
-
-    /// Destroys a channel that never was in use.
-    pub(super) fn discard(&mut self, rail: u8, channel: ChannelId) {
-        let mut nothing = Vec::new();
-        self.rails[usize::from(rail)].device.destroy(channel, &mut nothing);
-        self.channels.remove(&channel);
-        // Of other channels something may be there.
-        self.rails[usize::from(rail)].left.append(&mut nothing);
-    }
-
-    /// Takes an exposure back.
-    pub(super) fn conceal(&mut self, paths: &[Path], path: u8, exposure: ExposureId) {
-        let rail = paths[usize::from(path)].rail;
-        self.rails[usize::from(rail)].device.conceal(exposure);
-        self.exposures.remove(&exposure);
-    }
-
-    /// Something is about to be posted.
-    #[inline]
-    pub(super) fn launch(
-        &mut self,
-        peer: PeerId,
-        load: Load,
-        path: u8,
-        lane: Lane,
-        batch: Batch,
-    ) -> Token {
-        let (at, flight) = self.flights.take();
-        // Field by field, where they belong: see `Slots`.
-        let Flight { peer: to, load: what, path: over, lane: line, batch: bytes, posted } = flight;
-        (*to, *what, *over) = (peer, load, path);
-        (*line, *bytes, *posted) = (lane, batch, self.now);
-        Token(at.pack())
-    }
-
-    /// Takes out what a token stands for.
-    #[inline]
-    pub(super) fn flight(&mut self, token: Token) -> Option<Flight> {
-        let at = At::unpack(token.0);
-        let flight = *self.flights.get(at)?;
-        self.flights.free(at);
-        Some(flight)
-    }
-
-    /// A link may have something to post.
-    pub(super) fn eager(&mut self, link: &mut Link) {
-        if !std::mem::replace(&mut link.eager, true) {
-            self.eager.push(link.id);
         }
     }
 }
@@ -371,14 +264,10 @@ impl Rdma {
                 }
                 Event::Message { peer, bytes } => self.message(peer, By::Streams, bytes),
                 Event::Completed { op, status } => {
-                    // Of what began on a rail, some may have moved.
-                    let status = match status {
-                        Status::Refused(why) if self.hub.moved.contains(&op) => {
-                            Status::Stopped(why)
-                        }
-                        status => status,
+                    let status = match (status, self.hub.moved.remove(&op)) {
+                        (Status::Refused(why), true) => Status::Stopped(why),
+                        (status, _) => status,
                     };
-                    self.hub.moved.remove(&op);
                     self.hub.reports.push(Event::Completed { op, status });
                 }
                 event => self.hub.reports.push(event),

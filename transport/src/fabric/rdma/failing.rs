@@ -1,7 +1,8 @@
 //! Paths that fail, and peers that go.
 
 use super::device::{ChannelId, Completion};
-use super::fabric::{Hub, Rdma};
+use super::fabric::Rdma;
+use super::hub::Hub;
 use super::link::Link;
 use super::mail::By;
 use super::op::{Flight, Kind, Load, News};

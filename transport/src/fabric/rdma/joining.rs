@@ -1,7 +1,8 @@
 //! Making paths: the dialler hails, and both sides make their half of each channel.
 
 use super::device::{ChannelId, Post};
-use super::fabric::{Hub, Rdma};
+use super::fabric::Rdma;
+use super::hub::Hub;
 use super::link::Link;
 use super::op::{Batch, Load};
 use super::path::{Path, Probe, State};

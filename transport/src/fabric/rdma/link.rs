@@ -6,7 +6,7 @@ use hashbrown::HashMap;
 
 use super::device::{Keys, Post, Room};
 use super::exposing::Exposed;
-use super::fabric::Hub;
+use super::hub::Hub;
 use super::mail::Outbox;
 use super::op::{Batch, Cut, Flight, Kind, Load, News, Op};
 use super::opening::Opened;
@@ -389,11 +389,9 @@ impl Link {
     pub(super) fn fall(&mut self, hub: &mut Hub, at: OpRef) {
         let Some(op) = self.op(at) else { return };
         debug_assert_eq!(op.flying, 0, "what is under way may still land");
-        let Op {
-            id, lane, local, remote, plan, immediate, kind, news, landed, next, total, ..
-        } = op;
+        let moved = !op.is_untouched();
+        let Op { id, lane, local, remote, plan, immediate, kind, news, landed, total, .. } = op;
         let (id, lane, local, remote) = (*id, *lane, *local, *remote);
-        let moved = *landed > 0 || next.at > 0;
         let (immediate, plan) = (immediate.filter(|_| *news != News::None), plan.clone());
         let pages: Option<&Plan> = plan.as_ref();
         let work = match (*kind, immediate) {

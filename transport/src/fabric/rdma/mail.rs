@@ -9,7 +9,8 @@ use std::collections::btree_map::{BTreeMap, Entry};
 use std::collections::{HashMap, VecDeque};
 
 use super::device::Room;
-use super::fabric::{Hub, Rdma};
+use super::fabric::Rdma;
+use super::hub::Hub;
 use super::link::Link;
 use super::op::{Batch, Load};
 use super::words::Word;

@@ -29,6 +29,7 @@ mod fabric;
 mod failing;
 #[cfg(any(feature = "fuzzing", all(not(loom), test)))]
 pub(crate) mod fuzzing;
+mod hub;
 mod joining;
 mod link;
 mod mail;

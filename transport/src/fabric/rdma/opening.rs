@@ -1,7 +1,7 @@
 //! Windows of peers: asked for once, and let go of when the peer wants them back.
 
 use super::device::Keys;
-use super::fabric::Hub;
+use super::hub::Hub;
 use super::link::{Link, OpRef};
 use super::words::{PathKeys, Word};
 use crate::outcome::Reason;

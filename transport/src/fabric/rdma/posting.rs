@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::fabric::Hub;
+use super::hub::Hub;
 use super::link::{Given, Link, OpRef};
 use super::op::{Asked, Kind, NOTHING, NOWHERE, Op};
 use super::opening::Opening;

@@ -1,7 +1,8 @@
 //! What people are told of rails and paths, and how paths are measured for them.
 
 use super::device::Post;
-use super::fabric::{Hub, Rdma};
+use super::fabric::Rdma;
+use super::hub::Hub;
 use super::link::Link;
 use super::op::{Batch, Load};
 use super::path::{self, Probe, State};
@@ -11,7 +12,7 @@ use crate::rail::{Path, PathState, Rail};
 
 impl Rdma {
     pub(super) fn rails_told(&self) -> Vec<Rail> {
-        let told = |rail: &super::fabric::Rail| Rail {
+        let told = |rail: &super::hub::Rail| Rail {
             fabric: self.hub.settings.kind,
             name: rail.device.name().to_owned(),
             facts: rail.device.facts(),
@@ -24,7 +25,7 @@ impl Rdma {
         let Some(link) = self.links.get(peer) else { return Vec::new() };
         if link.paths.is_empty() && link.pending.is_some() {
             // How many there will be is not known before the peer has answered.
-            let joining = |rail: &super::fabric::Rail| Path {
+            let joining = |rail: &super::hub::Rail| Path {
                 rail: rail.device.name().to_owned(),
                 facts: Vec::new(),
                 state: PathState::Joining,
